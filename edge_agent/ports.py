@@ -1,0 +1,151 @@
+"""The agent's ports: what its parts ask of one another, on one page.
+
+The composition root (``edge_agent.app``) is the only place that joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop.insights import Profile
+from edgeloop.package import Package
+from edgeloop.runtime import ModelSession
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRelease:
+    """A release whose session is loaded and has passed its golden cases.
+
+    Attributes:
+        digest: ``sha256:…`` of the release's index.
+        package: the opened package folder on this device.
+        session: the session that serves it.
+        profile: what normal looks like; None when the package has no profile.
+    """
+
+    digest: str
+    package: Package
+    session: ModelSession
+    profile: Profile | None
+
+
+@dataclass(frozen=True)
+class ServingCounters:
+    """Running totals of one loaded release since it was switched on; probation watches them.
+
+    Latencies are in nanoseconds, summed over successful requests.
+    """
+
+    predictions: int
+    errors: int
+    nonfinite: int
+    latency_ns: int
+
+
+class Serving(Protocol):
+    """The data plane, as the update machine sees it."""
+
+    def switch(self, loaded: LoadedRelease | None) -> None:
+        """Make ``loaded`` answer every new request; requests in flight finish on the old session.
+
+        The old session is closed when its last request has finished. ``None`` serves nothing.
+        """
+
+    def counters(self) -> ServingCounters:
+        """Totals of the release that serves now, since its switch."""
+
+
+@dataclass(frozen=True)
+class FeedbackItem:
+    """The true label of an earlier prediction: ``index`` is the row in that request's batch."""
+
+    prediction_id: str
+    label: int | str
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class FeedbackResult:
+    """What became of a batch of feedback; every item is in exactly one of the four."""
+
+    accepted: int
+    unknown: Sequence[str]
+    duplicate: Sequence[str]
+    invalid: Sequence[tuple[str, str]]
+
+
+class Recorder(Protocol):
+    """Observing, as the data plane sees it. ``record`` is on the hot path: it only appends."""
+
+    def wanted_outputs(self, loaded: LoadedRelease) -> Sequence[str]:
+        """Names of the outputs that observing needs besides the client's (probabilities, features)."""
+
+    def record(
+        self,
+        loaded: LoadedRelease,
+        prediction_id: str,
+        inputs: Array,
+        outputs: Mapping[str, Array],
+        latency_ns: int,
+    ) -> None:
+        """Note one answered request: ``inputs`` is the first input [N, …]; ``outputs`` by name, [N, …]."""
+
+    def record_error(self, loaded: LoadedRelease) -> None:
+        """Note one request that failed through the model's or the agent's fault (never the client's)."""
+
+    def feedback(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
+        """Take true labels for earlier predictions."""
+
+
+class Reporter(Protocol):
+    """Whoever tells the hub about the state of the update machine."""
+
+    def report(self) -> None:
+        """Publish the reported document soon; never blocks, never raises."""
+
+
+@dataclass(frozen=True)
+class UpdateStatus:
+    """Where the update machine stands; ``state`` is a state of the table in DESIGN 4.
+
+    Attributes:
+        state: idle, fetching, verifying, staged, testing, probation, committed or rolled_back.
+        release: digest of the release that the state is about, or None.
+        reason: why, for rolled_back; else what is going on. A sentence for a person.
+        rollout: id of the rollout that offered it, or None.
+        attempt: how many times this release was tried.
+        since: unix seconds.
+    """
+
+    state: str
+    release: str | None
+    reason: str
+    rollout: str | None
+    attempt: int
+    since: float
+
+
+class Updates(Protocol):
+    """The update machine, as messaging and status see it."""
+
+    def follow(self, document: Any) -> None:
+        """Take a channel document (``edgeloop.protocol.messages.ChannelDocument``); returns at once."""
+
+    def status(self) -> UpdateStatus:
+        """The present state."""
+
+    def committed(self) -> str | None:
+        """Digest of the last committed release."""
+
+    def previous(self) -> str | None:
+        """Digest of the release that was committed before it and is kept for going back."""
+
+
+FloatArray = npt.NDArray[np.float64]
