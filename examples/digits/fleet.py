@@ -1,0 +1,216 @@
+"""The hub and its devices as processes, and the few calls to the hub's API that the story needs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from examples.digits.processes import ProcessFailed, Program, command, free_port
+from examples.digits.traffic import Client
+
+T = TypeVar("T")
+
+FLEET = "demo"
+CHANNEL = "stable"
+
+#: How this channel is steered: quick steps, since a demo's day lasts a minute. Each field is explained in
+#: docs/reference/cloud-hub.md.
+POLICY: dict[str, Any] = {
+    "rollout": {"steps": [{"devices": 1}, {"share": 1.0}], "bake_s": 2.0, "timeout_s": 60.0},
+    "drift": {"min_predictions": 150, "interval_s": 1.0, "consecutive": 2},
+    "retraining": {"trigger": "drift", "min_labels": 600, "statistics": "since_alarm", "cooldown_s": 5.0},
+    # The cameras have moved for good: this fleet may forget the old world.
+    "gate": {"validation_floor": 0.0, "min_improvement": 0.0},
+}
+
+
+class Hub:
+    """A small client of the hub's HTTP API."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=10.0)
+
+    def get(self, path: str, **query: str) -> Any:
+        """GET below /api/v1, decoded."""
+        answer = self._http.get(f"/api/v1/{path}", params=query)
+        answer.raise_for_status()
+        return answer.json()
+
+    def put(self, path: str, body: Any) -> Any:
+        """PUT below /api/v1, decoded."""
+        answer = self._http.put(f"/api/v1/{path}", json=body)
+        answer.raise_for_status()
+        return answer.json()
+
+    def ready(self) -> bool:
+        """Whether the hub says that it can work."""
+        try:
+            return self._http.get("/readyz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+
+class Fleet:
+    """One hub, its embedded broker, and a number of agents, all below one folder."""
+
+    def __init__(self, folder: Path, devices: int = 3, *, broker_port: int | None = None) -> None:
+        """Write the settings of every program.
+
+        Args:
+            folder: where data and logs go.
+            devices: number of agents.
+            broker_port: port of a broker that runs elsewhere on this machine; None lets the hub bring its own.
+        """
+        self.folder = folder
+        self.hub_port, self.broker_port = free_port(), broker_port or free_port()
+        self.hub_url = f"http://127.0.0.1:{self.hub_port}"
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        broker = "none" if broker_port else "auto"
+        hub_settings = folder / "hub.toml"
+        hub_settings.write_text(
+            f'fleet = "{FLEET}"\nlisten_host = "127.0.0.1"\nlisten_port = {self.hub_port}\nbroker = "{broker}"\n'
+            f'broker_host = "127.0.0.1"\nbroker_port = {self.broker_port}\ninsights_interval_s = 1.0\n'
+        )
+        argv = [command("cloud-hub"), "serve", "--config", str(hub_settings), "--data", str(folder / "hub")]
+        self.hub = Program("cloud-hub", argv, folder / "logs" / "cloud-hub.log")
+        self.agents = [self._agent(f"camera-{number}") for number in range(1, devices + 1)]
+        self.api = Hub(self.hub_url)
+
+    def _agent(self, device: str) -> Agent:
+        port = free_port()
+        settings = self.folder / f"{device}.toml"
+        settings.write_text(
+            f'device = "{device}"\nfleet = "{FLEET}"\nchannel = "{CHANNEL}"\nhub = "{self.hub_url}"\n'
+            f'broker_host = "127.0.0.1"\nbroker_port = {self.broker_port}\ndata = "{self.folder / device}"\n'
+            f'listen_host = "127.0.0.1"\nlisten_port = {port}\nwindow_s = 1.0\ncheckpoint_s = 1.0\nreport_s = 2.0\n'
+            "probation_s = 1.0\nprobation_min_predictions = 5\n"
+        )
+        argv = [command("edge-agent"), "run", "--config", str(settings)]
+        return Agent(device, Program(device, argv, self.folder / "logs" / f"{device}.log"), port)
+
+    def model_export(self, *arguments: str) -> dict[str, Any]:
+        """Run ``model-export … --json`` and return what it printed.
+
+        Raises:
+            ProcessFailed: it ended with a status other than 0.
+        """
+        argv = [command("model-export"), *arguments, "--json"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+        if done.returncode:
+            raise ProcessFailed(
+                f"{' '.join(argv)} ended with {done.returncode}:\n{done.stderr[-2000:]}{done.stdout[-500:]}"
+            )
+        return dict(json.loads(done.stdout))
+
+    def start_hub(self) -> None:
+        """Start the hub and wait until it is ready (a hub without its broker is not)."""
+        self.hub.start()
+        self.wait("the hub to be ready", self.api.ready, timeout_s=60)
+
+    def start_agents(self) -> None:
+        """Start every agent; they find the hub and their release by themselves."""
+        for agent in self.agents:
+            agent.program.start()
+
+    def wait(self, what: str, condition: Callable[[], T], timeout_s: float = 60.0, *, check: bool = True) -> T:
+        """Poll ``condition`` until it is true and return its value.
+
+        Raises:
+            ProcessFailed: a program ended meanwhile, or the time is over.
+        """
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                if value := condition():
+                    return value
+            except httpx.HTTPError:
+                pass  # a program that starts, or was just killed; the time limit decides
+            if check:
+                for program in self.programs:
+                    program.check()
+            if time.monotonic() > end:
+                logs = "\n".join(f"--- {program.name}\n{program.tail(12)}" for program in self.programs)
+                raise ProcessFailed(f"waited {timeout_s:.0f} s for {what}, in vain\n{logs}")
+            time.sleep(0.1)
+
+    @property
+    def programs(self) -> list[Program]:
+        """Hub and agents."""
+        return [self.hub, *(agent.program for agent in self.agents)]
+
+    def on_release(self, digest: str, least: int) -> bool:
+        """Whether at least ``least`` devices have committed ``digest``."""
+        return sum(device["release"] == digest for device in self.api.get("devices")) >= least
+
+    def device_totals(self) -> dict[str, Any]:
+        """The sum of the devices' own ledgers of committed windows."""
+        return add_totals([agent.status()["ledger"] for agent in self.agents])
+
+    def hub_totals(self) -> dict[str, Any]:
+        """The hub's totals over everything that it has merged, in the ledger's terms."""
+        return normal_totals(self.api.get("insights/totals"))
+
+    def drain(self, timeout_s: float = 60.0) -> None:
+        """Close every open window and wait until the hub has acknowledged all."""
+        for agent in self.agents:
+            agent.flush()
+        self.wait(
+            "every window to be acknowledged",
+            lambda: all(agent.status()["outbox"]["windows"] == 0 for agent in self.agents),
+            timeout_s,
+        )
+
+    def stop(self) -> None:
+        """Stop everything, agents first, in an orderly way."""
+        for agent in self.agents:
+            agent.close()
+            agent.program.stop()
+        self.api.close()
+        self.hub.stop()
+
+
+class Agent:
+    """One device: its process and a client of its HTTP door."""
+
+    def __init__(self, device: str, program: Program, port: int) -> None:
+        self.device, self.program, self.port = device, program, port
+        self.url = f"http://127.0.0.1:{port}"
+        self._client = Client(self.url)
+
+    def status(self) -> dict[str, Any]:
+        """The agent's status document."""
+        return self._client.status()
+
+    def flush(self) -> None:
+        """Close the open window now."""
+        self._client.flush()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def normal_totals(totals: dict[str, Any]) -> dict[str, Any]:
+    """Only the counts that ledgers and hub both keep: integers and lists of integers."""
+    return {key: totals[key] for key in ("predictions", "errors", "feedback", "classes")}
+
+
+def add_totals(ledgers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add ledgers count by count."""
+    normal = [normal_totals(ledger) for ledger in ledgers]
+    classes = [list(column) for column in zip(*(ledger["classes"] for ledger in normal), strict=True)]
+    return {
+        **{key: sum(ledger[key] for ledger in normal) for key in ("predictions", "errors", "feedback")},
+        "classes": [sum(column) for column in classes],
+    }

@@ -1,0 +1,210 @@
+"""The story in three acts, told by real processes. Start here: `tell` reads as the loop's steps."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP, Digits, Slip, Split, load
+from examples.digits.fleet import CHANNEL, FLEET, POLICY, Agent, Fleet
+from examples.digits.model import full_retrain_accuracy, write_sources
+from examples.digits.summary import Figures
+from examples.digits.tap import Tap
+from examples.digits.traffic import Camera, Client
+from examples.digits.view import Row, View
+
+LABELS = 600
+PER_SECOND = 35.0
+#: Seconds of clean digits before the camera slips: some hundred predictions a device.
+ACT_ONE_S = 8.0
+
+
+class Story:
+    """One run of the demo below ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.digits: Digits = load()
+        self.fleet = Fleet(folder)
+        self.tap = Tap("127.0.0.1", self.fleet.broker_port, FLEET)
+        self.cameras: list[Camera] = []
+        self.figures = Figures()
+        self.view = View(self._rows)
+        self._updates: list[int] = []
+
+    def tell(self) -> Figures:
+        """Run all acts; returns what was measured.
+
+        Raises:
+            ProcessFailed: a program ended, or something that must happen did not happen in time.
+        """
+        start = time.monotonic()
+        try:
+            with self.view:
+                self.export_and_deploy()
+                self.act_one_clean_digits()
+                first = self.act_two_the_camera_slips()
+                self.act_three_and_again()
+                self.close_the_books(first)
+        finally:
+            for camera in self.cameras:
+                camera.stop()
+            self.tap.stop()
+            self.fleet.stop()
+        self.figures.seconds = time.monotonic() - start
+        return self.figures
+
+    # ── before the curtain ────────────────────────────────────────────────────────────────────
+
+    def export_and_deploy(self) -> None:
+        """Train, export, quantize, package, publish; three agents fetch, verify, test and serve it."""
+        say, fleet = self.view.say, self.fleet
+        model, data = write_sources(self.digits, self.folder)
+        say(f"trained an MLP on {len(self.digits.train.y)} digits")
+        package = self.folder / "digits-1"
+        built = fleet.model_export(
+            *("build", str(model), "--trust-source", "-o", str(package), "--data", str(data)),
+            *("--precision", "fp32,int8", "--name", "digits", "--version", "1"),
+        )
+        say(f"model-export build: {built['digest'][:19]}…, variants {', '.join(built['variants'])}")
+        fleet.start_hub()
+        self.tap.start()
+        fleet.api.put(f"channels/{CHANNEL}", {"policy": POLICY})
+        fleet.model_export("publish", str(package), "--hub", fleet.hub_url, "--channel", CHANNEL)
+        self.figures.bytes["package"] = sum(f.stat().st_size for f in package.rglob("*") if f.is_file())
+        say(f"published to channel {CHANNEL}: {self.figures.bytes['package']:,} bytes")
+        fleet.start_agents()
+        fleet.wait("the first release on every device", lambda: fleet.on_release(built["digest"], len(fleet.agents)))
+        say("every device has verified, tested and committed it")
+        for number, agent in enumerate(fleet.agents):
+            camera = Camera(agent.device, agent.url, self._part(number), per_second=PER_SECOND, seed=100 * number)
+            self.cameras.append(camera)
+            camera.start()
+
+    def _part(self, number: int) -> Split:
+        """Each camera sees its own third of the stream."""
+        stream, every = self.digits.stream, len(self.fleet.agents)
+        return Split(stream.x[number::every], stream.y[number::every])
+
+    # ── the acts ──────────────────────────────────────────────────────────────────────────────
+
+    def act_one_clean_digits(self) -> None:
+        """All is well: no alarm may be raised."""
+        self.view.act("Act 1: clean digits")
+        time.sleep(ACT_ONE_S)
+        self.figures.accuracy["clean"] = self.judge(CLEAN)
+        self.view.say(
+            f"accuracy on held-out digits: {self.figures.accuracy['clean']:.3f}; alarms: {len(self._alarms())}"
+        )
+        self.figures.more["false_alarms"] = len(self._alarms())
+
+    def act_two_the_camera_slips(self) -> Split:
+        """Drift is seen without a label; labels come; a new head reaches one device, then all."""
+        self.view.act("Act 2: the camera slips (25°, 60 % of the light, noise)")
+        labelled = self.slip_and_recover(FIRST_SLIP, "drifted", "recovered", must_be_unlabelled=True)
+        return labelled
+
+    def act_three_and_again(self) -> None:
+        """A loop that closes only once is no loop."""
+        self.view.act("Act 3: somebody turns it too far back, and the sun comes in")
+        self.slip_and_recover(SECOND_SLIP, "second_drifted", "second_recovered")
+
+    def slip_and_recover(self, slip: Slip, drifted: str, recovered: str, *, must_be_unlabelled: bool = False) -> Split:
+        """One turn of the loop; returns the inputs that were labelled, as the cameras saw them."""
+        fleet, say = self.fleet, self.view.say
+        before, seen_alarms = self._current(), {alarm["id"] for alarm in self._alarms()}
+        for camera in self.cameras:
+            camera.slip = slip
+        alarm = fleet.wait("a drift alarm", lambda: [a for a in self._alarms() if a["id"] not in seen_alarms])[0]
+        if must_be_unlabelled:
+            self.figures.labels_before_alarm = int(fleet.hub_totals()["feedback"])
+        say(f"DRIFT: {alarm['summary']}")
+        self.figures.accuracy[drifted] = self.judge(slip)
+        say(f"accuracy on held-out digits fell to {self.figures.accuracy[drifted]:.3f}; {LABELS} labels are coming")
+        for camera in self.cameras:
+            camera.promise_labels(LABELS // len(self.cameras))
+        run = fleet.wait("a retraining run to be released", lambda: self._released(before), 90)
+        say(f"retrained: {run['verdict']['summary']}")
+        fleet.wait("the canary", lambda: fleet.on_release(run["release"], 1))
+        say("the canary has committed it; the others follow")
+        everyone = len(fleet.agents)
+        fleet.wait(
+            "the whole fleet to follow",
+            lambda: fleet.on_release(run["release"], everyone) and self._current() == run["release"],
+            90,
+        )
+        self.figures.accuracy[recovered] = self.judge(slip)
+        self._updates += [int(agent.status()["update"]["bytes"]) for agent in fleet.agents]
+        say(
+            f"every device runs it: accuracy {self.figures.accuracy[recovered]:.3f}; it cost each {max(self._updates):,} bytes"
+        )
+        return self._labelled()
+
+    def close_the_books(self, labelled: Split) -> None:
+        """Stop the cameras, let every window arrive, and compare the totals; compute the reference."""
+        self.view.act("The books")
+        for camera in self.cameras:
+            camera.stop()
+        self.fleet.drain()
+        figures = self.figures
+        figures.totals = {"devices": self.fleet.device_totals(), "hub": self.fleet.hub_totals()}
+        figures.failed_requests = sum(camera.tally.failed for camera in self.cameras)
+        figures.bytes |= {
+            "update": max(self._updates),
+            "uplink": self.tap.uplink_bytes,
+            "inputs_uploaded": self.tap.inputs_found(row for camera in self.cameras for row in camera.sent),
+        }
+        figures.more["answered"] = sum(camera.tally.answered for camera in self.cameras)
+        seen = FIRST_SLIP(self.digits.judge, seed=1)
+        figures.accuracy["full_retrain"] = full_retrain_accuracy(self.digits, labelled, seen)
+        self.view.say(
+            f"retraining everything with all raw data would have reached {figures.accuracy['full_retrain']:.3f}"
+        )
+
+    # ── what the acts ask ─────────────────────────────────────────────────────────────────────
+
+    def judge(self, slip: Slip) -> float:
+        """Accuracy of what the devices answer now, on digits that nobody trains on or labels."""
+        seen = slip(self.digits.judge, seed=1)
+        right = [self._answers(agent, seen) == seen.y for agent in self.fleet.agents]
+        return float(np.mean(right))
+
+    def _answers(self, agent: Agent, seen: Split) -> Any:
+        client = Client(agent.url)
+        try:
+            return client.infer(seen.x)[1]
+        finally:
+            client.close()
+
+    def _labelled(self) -> Split:
+        pairs = [pair for camera in self.cameras for pair in camera.labelled_inputs]
+        return Split(np.stack([image for image, _ in pairs]), np.array([label for _, label in pairs]))
+
+    def _alarms(self) -> list[dict[str, Any]]:
+        return list(self.fleet.api.get("drift/alarms"))
+
+    def _current(self) -> str:
+        return str(self.fleet.api.get(f"channels/{CHANNEL}")["current"]["digest"])
+
+    def _released(self, parent: str) -> dict[str, Any] | None:
+        runs = self.fleet.api.get("retraining")
+        return next((run for run in runs if run["parent"] == parent and run["state"] == "released"), None)
+
+    def _rows(self) -> list[Row]:
+        rows = []
+        for number, agent in enumerate(self.fleet.agents):
+            row = Row(agent.device)
+            if number < len(self.cameras):
+                tally = self.cameras[number].tally
+                row.answered, row.accuracy = tally.answered, tally.accuracy
+            if agent.program.alive:
+                try:
+                    update = (status := agent.status())["update"]
+                    row.release, row.state = str(status["release_name"]), str(update["state"])
+                except Exception as error:  # the picture goes on, whatever state the agent is in
+                    row.state = type(error).__name__
+            rows.append(row)
+        return rows
