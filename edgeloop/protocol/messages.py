@@ -1,0 +1,255 @@
+"""The messages: every payload that crosses MQTT, as frozen dataclasses.
+
+Unknown fields are kept in ``extra`` and written back. ``from_bytes`` raises :class:`ProtocolError` for whatever is not
+such a message; nothing else leaves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from edgeloop.protocol.fields import (
+    Boolean,
+    Either,
+    Integer,
+    ListOf,
+    MapOf,
+    Nullable,
+    Pair,
+    Plain,
+    Real,
+    Text,
+)
+from edgeloop.protocol.parts import Message, Part, PartOf
+from edgeloop.protocol.topics import NAME_PATTERN
+
+_NAME = Text(64, NAME_PATTERN)
+_DIGEST = Text(71, "sha256:[0-9a-f]{64}")
+_COUNT = Integer()
+_SEQUENCE = Integer(least=1)
+_SENTENCE = Text(2000)
+# Unix seconds; a device whose clock is at 1970 or beyond 2038 still speaks.
+_CLOCK = Real(-1e12, 1e12)
+
+
+@dataclass(frozen=True)
+class Presence(Message):
+    """Whether a device is connected: published on connect, and left with the broker as the device's will.
+
+    Attributes:
+        device: the device's name.
+        online: True from the device itself, False from its will or its orderly stop.
+        epoch: of the device's outbox; it changes only when the device's memory was lost.
+        agent_version: version of the agent.
+    """
+
+    device: Annotated[str, _NAME]
+    online: Annotated[bool, Boolean()]
+    epoch: Annotated[int, _COUNT]
+    agent_version: Annotated[str, Text(64)]
+
+
+@dataclass(frozen=True)
+class UpdateReport(Part):
+    """Where the update machine of a device stands.
+
+    Attributes:
+        release: digest that the state is about, or None.
+        state: a state of the table in DESIGN 4; one that the reader does not know is kept as it is.
+        reason: a sentence for a person.
+        attempt: how many times this release was tried.
+        rollout: id of the rollout that offered it, or None.
+    """
+
+    release: Annotated[str | None, Nullable(_DIGEST)]
+    state: Annotated[str, Text(32)]
+    reason: Annotated[str, _SENTENCE] = ""
+    attempt: Annotated[int, _COUNT] = 0
+    rollout: Annotated[str | None, Nullable(Text(128))] = None
+
+
+@dataclass(frozen=True)
+class Reported(Message):
+    """What a device says of itself; retained, published on change and at least every report interval.
+
+    Attributes:
+        device: the device's name.
+        channel: the channel that it follows.
+        release: digest of the committed release, or None.
+        previous: digest of the release kept for going back, or None.
+        update: the update machine, or None when it has not started.
+        variant: the variant that runs, or "".
+        provider: the execution provider really used, or "".
+        placement: provider → number of nodes that run there.
+        health: plain figures and words: outbox, disk, temperature, malformed messages, …
+        unclean_restarts: starts that found an open window, so that up to one checkpoint interval was lost.
+        ledger: totals of all closed windows of this epoch: predictions, errors, feedback, windows, last_seq.
+        clock: the device's clock, unix seconds; it may be wrong.
+        serial: serial of the channel document seen last.
+        mono: milliseconds of the device's monotonic clock, which orders documents between two boots.
+        epoch: the epoch that ``ledger`` belongs to.
+    """
+
+    device: Annotated[str, _NAME]
+    channel: Annotated[str, _NAME]
+    release: Annotated[str | None, Nullable(_DIGEST)]
+    previous: Annotated[str | None, Nullable(_DIGEST)] = None
+    update: Annotated[UpdateReport | None, Nullable(PartOf(UpdateReport))] = None
+    variant: Annotated[str, Text(64)] = ""
+    provider: Annotated[str, Text(128)] = ""
+    placement: Annotated[Mapping[str, int], MapOf(_COUNT, 32)] = field(default_factory=dict)
+    health: Annotated[Mapping[str, Any], Plain()] = field(default_factory=dict)
+    unclean_restarts: Annotated[int, _COUNT] = 0
+    ledger: Annotated[Mapping[str, int], MapOf(_COUNT, 64)] = field(default_factory=dict)
+    clock: Annotated[float, _CLOCK] = 0.0
+    serial: Annotated[int, _COUNT] = 0
+    mono: Annotated[int, _COUNT] = 0
+    epoch: Annotated[int, _COUNT] = 0
+
+
+@dataclass(frozen=True)
+class Insights(Message):
+    """One closed window, or several neighbouring ones merged, of one release on one device.
+
+    Attributes:
+        device: the device's name.
+        epoch: of the device's outbox, > 0.
+        first: lowest sequence number that is merged in the window.
+        last: highest one; numbers between are in it too.
+        base: lowest sequence number that the outbox still holds: what is below it is acknowledged.
+        window: ``Window.to_wire()``; edgeloop.insights checks it.
+        channel: the channel that the device followed when the window was sent.
+    """
+
+    device: Annotated[str, _NAME]
+    epoch: Annotated[int, _SEQUENCE]
+    first: Annotated[int, _SEQUENCE]
+    last: Annotated[int, _SEQUENCE]
+    base: Annotated[int, _SEQUENCE]
+    window: Annotated[Mapping[str, Any], Plain()]
+    channel: Annotated[str, _NAME]
+
+
+@dataclass(frozen=True)
+class Ack(Message):
+    """The hub has committed every window of ``epoch`` up to ``last``.
+
+    Attributes:
+        epoch: of the device's outbox.
+        last: highest sequence number committed, without a gap below it; 0 for none yet.
+        refused: sequence numbers among them that the hub put into quarantine instead of counting.
+    """
+
+    epoch: Annotated[int, _SEQUENCE]
+    last: Annotated[int, _COUNT]
+    refused: Annotated[tuple[int, ...], ListOf(_SEQUENCE, 1000)] = ()
+
+
+@dataclass(frozen=True)
+class Desired(Message):
+    """What the hub wants of one device; retained.
+
+    Attributes:
+        channel: the channel to follow, or None for the one in the device's own settings.
+        pin: digest of a release to stay on, or None.
+        policy: settings of the device that the hub may steer.
+    """
+
+    channel: Annotated[str | None, Nullable(_NAME)] = None
+    pin: Annotated[str | None, Nullable(_DIGEST)] = None
+    policy: Annotated[Mapping[str, Any], Plain()] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReleaseRef(Part):
+    """A release by its digest, with what a device needs to fetch its index.
+
+    Attributes:
+        digest: ``sha256:…`` of the index.
+        name: the package's name.
+        version: the package's version.
+        index_size: bytes of the index, at most 4 MiB: the device reads no more.
+    """
+
+    digest: Annotated[str, _DIGEST]
+    name: Annotated[str, Text(128)]
+    version: Annotated[str, Text(128)]
+    index_size: Annotated[int, Integer(1, 4 << 20)]
+
+
+@dataclass(frozen=True)
+class RolloutRef(Part):
+    """A rollout under way.
+
+    Attributes:
+        id: the rollout's id; with the device's name it places each device in [0, 1).
+        candidate: the release that is rolled out.
+        fraction: devices whose place is below it take the candidate; 0 for none, 1 for all.
+    """
+
+    id: Annotated[str, Text(128)]
+    candidate: Annotated[ReleaseRef, PartOf(ReleaseRef)]
+    fraction: Annotated[float, Real(0.0, 1.0)]
+
+
+@dataclass(frozen=True)
+class ChannelDocument(Message):
+    """What a channel's followers run; one retained message for a fleet of any size.
+
+    Attributes:
+        channel: the channel's name.
+        serial: grows with every change; an older document is ignored.
+        current: the channel's release, or None while it has none.
+        rollout: the rollout under way, or None.
+        hub: base URL of the hub's HTTP interface, from which files are fetched.
+    """
+
+    channel: Annotated[str, _NAME]
+    serial: Annotated[int, _COUNT]
+    current: Annotated[ReleaseRef | None, Nullable(PartOf(ReleaseRef))] = None
+    rollout: Annotated[RolloutRef | None, Nullable(PartOf(RolloutRef))] = None
+    hub: Annotated[str, Text(512)] = ""
+
+    def release_for(self, device: str) -> ReleaseRef | None:
+        """The release that ``device`` takes: the candidate when its place is below the fraction."""
+        if self.rollout is not None and position(self.rollout.id, device) < self.rollout.fraction:
+            return self.rollout.candidate
+        return self.current
+
+
+@dataclass(frozen=True)
+class Answers(Message):
+    """True labels for earlier predictions of a device, from the hub.
+
+    Attributes:
+        items: (prediction id, label) pairs; a label is a class index or a label's name.
+    """
+
+    items: Annotated[
+        tuple[tuple[str, int | str], ...],
+        ListOf(Pair(Text(128), Either(Integer(0, 1 << 31), Text(256))), 1000),
+    ]
+
+
+def position(rollout_id: str, device: str) -> float:
+    """A device's place in a rollout: ``sha256(rollout_id + "/" + device)`` as a fraction of 2^256, in [0, 1).
+
+    The quotient is cut to 53 bits, so that it never rounds up to 1 and a fraction of 1.0 takes every device.
+    """
+    digest = hashlib.sha256(f"{rollout_id}/{device}".encode()).digest()
+    return (int.from_bytes(digest, "big") >> (256 - 53)) / (1 << 53)
+
+
+DEVICE_MESSAGES: Mapping[str, type[Message]] = {
+    "presence": Presence,
+    "reported": Reported,
+    "insights": Insights,
+    "ack": Ack,
+    "answers": Answers,
+    "desired": Desired,
+    "channel": ChannelDocument,
+}
+"""The message of each kind of topic; ``samples`` and ``escalations`` are named by the design and not spoken yet."""

@@ -1,0 +1,128 @@
+"""Parts and messages: frozen dataclasses that check their fields and keep the ones that they do not know.
+
+A field is ``Annotated[type, kind]`` with a kind of :mod:`edgeloop.protocol.fields`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, get_type_hints
+
+from edgeloop.protocol.codec import decode, encode
+from edgeloop.protocol.errors import ProtocolError
+from edgeloop.protocol.fields import Kind
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """A part with fields of its own."""
+
+    part: type[Part]
+
+    def read(self, value: Any, where: str) -> Part:
+        """Check one value."""
+        return self.part.from_wire(value, where)
+
+    def write(self, value: Any, where: str) -> dict[str, Any]:
+        """Check one value."""
+        if not isinstance(value, self.part):
+            raise ProtocolError(f"{where} is a {type(value).__name__}; it has to be a {self.part.__name__}")
+        return value.to_wire(where)
+
+    def schema(self) -> dict[str, Any]:
+        """The kind as JSON Schema: a reference to the part's own schema."""
+        return {"$ref": f"#/components/schemas/{self.part.__name__}"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of fields. ``extra`` holds the fields that this version does not know; they are written back."""
+
+    extra: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    @classmethod
+    def from_wire(cls, value: Any, where: str = "") -> Self:
+        """Read the part from a decoded map.
+
+        Raises:
+            ProtocolError: a field is missing, of a wrong type or out of its bounds.
+        """
+        where = where or cls.__name__
+        if not isinstance(value, Mapping):
+            raise ProtocolError(f"{where} is a {type(value).__name__}; it has to be a map")
+        rest = dict(value)
+        read: dict[str, Any] = {}
+        for name, (kind, required) in wire_fields(cls).items():
+            if name in rest:
+                read[name] = kind.read(rest.pop(name), f"{where}.{name}")
+            elif required:
+                raise ProtocolError(f"{where}.{name} is missing")
+        return cls(**read, extra=rest)
+
+    def to_wire(self, where: str = "") -> dict[str, Any]:
+        """The part as a map for the codec.
+
+        Raises:
+            ProtocolError: a field of this object breaks its own rule.
+        """
+        where = where or type(self).__name__
+        own = wire_fields(type(self))
+        written = {name: value for name, value in self.extra.items() if name not in own}
+        for name, (kind, _) in own.items():
+            written[name] = kind.write(getattr(self, name), f"{where}.{name}")
+        return written
+
+
+@dataclass(frozen=True)
+class Message(Part):
+    """A whole payload."""
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read a payload.
+
+        Raises:
+            ProtocolError: the bytes are not such a message.
+        """
+        return cls.from_wire(decode(data))
+
+    def to_bytes(self) -> bytes:
+        """The payload.
+
+        Raises:
+            ProtocolError: a field of this object breaks its own rule, or the payload is too large.
+        """
+        return encode(self.to_wire())
+
+
+_known: dict[type[Part], dict[str, tuple[Kind, bool]]] = {}
+
+
+def wire_fields(part: type[Part]) -> dict[str, tuple[Kind, bool]]:
+    """Name → (kind, required) of a part's own fields, in order."""
+    found = _known.get(part)
+    if found is None:
+        hints = get_type_hints(part, include_extras=True)
+        found = {
+            item.name: (hints[item.name].__metadata__[0], _has_no_default(item))
+            for item in dataclasses.fields(part)
+            if item.name != "extra"
+        }
+        _known[part] = found
+    return found
+
+
+def _has_no_default(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def schema_of(part: type[Part]) -> dict[str, Any]:
+    """A part's JSON Schema; fields that are not named in it are allowed and kept."""
+    fields = wire_fields(part)
+    return {
+        "type": "object",
+        "required": [name for name, (_, required) in fields.items() if required],
+        "properties": {name: kind.schema() for name, (kind, _) in fields.items()},
+    }
