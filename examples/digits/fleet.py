@@ -38,8 +38,8 @@ class Hub:
         self._http = httpx.Client(base_url=url, timeout=10.0)
 
     def get(self, path: str, **query: str) -> Any:
-        """GET below /api/v1, decoded."""
-        answer = self._http.get(f"/api/v1/{path}", params=query)
+        """GET below /api/v1, decoded; asks again for a while when the hub is just being restarted."""
+        answer = patiently(lambda: self._http.get(f"/api/v1/{path}", params=query))
         answer.raise_for_status()
         return answer.json()
 
@@ -73,6 +73,8 @@ class Fleet:
             broker_port: port of a broker that runs elsewhere on this machine; None lets the hub bring its own.
         """
         self.folder = folder
+        #: Whether programs are killed on purpose: then a dead one is no reason to give up waiting.
+        self.expect_kills = False
         self.hub_port, self.broker_port = free_port(), broker_port or free_port()
         self.hub_url = f"http://127.0.0.1:{self.hub_port}"
         (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,7 @@ class Fleet:
         for agent in self.agents:
             agent.program.start()
 
-    def wait(self, what: str, condition: Callable[[], T], timeout_s: float = 60.0, *, check: bool = True) -> T:
+    def wait(self, what: str, condition: Callable[[], T], timeout_s: float = 60.0) -> T:
         """Poll ``condition`` until it is true and return its value.
 
         Raises:
@@ -136,7 +138,7 @@ class Fleet:
                     return value
             except httpx.HTTPError:
                 pass  # a program that starts, or was just killed; the time limit decides
-            if check:
+            if not self.expect_kills:
                 for program in self.programs:
                     program.check()
             if time.monotonic() > end:
@@ -190,15 +192,31 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         """The agent's status document."""
-        return self._client.status()
+        return patiently(self._client.status)
 
     def flush(self) -> None:
         """Close the open window now."""
-        self._client.flush()
+        patiently(self._client.flush)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def patiently(call: Callable[[], T], timeout_s: float = 15.0) -> T:
+    """Call until it is answered: a program that is being restarted refuses connections for a moment.
+
+    Raises:
+        httpx.TransportError: nobody answered within ``timeout_s``.
+    """
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            return call()
+        except httpx.TransportError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
 
 
 def normal_totals(totals: dict[str, Any]) -> dict[str, Any]:

@@ -138,9 +138,7 @@ class Story:
         )
         self.figures.accuracy[recovered] = self.judge(slip)
         self._updates += [int(agent.status()["update"]["bytes"]) for agent in fleet.agents]
-        say(
-            f"every device runs it: accuracy {self.figures.accuracy[recovered]:.3f}; it cost each {max(self._updates):,} bytes"
-        )
+        say(f"every device runs it, for {max(self._updates):,} bytes: accuracy {self.figures.accuracy[recovered]:.3f}")
         return self._labelled()
 
     def close_the_books(self, labelled: Split) -> None:

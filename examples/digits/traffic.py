@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import deque
@@ -22,7 +23,18 @@ class Client:
 
     def __init__(self, base_url: str, model: str = "digits") -> None:
         self._http = httpx.Client(base_url=base_url, timeout=10.0)
-        self._path = f"/v2/models/{model}/infer"
+        self._path = f"/v2/models/{model}"
+        self._names: tuple[str, str] | None = None
+
+    def _tensor_names(self) -> tuple[str, str]:
+        """Names of the input and of the output that holds the label, as the agent's metadata says."""
+        if self._names is None:
+            answer = self._http.get(self._path)
+            answer.raise_for_status()
+            metadata = answer.json()
+            label = next(output["name"] for output in metadata["outputs"] if output["datatype"] == "INT64")
+            self._names = metadata["inputs"][0]["name"], label
+        return self._names
 
     def infer(self, rows: Images) -> tuple[str, Labels]:
         """Classify float32 rows [N, 64]; returns the prediction's id and the labels int64 [N].
@@ -30,12 +42,16 @@ class Client:
         Raises:
             httpx.HTTPError: the agent did not answer, or answered with an error.
         """
-        header = (
-            b'{"inputs":[{"name":"x","datatype":"FP32","shape":[%d,64],"parameters":{"binary_data_size":%d}}],'
-            b'"outputs":[{"name":"label"}]}' % (len(rows), rows.nbytes)
-        )
+        name, label = self._tensor_names()
+        tensor = {
+            "name": name,
+            "datatype": "FP32",
+            "shape": rows.shape,
+            "parameters": {"binary_data_size": rows.nbytes},
+        }
+        header = json.dumps({"inputs": [tensor], "outputs": [{"name": label}]}).encode()
         answer = self._http.post(
-            self._path,
+            f"{self._path}/infer",
             content=header + rows.tobytes(),
             headers={"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"},
         )
