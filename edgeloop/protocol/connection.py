@@ -1,0 +1,277 @@
+"""One MQTT connection from connect to disconnect: paho-mqtt's protocol machine driven by our own small loop.
+
+paho's own threads are not used: they end silently when a broker sends what paho cannot parse, write to the socket from
+the publisher's thread, and select() fails beyond 1,024 open files, which a hub has. paho documents this way for
+external event loops (``loop_read``, ``loop_write``, ``loop_misc``). See ``docs/decisions/mqtt-link.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+Ack = Callable[[], None]
+# A broker that takes the TCP connection and never answers must not hold the link for ever.
+CONNECT_TIMEOUT_S = 10.0
+_POLL_S = 0.5
+_UNSUPPORTED_VERSION = 132
+_SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every connection of a link has in common; see :class:`edgeloop.protocol.link.Link`."""
+
+    host: str
+    port: int
+    client_id: str
+    will: tuple[str, bytes] | None
+    username: str | None
+    password: str | None
+    tls: ssl.SSLContext | None
+    keepalive_s: int
+    max_queued: int
+    max_queued_bytes: int
+    max_packet_bytes: int
+    manual_ack: bool
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Whom a connection tells; all are called from the thread that runs it."""
+
+    opened: Callable[[], None]
+    message: Callable[[str, bytes, Ack], None]
+    refused: Callable[[str], None]
+
+
+class Outcome(Enum):
+    """How a connection ended."""
+
+    CLOSED = "closed"
+    """It was accepted and has ended."""
+    WRONG_VERSION = "wrong version"
+    """The broker does not speak this version of MQTT, or hung up on its first packet."""
+    FAILED = "failed"
+    """It never came about."""
+
+
+class Connection:
+    """One connection. ``run`` serves it until it ends; ``publish``, ``subscribe`` and ``close`` are for any thread."""
+
+    def __init__(self, options: Options, version: int, callbacks: Callbacks) -> None:
+        self._options = options
+        self._callbacks = callbacks
+        self._version = version
+        self._lock = threading.Lock()
+        self._pending: deque[tuple[MQTTMessageInfo, int]] = deque()
+        self._pending_bytes = 0
+        self._packet_limit = 0
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._closing = False
+        self._outcome = Outcome.FAILED
+        self.accepted = False
+        self.reason = ""
+        self._client = self._make_client()
+
+    def run(self) -> Outcome:
+        """Connect and serve until the connection ends; ``reason`` then says why."""
+        options = self._options
+        try:
+            self._client.connect(options.host, options.port, options.keepalive_s, **self._connect_properties())
+            self._serve(time.monotonic() + CONNECT_TIMEOUT_S)
+        except (OSError, ValueError) as error:
+            self.reason = self.reason or f"{options.host}:{options.port}: {error}"
+        finally:
+            self.accepted = False
+            self._abandon()
+        return self._outcome
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
+        """Queue one message; False when it cannot be taken now."""
+        size = len(topic) + len(payload)
+        if not self.accepted or (self._packet_limit and size + 64 > self._packet_limit):
+            return False
+        if not self._has_room(size):
+            return False
+        info = self._client.publish(topic, payload, qos, retain)
+        if info.rc != _SUCCESS:
+            return False
+        with self._lock:
+            self._pending.append((info, size))
+            self._pending_bytes += size
+        self._wake()
+        return True
+
+    def subscribe(self, filters: Sequence[str]) -> None:
+        """Ask for topics at QoS 1."""
+        if filters:
+            self._client.subscribe([(topic_filter, 1) for topic_filter in filters])
+            self._wake()
+
+    def drained(self) -> bool:
+        """Whether the broker has acknowledged all that was published."""
+        self._forget_published()
+        return not self._pending
+
+    def close(self) -> None:
+        """Say goodbye: the broker does not publish the will."""
+        self._closing = True
+        self._client.disconnect()
+        self._wake()
+
+    def _make_client(self) -> Client:
+        options = self._options
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            options.client_id,
+            protocol=MQTTv5 if self._version == 5 else MQTTv311,
+            reconnect_on_failure=False,
+            manual_ack=options.manual_ack,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(options.max_queued)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        # With this callback set, paho leaves all writing to the loop below.
+        client.on_socket_register_write = lambda *_: None
+        if options.username is not None:
+            client.username_pw_set(options.username, options.password)
+        if options.tls is not None:
+            client.tls_set_context(options.tls)
+        if options.will is not None:
+            topic, payload = options.will
+            client.will_set(topic, payload, qos=1, retain=True)
+        return client
+
+    def _connect_properties(self) -> dict[str, Any]:
+        if self._version != 5:
+            return {}
+        properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho left it untyped
+        # A larger message is then dropped by the broker, before it costs memory here.
+        properties.MaximumPacketSize = self._options.max_packet_bytes
+        return {"clean_start": True, "properties": properties}
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def _serve(self, answer_until: float) -> None:
+        client = self._client
+        with selectors.DefaultSelector() as selector:
+            watched = client.socket()
+            if watched is None:
+                return
+            selector.register(watched, selectors.EVENT_READ)
+            selector.register(self._wake_out, selectors.EVENT_READ)
+            while client.socket() is watched:
+                if not self.accepted and not self._closing and time.monotonic() > answer_until:
+                    self.reason = f"the broker did not answer within {CONNECT_TIMEOUT_S:.0f} s"
+                    return
+                writing = selectors.EVENT_WRITE if client.want_write() else 0
+                selector.modify(watched, selectors.EVENT_READ | writing)
+                pending = isinstance(watched, ssl.SSLSocket) and watched.pending() > 0
+                ready = {key.fileobj: events for key, events in selector.select(0.0 if pending else _POLL_S)}
+                if self._wake_out in ready:
+                    self._swallow_wake()
+                events = ready.get(watched, 0)
+                if (events & selectors.EVENT_READ or pending) and client.loop_read() != _SUCCESS:
+                    return
+                if client.want_write() and client.loop_write() != _SUCCESS:
+                    return
+                if client.loop_misc() != _SUCCESS:
+                    return
+
+    def _swallow_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_out.recv(4096)
+
+    def _wake(self) -> None:
+        # A full pipe wakes just as well; a closed one belongs to a connection that has ended.
+        with contextlib.suppress(OSError):
+            self._wake_in.send(b"\0")
+
+    def _abandon(self) -> None:
+        watched = self._client.socket()
+        if watched is not None:
+            watched.close()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    # -- what is under way ----------------------------------------------------------------------------------------
+
+    def _has_room(self, size: int) -> bool:
+        self._forget_published()
+        options = self._options
+        with self._lock:
+            return len(self._pending) < options.max_queued and self._pending_bytes + size <= options.max_queued_bytes
+
+    def _forget_published(self) -> None:
+        with self._lock:
+            while self._pending and self._pending[0][0].is_published():
+                self._pending_bytes -= self._pending.popleft()[1]
+
+    # -- paho's callbacks -----------------------------------------------------------------------------------------
+
+    def _on_connect(
+        self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            self.reason = f"the broker refused the connection: {reason}"
+            if self._version == 5 and reason.value == _UNSUPPORTED_VERSION:
+                self._outcome = Outcome.WRONG_VERSION
+            return
+        self._packet_limit = getattr(properties, "MaximumPacketSize", 0)
+        self._outcome = Outcome.CLOSED
+        self.accepted = True
+        self._callbacks.opened()
+
+    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        if self.accepted or not self.reason:
+            self.reason = "closed" if self._closing else f"the connection was lost: {reason}"
+        if self._outcome is Outcome.FAILED and not self.accepted and not self._closing:
+            # TCP was there, MQTT was not: some brokers hang up on a version that they do not speak.
+            self._outcome = Outcome.WRONG_VERSION if self.reason.startswith("the connection") else Outcome.FAILED
+        self.accepted = False
+
+    def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
+        mid, qos = message.mid, message.qos
+
+        def acknowledge() -> None:
+            client.ack(mid, qos)
+            self._wake()
+
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            acknowledge()
+            self._callbacks.refused("a message on a topic that is not UTF-8 was dropped")
+            return
+        self._callbacks.message(topic, bytes(message.payload), acknowledge)
+
+    def _on_publish(self, _client: Client, _data: Any, _mid: int, reason: ReasonCode, _properties: Any) -> None:
+        if reason.is_failure:
+            self._callbacks.refused(f"the broker refused a publish: {reason}")
+
+    def _on_subscribe(self, _client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _props: Any) -> None:
+        for reason in reasons:
+            if reason.is_failure:
+                self._callbacks.refused(f"the broker refused a subscription: {reason}")

@@ -1,0 +1,299 @@
+"""The MQTT client that every program uses: one thread, reconnects for ever, never blocks a publisher.
+
+Version 5 is tried first, since only there a refused publish is visible at once; a broker that speaks 3.1.1 only gets
+that. Nothing is kept over a lost connection: what has to arrive is kept by its owner (the device's outbox, the hub's
+records) and published again in an ``on_connect`` callback.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from paho.mqtt.client import topic_matches_sub
+
+from edgeloop.protocol.connection import Ack, Callbacks, Connection, Options, Outcome
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[..., None]
+"""``handler(topic, payload)``, or ``handler(topic, payload, ack)`` on a link with ``manual_ack``."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Running totals of a link since it was made. Bytes are those of topics and payloads."""
+
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    refused: int = 0
+    """Publishes and subscriptions that the broker refused, as far as its version of MQTT says so."""
+    dropped: int = 0
+    """Publishes that were not taken: not connected, or the queue was full."""
+    failed: int = 0
+    """Handlers and callbacks that raised."""
+    connections: int = 0
+    """Times that a broker accepted the connection."""
+
+
+class Link:
+    """A connection to a broker that is kept up for as long as the program runs.
+
+    Handlers and ``on_connect`` callbacks run in the link's thread, one at a time: they return soon and may publish.
+
+    Args:
+        host: the broker's name or address.
+        port: the broker's port.
+        client_id: unique at the broker; a second client with the same id drives the first one out.
+        will: (topic, payload) that the broker publishes, retained, when this client vanishes without a goodbye.
+        username: for the broker, or None.
+        password: for the broker, or None.
+        tls: context for a TLS connection, or None for plain TCP.
+        manual_ack: handlers get a third argument, ``ack``, and the broker's copy of a message is released only when
+            it is called, from any thread. At most the broker's in-flight window (Mosquitto: 20) is then delivered
+            ahead. A handler that raises, and a message that nobody wants, are acknowledged by the link.
+        keepalive_s: seconds of silence after which the broker, or this side, takes the connection for dead.
+        max_queued: messages that wait for the broker's acknowledgement, at most.
+        max_queued_bytes: bytes that wait for it, at most.
+        max_packet_bytes: largest packet that is accepted (told to the broker, MQTT 5 only).
+        backoff_s: first and longest wait between two attempts, in seconds; each wait is doubled and jittered.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        client_id: str,
+        *,
+        will: tuple[str, bytes] | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        manual_ack: bool = False,
+        keepalive_s: int = 30,
+        max_queued: int = 1000,
+        max_queued_bytes: int = 64 << 20,
+        max_packet_bytes: int = 17 << 20,
+        backoff_s: tuple[float, float] = (0.2, 15.0),
+    ) -> None:
+        self._options = Options(
+            host=host,
+            port=port,
+            client_id=client_id,
+            will=will,
+            username=username,
+            password=password,
+            tls=tls,
+            keepalive_s=keepalive_s,
+            max_queued=max_queued,
+            max_queued_bytes=max_queued_bytes,
+            max_packet_bytes=max_packet_bytes,
+            manual_ack=manual_ack,
+        )
+        self._backoff_s = backoff_s
+        self._handlers: list[tuple[str, Handler]] = []
+        self._on_connect: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        self._totals: dict[str, int] = asdict(Counters())
+        self._connection: Connection | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._version = 5
+        self.last_error = ""
+
+    # -- the public side ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect, in a thread of its own; returns at once, also when there is no broker."""
+        if self._thread is not None:
+            raise RuntimeError("this link was started before; make a new one")
+        self._thread = threading.Thread(target=self._run, name=f"link:{self._options.client_id}", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Let the broker have what is queued, say goodbye and end the thread, within ``timeout_s`` seconds."""
+        until = time.monotonic() + timeout_s
+        connection = self._connection
+        if connection is not None:
+            # A part of the time is kept for the goodbye.
+            while connection.accepted and not connection.drained() and time.monotonic() < until - timeout_s / 4:
+                time.sleep(0.005)
+        self._stopping.set()
+        if connection is not None:
+            connection.close()
+        if self._thread is not None:
+            self._thread.join(max(until - time.monotonic(), 0.05))
+            if self._thread.is_alive():
+                log.warning("the link to %s did not end within %.1f s", self.address, timeout_s)
+
+    def subscribe(self, topic_filter: str, handler: Handler) -> None:
+        """Have ``handler`` called for each message on topics that match, now and after every reconnect.
+
+        Several filters may match one message: each of their handlers is called, and with ``manual_ack`` the first
+        ``ack`` that is called counts. ``$share/<group>/<filter>`` works as well.
+        """
+        with self._lock:
+            known = any(topic_filter == other for other, _ in self._handlers)
+            self._handlers.append((topic_filter, handler))
+        connection = self._connection
+        if connection is not None and connection.accepted and not known:
+            connection.subscribe([topic_filter])
+
+    def on_connect(self, callback: Callable[[], None]) -> None:
+        """Have ``callback()`` called after every (re)connect, when the subscriptions are under way.
+
+        It is called at once, in this thread, when the link is connected now.
+        """
+        with self._lock:
+            self._on_connect.append(callback)
+        if self.connected:
+            callback()
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1, retain: bool = False) -> bool:
+        """Queue one message for the broker; never blocks.
+
+        Returns:
+            False when it was not taken: not connected, the queue is full, or the broker takes no packet of that size.
+            True means queued: only an answer from the reader of the topic says that it arrived.
+        """
+        connection = self._connection
+        taken = connection is not None and connection.publish(topic, payload, qos, retain)
+        if taken:
+            self._count(messages_out=1, bytes_out=len(topic.encode()) + len(payload))
+        else:
+            self._count(dropped=1)
+        return taken
+
+    @property
+    def connected(self) -> bool:
+        """Whether a broker has accepted the connection."""
+        connection = self._connection
+        return connection is not None and connection.accepted
+
+    @property
+    def counters(self) -> Counters:
+        """The running totals now."""
+        with self._lock:
+            return Counters(**self._totals)
+
+    @property
+    def version(self) -> int:
+        """Version of MQTT that is spoken, or tried, now: 5, or 4 for 3.1.1."""
+        return self._version
+
+    @property
+    def address(self) -> str:
+        """The broker's ``host:port``."""
+        return f"{self._options.host}:{self._options.port}"
+
+    # -- the link's thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            outcome = self._connect_once()
+            if self._stopping.is_set():
+                return
+            if outcome is Outcome.CLOSED:
+                failures = 0
+                self._version = 5
+            elif outcome is Outcome.WRONG_VERSION:
+                self._version = 4 if self._version == 5 else 5
+                if self._version == 4:
+                    continue
+            self._stopping.wait(self._wait_s(failures))
+            failures += 1
+
+    def _connect_once(self) -> Outcome:
+        connection = Connection(self._options, self._version, Callbacks(self._opened, self._message, self._refused))
+        self._connection = connection
+        if self._stopping.is_set():
+            return Outcome.FAILED
+        try:
+            outcome = connection.run()
+        except Exception:
+            # Whatever a broker sends, the link lives on.
+            log.exception("the connection to the broker %s failed in an unforeseen way", self.address)
+            connection.reason = "an unforeseen error, see the log"
+            outcome = Outcome.FAILED
+        if not self._stopping.is_set():
+            if connection.reason != self.last_error:
+                log.warning("broker %s: %s; trying again", self.address, connection.reason)
+            self.last_error = connection.reason
+        return outcome
+
+    def _wait_s(self, failures: int) -> float:
+        first, longest = self._backoff_s
+        wait = min(first * 2.0 ** min(failures, 30), longest)
+        # Half fixed, half random: a fleet that lost its broker does not come back in one moment.
+        return wait * (0.5 + 0.5 * random.random())
+
+    def _opened(self) -> None:
+        self._count(connections=1)
+        self.last_error = ""
+        log.info("connected to the broker %s with MQTT %s", self.address, "5" if self._version == 5 else "3.1.1")
+        connection = self._connection
+        with self._lock:
+            filters = list(dict.fromkeys(topic_filter for topic_filter, _ in self._handlers))
+            callbacks = list(self._on_connect)
+        if connection is not None:
+            connection.subscribe(filters)
+        for callback in callbacks:
+            self._guarded("an on_connect callback", callback)
+
+    def _message(self, topic: str, payload: bytes, acknowledge: Ack) -> None:
+        self._count(messages_in=1, bytes_in=len(topic.encode()) + len(payload))
+        manual = self._options.manual_ack
+        once = _Once(acknowledge)
+        wanted = False
+        for topic_filter, handler in list(self._handlers):
+            if not topic_matches_sub(_without_share(topic_filter), topic):
+                continue
+            wanted = True
+            arguments = (topic, payload, once) if manual else (topic, payload)
+            if not self._guarded(f"the handler of {topic_filter}", handler, *arguments) and manual:
+                once()
+        if manual and not wanted:
+            once()
+
+    def _refused(self, what: str) -> None:
+        self._count(refused=1)
+        log.warning("broker %s: %s; check the broker's access rules", self.address, what)
+
+    def _guarded(self, what: str, function: Callable[..., None], *arguments: Any) -> bool:
+        try:
+            function(*arguments)
+        except Exception:
+            self._count(failed=1)
+            log.exception("%s raised; the link goes on", what)
+            return False
+        return True
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            for name, by in more.items():
+                self._totals[name] += by
+
+
+class _Once:
+    """An acknowledgement that counts once, from whichever thread."""
+
+    def __init__(self, acknowledge: Ack) -> None:
+        self._acknowledge: Ack | None = acknowledge
+
+    def __call__(self) -> None:
+        acknowledge, self._acknowledge = self._acknowledge, None
+        if acknowledge is not None:
+            acknowledge()
+
+
+def _without_share(topic_filter: str) -> str:
+    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
