@@ -28,6 +28,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 Ack = Callable[[], None]
 # A broker that takes the TCP connection and never answers must not hold the link for ever.
 CONNECT_TIMEOUT_S = 10.0
+# aMQTT 0.12 reads the properties of a version 5 CONNECT as the client id and then waits for more bytes without a word.
+FIRST_ANSWER_S = 2.0
 _POLL_S = 0.5
 _UNSUPPORTED_VERSION = 132
 _SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -66,7 +68,7 @@ class Outcome(Enum):
     CLOSED = "closed"
     """It was accepted and has ended."""
     WRONG_VERSION = "wrong version"
-    """The broker does not speak this version of MQTT, or hung up on its first packet."""
+    """The broker refused this version of MQTT, or took the connection and then hung up or kept silent."""
     FAILED = "failed"
     """It never came about."""
 
@@ -96,7 +98,7 @@ class Connection:
         options = self._options
         try:
             self._client.connect(options.host, options.port, options.keepalive_s, **self._connect_properties())
-            self._serve(time.monotonic() + CONNECT_TIMEOUT_S)
+            self._serve()
         except (OSError, ValueError) as error:
             self.reason = self.reason or f"{options.host}:{options.port}: {error}"
         finally:
@@ -174,8 +176,9 @@ class Connection:
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
-    def _serve(self, answer_until: float) -> None:
+    def _serve(self) -> None:
         client = self._client
+        answer_until = time.monotonic() + (FIRST_ANSWER_S if self._version == 5 else CONNECT_TIMEOUT_S)
         with selectors.DefaultSelector() as selector:
             watched = client.socket()
             if watched is None:
@@ -184,7 +187,8 @@ class Connection:
             selector.register(self._wake_out, selectors.EVENT_READ)
             while client.socket() is watched:
                 if not self.accepted and not self._closing and time.monotonic() > answer_until:
-                    self.reason = f"the broker did not answer within {CONNECT_TIMEOUT_S:.0f} s"
+                    self.reason = "the broker took the connection and did not answer"
+                    self._outcome = Outcome.WRONG_VERSION
                     return
                 writing = selectors.EVENT_WRITE if client.want_write() else 0
                 selector.modify(watched, selectors.EVENT_READ | writing)

@@ -64,6 +64,7 @@ class Link:
         max_queued: messages that wait for the broker's acknowledgement, at most.
         max_queued_bytes: bytes that wait for it, at most.
         max_packet_bytes: largest packet that is accepted (told to the broker, MQTT 5 only).
+        version: of MQTT, 5 or 4 (which means 3.1.1), where it is known; None tries 5 first and stays with what worked.
         backoff_s: first and longest wait between two attempts, in seconds; each wait is doubled and jittered.
     """
 
@@ -82,6 +83,7 @@ class Link:
         max_queued: int = 1000,
         max_queued_bytes: int = 64 << 20,
         max_packet_bytes: int = 17 << 20,
+        version: int | None = None,
         backoff_s: tuple[float, float] = (0.2, 15.0),
     ) -> None:
         self._options = Options(
@@ -106,7 +108,8 @@ class Link:
         self._connection: Connection | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._version = 5
+        self._fixed_version = version is not None
+        self._version = version or 5
         self.last_error = ""
 
     # -- the public side ------------------------------------------------------------------------------------------
@@ -204,8 +207,7 @@ class Link:
                 return
             if outcome is Outcome.CLOSED:
                 failures = 0
-                self._version = 5
-            elif outcome is Outcome.WRONG_VERSION:
+            elif outcome is Outcome.WRONG_VERSION and not self._fixed_version:
                 self._version = 4 if self._version == 5 else 5
                 if self._version == 4:
                     continue
