@@ -1,0 +1,287 @@
+"""Channels: which release a stream of devices runs, and the retained document that says so.
+
+The document of a channel is a function of its row. Every change raises the serial in the transaction that makes it
+and is published after the commit; on every connect of the hub all documents are published again, so no broker has to
+remember them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, Row, select
+
+from cloud_hub.errors import BadRequest, NotFound
+from cloud_hub.policy import ChannelPolicy
+from cloud_hub.records.database import Database
+from cloud_hub.records.tables import channels as table
+from cloud_hub.releases import Releases
+from edgeloop.protocol import ChannelDocument, ProtocolError, RolloutRef, Topics, check_name
+
+
+class Publisher(Protocol):
+    """Whoever can send a message to devices; ``edgeloop.protocol.link.Link`` is one."""
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1, retain: bool = False) -> bool:
+        """Send soon, without blocking; False when it cannot be sent now."""
+
+
+class RolloutStarter(Protocol):
+    """Whoever moves a channel from its current release to a candidate; ``cloud_hub.rollouts.Rollouts`` is one."""
+
+    def start(self, channel: str, digest: str) -> str:
+        """Start a rollout and return its id; raises Conflict when the channel has one under way."""
+
+
+@dataclass(frozen=True)
+class ActiveRollout:
+    """A rollout as the channel document shows it: devices placed below ``fraction`` take the candidate."""
+
+    id: str
+    candidate: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel's row.
+
+    Attributes:
+        name: its name.
+        serial: grows with every change of the document.
+        current: digest of the current release, or None.
+        previous: digest of the release that was current before, or None.
+        rollout: the rollout under way, or None.
+        policy: what its owner decided.
+        created: unix seconds.
+        changed: unix seconds of the last change.
+    """
+
+    name: str
+    serial: int
+    current: str | None
+    previous: str | None
+    rollout: ActiveRollout | None
+    policy: ChannelPolicy
+    created: float
+    changed: float
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What became of a release that was published into a channel."""
+
+    serial: int
+    rollout: str | None
+
+
+class Channels:
+    """The channels of a hub.
+
+    Args:
+        db: the records.
+        releases: to name a release by its digest.
+        topics: of the fleet.
+        publisher: sends the documents.
+        hub_url: base URL that devices fetch files from; called at each publish.
+        clock: unix seconds.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        releases: Releases,
+        topics: Topics,
+        publisher: Publisher,
+        *,
+        hub_url: Callable[[], str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._db, self._releases, self._topics = db, releases, topics
+        self._publisher, self._hub_url, self._clock = publisher, hub_url, clock
+        self._publishing = threading.Lock()
+
+    def get(self, name: str) -> Channel:
+        """The channel; raises `NotFound`."""
+        if (found := self.find(name)) is None:
+            raise NotFound(f"there is no channel {name[:80]!r}", "publishing a release into it makes it")
+        return found
+
+    def find(self, name: str) -> Channel | None:
+        """The channel, or None."""
+        with self._db.read() as connection:
+            row = connection.execute(select(table).where(table.c.name == name)).first()
+        return None if row is None else _channel(row)
+
+    def all(self) -> list[Channel]:
+        """All channels by name."""
+        with self._db.read() as connection:
+            return [_channel(row) for row in connection.execute(select(table).order_by(table.c.name))]
+
+    def ensure(self, name: str) -> Channel:
+        """The channel, made with the default policy where it does not exist.
+
+        Raises:
+            BadRequest: it is no name for a channel.
+        """
+        _check_channel(name)
+        with self._db.begin() as connection:
+            if self.find(name) is None:
+                now = self._clock()
+                connection.execute(
+                    table.insert().values(
+                        name=name, serial=1, policy_json=ChannelPolicy().model_dump_json(), created=now, changed=now
+                    )
+                )
+                self._db.after_commit(lambda: self.publish(name))
+        return self.get(name)
+
+    def set_policy(self, name: str, policy: Any) -> Channel:
+        """Replace the policy of a channel, which is made where it does not exist.
+
+        Args:
+            name: the channel.
+            policy: a `ChannelPolicy`, or what its fields are made of; what is left out gets its default.
+
+        Raises:
+            BadRequest: it is no policy.
+        """
+        parsed = parse_policy(policy)
+        with self._db.begin() as connection:
+            self.ensure(name)
+            values = {"policy_json": parsed.model_dump_json(), "changed": self._clock()}
+            connection.execute(table.update().where(table.c.name == name).values(**values))
+        return self.get(name)
+
+    def offer(self, name: str, digest: str, rollouts: RolloutStarter) -> Offered:
+        """Publish a release into a channel.
+
+        A channel without a release takes it at once; one that has another release starts a rollout; one that has
+        this release already is left alone.
+
+        Raises:
+            NotFound: there is no such release.
+            Conflict: a rollout is under way.
+        """
+        self._releases.get(digest)
+        channel = self.ensure(name)
+        rollout: str | None = None
+        if channel.current is None:
+            self.set_current(name, digest)
+        elif channel.rollout is not None and channel.rollout.candidate == digest:
+            rollout = channel.rollout.id  # sent twice: the first one is under way
+        elif channel.current != digest or channel.rollout is not None:
+            rollout = rollouts.start(name, digest)
+        return Offered(self.get(name).serial, rollout)
+
+    def set_current(self, name: str, digest: str) -> Channel:
+        """Make ``digest`` the current release; ends the rollout that the document shows. Raises `NotFound`."""
+        self._releases.get(digest)
+        with self._db.begin() as connection:
+            channel = self.get(name)
+            previous = channel.previous if channel.current == digest else channel.current
+            self._change(
+                connection, channel, current=digest, previous=previous, rollout_id=None, candidate=None, fraction=None
+            )
+        return self.get(name)
+
+    def set_rollout(self, name: str, rollout: ActiveRollout | None) -> Channel:
+        """Show a rollout in the document, or none: devices then go back to the current release. Raises `NotFound`."""
+        with self._db.begin() as connection:
+            channel = self.get(name)
+            if rollout is None:
+                self._change(connection, channel, rollout_id=None, candidate=None, fraction=None)
+            else:
+                self._releases.get(rollout.candidate)
+                self._change(
+                    connection,
+                    channel,
+                    rollout_id=rollout.id,
+                    candidate=rollout.candidate,
+                    fraction=rollout.fraction,
+                )
+        return self.get(name)
+
+    def document(self, name: str) -> ChannelDocument:
+        """What devices are told; raises `NotFound`."""
+        channel = self.get(name)
+        rollout = channel.rollout
+        return ChannelDocument(
+            channel=channel.name,
+            serial=channel.serial,
+            current=None if channel.current is None else self._releases.get(channel.current).ref,
+            rollout=None
+            if rollout is None
+            else RolloutRef(
+                id=rollout.id, candidate=self._releases.get(rollout.candidate).ref, fraction=rollout.fraction
+            ),
+            hub=self._hub_url(),
+        )
+
+    def publish(self, name: str) -> bool:
+        """Send the document, retained; False when there is no connection (it is sent on the next connect)."""
+        with self._publishing:  # else an older document could be the one that the broker retains
+            return self._publisher.publish(self._topics.channel(name), self.document(name).to_bytes(), retain=True)
+
+    def publish_all(self) -> None:
+        """Send every document: what the hub does on each connect, since a broker may have forgotten them."""
+        for channel in self.all():
+            self.publish(channel.name)
+
+    def _change(self, connection: Connection, channel: Channel, **values: Any) -> None:
+        """Write ``values`` with the next serial, and publish after the commit; nothing when nothing changes."""
+        row = connection.execute(select(table).where(table.c.name == channel.name)).one()
+        if all(getattr(row, name) == value for name, value in values.items()):
+            return
+        connection.execute(
+            table.update()
+            .where(table.c.name == channel.name)
+            .values(serial=table.c.serial + 1, changed=self._clock(), **values)
+        )
+        self._db.after_commit(lambda: self.publish(channel.name))
+
+
+def parse_policy(policy: Any) -> ChannelPolicy:
+    """Read a channel's policy from outside.
+
+    Raises:
+        BadRequest: which field is wrong, and why.
+    """
+    if isinstance(policy, ChannelPolicy):
+        return policy
+    try:
+        return ChannelPolicy.model_validate(policy)
+    except ValidationError as error:
+        problems = "; ".join(_problems(error))
+        raise BadRequest(f"the policy is refused: {problems}", "see docs/reference/cloud-hub.md") from error
+
+
+def _problems(error: ValidationError) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        yield f"{'.'.join(map(str, problem['loc'])) or 'policy'}: {problem['msg']}"
+
+
+def _check_channel(name: str) -> None:
+    try:
+        check_name(name, "channel")
+    except ProtocolError as error:
+        raise BadRequest(str(error)) from error
+
+
+def _channel(row: Row[Any]) -> Channel:
+    rollout = None if row.rollout_id is None else ActiveRollout(row.rollout_id, row.candidate, row.fraction)
+    return Channel(
+        name=row.name,
+        serial=row.serial,
+        current=row.current,
+        previous=row.previous,
+        rollout=rollout,
+        policy=ChannelPolicy.model_validate_json(row.policy_json),
+        created=row.created,
+        changed=row.changed,
+    )

@@ -1,0 +1,137 @@
+"""The one way to the hub's records, and the only place that knows that they are in SQLite.
+
+SQLite before 3.51.3 can damage a file when several connections write in WAL mode, so there is **one** writing
+connection a file, used under a lock; readers have connections of their own that cannot write.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, text
+from sqlalchemy.pool import QueuePool, StaticPool
+
+#: Every table of the hub; tables.py and decision_tables.py add theirs. Names make later migrations possible.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+READERS = 8
+
+
+class Database:
+    """Transactions over the hub's records.
+
+    Args:
+        url: an SQLAlchemy URL, ``sqlite:///…/hub.db`` for a file.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._sqlite = make_url(url).get_backend_name() == "sqlite"
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._writer = self._engine(writing=True)
+        self._reader = self._engine(writing=False) if self._sqlite else self._writer
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Database:
+        """The database ``hub.db`` in ``folder``, which is made where it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(f"sqlite:///{folder / 'hub.db'}")
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One writing transaction: committed at the end, rolled back when the block raises.
+
+        A ``begin`` inside another one of the same thread joins it, so several stores can change together. What has
+        to happen after the commit, such as a publish, is given to :meth:`after_commit`.
+        """
+        outer: Connection | None = getattr(self._local, "writing", None)
+        if outer is not None:
+            yield outer
+            return
+        callbacks: list[Callable[[], None]] = []
+        with self._lock if self._sqlite else _no_lock():
+            with self._writer.begin() as connection:
+                self._local.writing, self._local.callbacks = connection, callbacks
+                try:
+                    yield connection
+                finally:
+                    self._local.writing = self._local.callbacks = None
+        for callback in callbacks:
+            callback()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One reading transaction: it sees one state of all tables, and in a ``begin`` of its thread that one's."""
+        outer: Connection | None = getattr(self._local, "writing", None)
+        if outer is not None:
+            yield outer
+            return
+        with self._reader.connect() as connection:
+            yield connection
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the transaction of this thread has been committed; at once when there is none."""
+        callbacks: list[Callable[[], None]] | None = getattr(self._local, "callbacks", None)
+        if callbacks is None:
+            callback()
+        else:
+            callbacks.append(callback)
+
+    def migrate(self) -> None:
+        """Bring the tables to the newest version; safe to call at every start."""
+        from cloud_hub.records.migrate import upgrade
+
+        with self._lock, self._writer.begin() as connection:
+            upgrade(connection)
+
+    def check_writable(self) -> None:
+        """Raise SQLAlchemy's error when the records cannot be written now."""
+        with self.begin() as connection:
+            connection.execute(text("UPDATE marks SET last = last WHERE 1 = 0"))
+
+    def close(self) -> None:
+        """Close every connection; the last one folds SQLite's log into the file."""
+        with self._lock:
+            self._reader.dispose()
+            self._writer.dispose()
+
+    def _engine(self, *, writing: bool) -> Engine:
+        if not self._sqlite:
+            return create_engine(self.url)
+        engine = create_engine(
+            self.url,
+            connect_args={"check_same_thread": False, "timeout": 10.0},
+            **({"poolclass": StaticPool} if writing else {"poolclass": QueuePool, "pool_size": READERS}),
+        )
+
+        @event.listens_for(engine, "connect")
+        def _(connection: Any, _record: Any) -> None:
+            # The driver's own transaction handling begins them too late for a consistent read: ours are explicit.
+            connection.isolation_level = None
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            if not writing:
+                connection.execute("PRAGMA query_only=ON")
+
+        @event.listens_for(engine, "begin")
+        def _(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+        return engine
+
+
+@contextmanager
+def _no_lock() -> Iterator[None]:
+    yield
