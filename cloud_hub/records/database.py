@@ -61,13 +61,12 @@ class Database:
             yield outer
             return
         callbacks: list[Callable[[], None]] = []
-        with self._lock if self._sqlite else _no_lock():
-            with self._writer.begin() as connection:
-                self._local.writing, self._local.callbacks = connection, callbacks
-                try:
-                    yield connection
-                finally:
-                    self._local.writing = self._local.callbacks = None
+        with self._lock if self._sqlite else _no_lock(), self._writer.begin() as connection:
+            self._local.writing, self._local.callbacks = connection, callbacks
+            try:
+                yield connection
+            finally:
+                self._local.writing = self._local.callbacks = None
         for callback in callbacks:
             callback()
 
