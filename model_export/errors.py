@@ -1,0 +1,59 @@
+"""The errors of model-export, by who is at fault. Each message says what is wrong; ``hint`` says what to do."""
+
+from __future__ import annotations
+
+
+class ExportError(Exception):
+    """Root of what this tool refuses; never raised itself.
+
+    Attributes:
+        hint: what the person can do now; may be empty.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class SourceError(ExportError):
+    """The source cannot be read, imported or converted."""
+
+
+class UntrustedSourceError(SourceError):
+    """The source is a pickle, and nobody said that it may run code here."""
+
+
+class UnsupportedModelError(ExportError):
+    """The source was read, and is not a model that edgeloop can run and watch."""
+
+
+class DataError(ExportError):
+    """The data file, its columns, its labels or their number do not fit the model."""
+
+
+class QuantizationError(ExportError):
+    """int8 was asked for, and onnxruntime's quantizer could not do it."""
+
+
+class DestinationError(ExportError):
+    """The package cannot be written where it was asked for."""
+
+
+class InvalidPackageError(ExportError):
+    """A package failed its audit."""
+
+
+class GoldenMismatchError(ExportError):
+    """A package does not reproduce its golden outputs on this machine."""
+
+
+class MissingLibraryError(ExportError):
+    """An optional library is needed for this source or data format."""
+
+
+class HubUnreachableError(ExportError):
+    """No hub answered at the address."""
+
+
+class HubRefusedError(ExportError):
+    """A hub answered, and did not take the release."""

@@ -1,0 +1,111 @@
+"""Where a model comes from: an ONNX file, a scikit-learn estimator, a PyTorch module."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto
+
+from model_export.data import Table, sha256_of
+from model_export.errors import SourceError, UntrustedSourceError
+from model_export.sources import onnx as onnx_source
+from model_export.sources import sklearn as sklearn_source
+from model_export.sources import torch as torch_source
+from model_export.sources.model import Source
+
+__all__ = ["Source", "open_source"]
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_PICKLES = (".joblib", ".pkl", ".pickle")
+
+
+def open_source(source: object, table: Table, *, trust_source: bool = False) -> Source:
+    """Read and convert a source to ONNX.
+
+    Args:
+        source: a path to a ``.onnx`` file or a joblib file, ``module:factory``, or an object: an ``onnx.ModelProto``, a fitted
+            scikit-learn classifier, a ``torch.nn.Module``.
+        table: examples; a PyTorch module is traced with its first rows.
+        trust_source: whether a pickle may be loaded, which runs what it contains.
+
+    Raises:
+        SourceError: nothing of this kind can be read there.
+        UntrustedSourceError: a pickle without ``trust_source``.
+        UnsupportedModelError: it was read, and is no classifier that can be converted.
+        MissingLibraryError: the library of this source is not installed.
+    """
+    if not isinstance(source, (str, Path)):
+        return _from_object(source, table, name=type(source).__name__.lower(), sha256=None)
+    text, path = str(source), Path(source)
+    if path.suffix.lower() == ".onnx":
+        return onnx_source.from_file(path)
+    if path.suffix.lower() in _PICKLES:
+        return _from_pickle(path, table, trust_source=trust_source)
+    if path.suffix.lower() in (".pt", ".pth", ".pt2", ".ckpt"):
+        raise SourceError(
+            f"{path.name}: saved PyTorch weights do not say how to compute",
+            "write a function that builds the module and loads them, and give it as module:function",
+        )
+    if _FACTORY.fullmatch(text):
+        return _from_factory(text, table)
+    raise SourceError(
+        f"{text} is no source that is known",
+        "give a .onnx file, a .joblib file with --trust-source, or module:factory",
+    )
+
+
+def _from_pickle(path: Path, table: Table, *, trust_source: bool) -> Source:
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}")
+    if not trust_source:
+        raise UntrustedSourceError(
+            f"{path.name} is a pickle: loading it runs whatever code is in it",
+            "if you made it yourself, say so with --trust-source",
+        )
+    return _from_object(sklearn_source.load(path), table, name=path.stem, sha256=sha256_of(path), file=path.name)
+
+
+def _from_factory(text: str, table: Table) -> Source:
+    """Import ``module`` from the working folder or the installed packages, and call ``factory()``."""
+    module_name, _, attribute = text.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise SourceError(f"{text} cannot be imported: {type(error).__name__}: {error}") from error
+    file = getattr(sys.modules[module_name], "__file__", None)
+    sha256 = sha256_of(Path(file)) if file else None
+    try:
+        model = found() if callable(found) and not _is_model(found) else found
+    except Exception as error:
+        raise SourceError(f"{text}() failed: {type(error).__name__}: {error}") from error
+    return _from_object(model, table, name=attribute.rpartition(".")[2], sha256=sha256, file=text)
+
+
+def _is_model(found: object) -> bool:
+    return isinstance(found, ModelProto) or torch_source.is_module(found) or sklearn_source.is_estimator(found)
+
+
+def _from_object(model: object, table: Table, *, name: str, sha256: str | None, file: str = "") -> Source:
+    """An object is identified by the ONNX that it becomes where no file stands behind it."""
+    if isinstance(model, ModelProto):
+        result = onnx_source.from_model(model, name=name, file=file)
+    elif torch_source.is_module(model):
+        result = torch_source.from_module(model, table, name=name, file=file)
+    elif sklearn_source.is_estimator(model):
+        result = sklearn_source.from_estimator(model, name=name, file=file)
+    else:
+        raise SourceError(
+            f"{file or name} is a {type(model).__name__}",
+            "it must be a fitted scikit-learn classifier, a torch.nn.Module or an onnx.ModelProto",
+        )
+    digest = sha256 or hashlib.sha256(result.model.SerializeToString(deterministic=True)).hexdigest()
+    return result.with_sha256(digest)
