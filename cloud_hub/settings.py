@@ -1,0 +1,139 @@
+"""The settings of ``cloud-hub``: one typed object. Sources, strongest first: command line, environment, file, default.
+
+``docs/reference/cloud-hub.md`` has a table of them, and a test compares it with this class.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cloud_hub import exit_codes
+from cloud_hub.errors import StartError
+from edgeloop.protocol import ProtocolError, check_name
+
+ENVIRONMENT_PREFIX = "CLOUD_HUB_"
+
+
+class Settings(BaseSettings):
+    """What a hub is started with; every name with a unit ends in it."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+
+    data: Path = Field(default=Path("cloud-hub-data"), description="Folder of records, blobs and releases.")
+    fleet: str = Field(default="default", description="Name of the fleet: the topics below edgeloop/v1/<fleet>/.")
+    listen_host: str = Field(default="127.0.0.1", description="Address of the HTTP interface.")
+    listen_port: int = Field(default=8800, ge=0, le=65535, description="Port of the HTTP interface; 0 chooses one.")
+    public_url: str = Field(
+        default="", description="Base URL that devices fetch files from; empty: made of listen_host and listen_port."
+    )
+    broker: Literal["auto", "mosquitto", "amqtt", "none"] = Field(
+        default="auto",
+        description="Embedded broker: mosquitto, amqtt, auto (mosquitto where it is installed, else amqtt), "
+        "or none for one that runs elsewhere.",
+    )
+    broker_host: str = Field(
+        default="127.0.0.1", description="Address that an embedded broker listens on, or of the one that runs elsewhere."
+    )
+    broker_port: int = Field(default=1883, ge=0, le=65535, description="Its port; 0 chooses one for an embedded broker.")
+    broker_username: str | None = Field(default=None, description="User name at a broker that runs elsewhere.")
+    broker_password: str | None = Field(default=None, repr=False, description="Password at that broker.")
+    insights_interval_s: float = Field(
+        default=60.0, ge=0.1, le=86_400, description="Length of the intervals that windows are merged into, seconds."
+    )
+    ingest_queue: int = Field(default=4096, ge=16, description="Messages from devices that wait in memory, at most.")
+    ingest_batch: int = Field(default=256, ge=1, description="Messages that are committed together, at most.")
+    quarantine_rows: int = Field(
+        default=100, ge=0, description="Refused messages that are kept for each device; older ones are only counted."
+    )
+    max_blob_bytes: int = Field(default=4 << 30, ge=1, description="Largest file of a release, bytes.")
+    stop_timeout_s: float = Field(
+        default=10.0, gt=0, description="Time that an orderly stop may take, seconds; then what is left is cut off."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
+
+    @field_validator("fleet")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        try:
+            return check_name(value, "fleet")
+        except ProtocolError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("public_url")
+    @classmethod
+    def _a_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("it has to begin with http:// or https://")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _a_broker(self) -> Settings:
+        if self.broker == "none" and self.broker_port == 0:
+            raise ValueError("broker_port: a broker that runs elsewhere has a port; 0 is for an embedded one")
+        if self.broker == "amqtt" and not is_loopback(self.broker_host):
+            raise ValueError(
+                f"broker_host: aMQTT listens on loopback only, not on {self.broker_host}: it has no sound access rules. "
+                "Install Mosquitto for other addresses"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load(config: Path | None, **overrides: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        config: a TOML file, or None.
+        **overrides: what the command line says; None where it says nothing.
+
+    Raises:
+        StartError: the file cannot be read, or a setting is wrong; the message names each.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    values = {} if config is None else _read(config)
+    # pydantic-settings takes its arguments before the environment: what the environment names leaves the file's values.
+    for name in [name for name in values if ENVIRONMENT_PREFIX + name.upper() in {key.upper() for key in os.environ}]:
+        del values[name]
+    try:
+        return Settings(**{**values, **given})
+    except ValidationError as error:
+        problems = "; ".join(_problem(dict(problem)) for problem in error.errors(include_url=False))
+        where = "the settings" if config is None else str(config)
+        raise StartError(
+            f"{where}: {problems}", "docs/reference/cloud-hub.md lists every setting", exit_codes.SETTINGS
+        ) from error
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(config.read_text("utf-8"))
+    except OSError as error:
+        raise StartError(
+            f"{config} cannot be read: {error.strerror}", "check the path after --config", exit_codes.SETTINGS
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartError(f"{config} is no TOML file: {error}", "mend the line that is named", exit_codes.SETTINGS) from error
+
+
+def _problem(problem: dict[str, Any]) -> str:
+    name = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message
