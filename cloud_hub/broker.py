@@ -132,7 +132,7 @@ class EmbeddedBroker:
             self._thread.join(timeout_s)
 
     def _watch(self) -> None:
-        """The thread that starts the child. Linux ties the child to this very thread, so it lives as long as the hub."""
+        """Start the child and watch it. Linux ties it to this very thread, which lives as long as the hub."""
         wait = BACKOFF_S[0]
         while not self._stop.is_set():
             began = time.monotonic()
@@ -237,7 +237,8 @@ class EmbeddedBroker:
         assert process.stdout is not None
         for line in process.stdout:
             self._words.append(line.strip())
-            log.warning("broker: %s", line.strip())
+            # aMQTT writes a traceback for every connection that ends oddly.
+            log.log(logging.WARNING if self.choice.kind == "mosquitto" else logging.DEBUG, "broker: %s", line.strip())
 
     def _last_words(self) -> str:
         return "; ".join(self._words) or "it said nothing"

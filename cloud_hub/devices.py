@@ -132,6 +132,10 @@ class Devices:
             reported_at=now,
         )
 
+    def forget_presence(self, connection: Connection) -> None:
+        """Take every device for offline: a broker that was away says again who is there. In the caller's transaction."""
+        connection.execute(table.update().values(online=False))
+
     def take_contact(self, connection: Connection, device: str, now: float) -> None:
         """Note that the device sent something, inside the caller's transaction."""
         self._upsert(connection, device, now, seen=True)

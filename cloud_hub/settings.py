@@ -38,10 +38,8 @@ class Settings(BaseSettings):
         description="Embedded broker: mosquitto, amqtt, auto (mosquitto where it is installed, else amqtt), "
         "or none for one that runs elsewhere.",
     )
-    broker_host: str = Field(
-        default="127.0.0.1", description="Address that an embedded broker listens on, or of the one that runs elsewhere."
-    )
-    broker_port: int = Field(default=1883, ge=0, le=65535, description="Its port; 0 chooses one for an embedded broker.")
+    broker_host: str = Field(default="127.0.0.1", description="Address of the broker: what an embedded one listens on.")
+    broker_port: int = Field(default=1883, ge=0, le=65535, description="The broker's port; 0 chooses one, embedded.")
     broker_username: str | None = Field(default=None, description="User name at a broker that runs elsewhere.")
     broker_password: str | None = Field(default=None, repr=False, description="Password at that broker.")
     insights_interval_s: float = Field(
@@ -79,7 +77,7 @@ class Settings(BaseSettings):
             raise ValueError("broker_port: a broker that runs elsewhere has a port; 0 is for an embedded one")
         if self.broker == "amqtt" and not is_loopback(self.broker_host):
             raise ValueError(
-                f"broker_host: aMQTT listens on loopback only, not on {self.broker_host}: it has no sound access rules. "
+                f"broker_host: aMQTT listens on loopback only, not on {self.broker_host}: its access rules do not hold. "
                 "Install Mosquitto for other addresses"
             )
         return self
@@ -128,7 +126,7 @@ def _read(config: Path) -> dict[str, Any]:
             f"{config} cannot be read: {error.strerror}", "check the path after --config", exit_codes.SETTINGS
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StartError(f"{config} is no TOML file: {error}", "mend the line that is named", exit_codes.SETTINGS) from error
+        raise StartError(f"{config} is no TOML file: {error}", "mend the line named", exit_codes.SETTINGS) from error
 
 
 def _problem(problem: dict[str, Any]) -> str:
