@@ -1,0 +1,113 @@
+"""The tables of the hub's decisions: rollouts, drift, alarms, retraining.
+
+Times are unix seconds. Digests are ``sha256:…``. A column that ends in ``_json`` holds JSON text.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, String, Table, Text
+
+from cloud_hub.records.database import metadata
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("number", Integer, nullable=False, unique=True),
+    Column("channel", String(64), nullable=False),
+    Column("candidate", String(71), nullable=False),
+    Column("current", String(71), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("fraction", Float, nullable=False),
+    Column("started", Float, nullable=False),
+    Column("step_started", Float, nullable=False),
+    Column("done_since", Float),
+    Column("ended", Float),
+    Column("reason", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("policy_json", Text, nullable=False),
+    Column("baseline_json", Text, nullable=False),
+    Column("progress_json", Text, nullable=False),
+)
+Index("ix_rollouts_channel", rollouts.c.channel, rollouts.c.number)
+
+rollout_history = Table(
+    "rollout_history",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("rollout", String(128), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("fraction", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+Index("ix_rollout_history_rollout", rollout_history.c.rollout, rollout_history.c.id)
+
+drift_watches = Table(
+    "drift_watches",
+    metadata,
+    Column("channel", String(64), primary_key=True),
+    Column("release", String(71), primary_key=True),
+    Column("cursor", Float, nullable=False),
+    Column("streak", Integer, nullable=False),
+    Column("streak_since", Float),
+    Column("streak_settled", Float),
+    Column("quiet", Integer, nullable=False),
+    Column("evaluations", Integer, nullable=False),
+    Column("evaluated_at", Float, nullable=False),
+    Column("report_json", Text, nullable=False),
+    Column("baseline", LargeBinary),
+)
+
+drift_days = Table(
+    "drift_days",
+    metadata,
+    Column("channel", String(64), primary_key=True),
+    Column("release", String(71), primary_key=True),
+    Column("day", BigInteger, primary_key=True),
+    Column("predictions", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+drift_alarms = Table(
+    "drift_alarms",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("channel", String(64), nullable=False),
+    Column("release", String(71), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("since", Float, nullable=False),
+    Column("settled", Float, nullable=False),
+    Column("raised", Float, nullable=False),
+    Column("seen", Float, nullable=False),
+    Column("closed", Float),
+    Column("closed_reason", Text, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("effect", Float, nullable=False),
+    Column("aspects_json", Text, nullable=False),
+)
+Index("ix_drift_alarms_channel", drift_alarms.c.channel, drift_alarms.c.id)
+
+training_runs = Table(
+    "training_runs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("channel", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("interrupted", Boolean, nullable=False),
+    Column("parent", String(71), nullable=False),
+    Column("alarm", Integer),
+    Column("labels", BigInteger, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("started", Float),
+    Column("ended", Float),
+    Column("release", String(71)),
+    Column("rollout", String(128)),
+    Column("verdict_json", Text, nullable=False),
+    Column("candidate_json", Text, nullable=False),
+)
+Index("ix_training_runs_channel", training_runs.c.channel, training_runs.c.id)
