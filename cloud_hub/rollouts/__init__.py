@@ -1,8 +1,1 @@
-"""Rollouts: rules decide, the driver acts."""
-
-from __future__ import annotations
-
-from cloud_hub.rollouts.driver import Rollouts
-from cloud_hub.rollouts.records import Rollout
-
-__all__ = ["Rollout", "Rollouts"]
+"""Rollouts: `rules` decides and imports nothing that reads or writes; `driver` acts; `records` remembers."""

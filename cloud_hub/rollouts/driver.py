@@ -243,7 +243,7 @@ class Rollouts:
             update_state=device.update_state,
             update_release=device.update_release,
             update_rollout=device.update_rollout,
-            reason=f"{device.device}: {device.update_reason}",
+            reason=device.update_reason,
         )
 
     def _since_start(self, rollout: Rollout, name: str, release: str) -> Requests | None:

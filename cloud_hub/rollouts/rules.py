@@ -213,7 +213,8 @@ def too_many_failures(
     if not progress.failed or progress.failed <= policy.max_failure_share * progress.answering:
         return ""
     reasons = Counter(device.reason or "no reason given" for device in selected if _standing(state, device) == "failed")
-    most = "; ".join(f"{reason} ({number} ×)" if number > 1 else reason for reason, number in reasons.most_common(3))
+    often = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:3]
+    most = "; ".join(f"{reason} ({number} ×)" if number > 1 else reason for reason, number in often)
     return f"{_share(progress.failed, progress.answering)} devices went back: {most}"
 
 
