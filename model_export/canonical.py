@@ -1,7 +1,7 @@
 """Bringing a graph into the one form that the rest of the tool works on.
 
-Standard operators only; a batch dimension that is free; linear layers as Gemm; constants folded; names that are safe as file
-names and the same at every build. Whatever is rewritten is compared with the source's own outputs on real rows.
+Standard operators only; a batch dimension that is free; linear layers as Gemm; constants folded; names that are safe
+as file names and the same at every build. Whatever is rewritten is compared with the source's own outputs on real rows.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _upgraded(model: ModelProto) -> ModelProto:
 
 
 def _optimised(model: ModelProto) -> ModelProto:
-    """onnxruntime's optimisations that do not depend on the hardware: folding, fusing MatMul + Add, batch normalisation."""
+    """What onnxruntime does whatever the hardware: folding constants, fusing MatMul + Add and batch normalisation."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
@@ -184,7 +184,12 @@ def _flatten_biases(model: ModelProto) -> None:
     """scikit-learn's biases are [1, K]; a Gemm's bias is [K] everywhere else."""
     for node in [n for n in model.graph.node if n.op_type == "Gemm" and len(n.input) == 3]:
         bias = array_of(model.graph, node.input[2])
-        if bias is not None and bias.ndim == 2 and bias.shape[0] == 1 and len(consumers(model.graph, node.input[2])) == 1:
+        if (
+            bias is not None
+            and bias.ndim == 2
+            and bias.shape[0] == 1
+            and len(consumers(model.graph, node.input[2])) == 1
+        ):
             set_array(model.graph, node.input[2], bias[0])
 
 
@@ -224,7 +229,7 @@ def _name(model: ModelProto) -> None:
     graph.name = "model"
     graph.doc_string = ""
     for field in ("producer_name", "producer_version", "domain", "doc_string", "metadata_props", "model_version"):
-        model.ClearField(field)  # type: ignore[arg-type]  # the stub wants literals
+        model.ClearField(field)
 
 
 def _stable_name(model: ModelProto, name: str) -> str:
@@ -237,7 +242,7 @@ def _stable_name(model: ModelProto, name: str) -> str:
 
 
 def _declare_outputs(model: ModelProto, expected: Mapping[str, Array], rows: Mapping[str, Array]) -> None:
-    """Declare the shapes that were seen, after comparing the rewritten graph with the source, together and row by row."""
+    """Declare the shapes that were seen, after comparing with the source, in a batch and row by row."""
     graph = model.graph
     probe = Probe(model)
     together, alone = probe.run(rows), probe.run({name: array[:5] for name, array in rows.items()}, batch=1)
@@ -257,4 +262,3 @@ def _declare_outputs(model: ModelProto, expected: Mapping[str, Array], rows: Map
         if got.dtype.kind in "fiub":
             kind = helper.np_dtype_to_tensor_dtype(got.dtype)
             output.CopyFrom(helper.make_tensor_value_info(output.name, kind, ["N", *got.shape[1:]]))
-

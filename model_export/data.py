@@ -90,7 +90,9 @@ def read_table(path: Path, label_column: str | None = None) -> Table:
         )
     uneven = [f"{n} has {len(a) if a.ndim else 0}" for n, a in arrays.items() if a.ndim == 0 or len(a) != len(labels)]
     if uneven:
-        raise DataError(f"{path.name}: {len(labels)} labels, but {', '.join(uneven)} rows", "give every array one row each")
+        raise DataError(
+            f"{path.name}: {len(labels)} labels, but {', '.join(uneven)} rows", "give every array one row each"
+        )
     if not arrays:
         raise DataError(f"{path.name}: there is nothing besides the labels {name!r}")
     return Table(arrays, labels, path.name, sha256_of(path))
@@ -203,12 +205,18 @@ def _fit(file: str, array: Array, spec: InputSpec) -> Array:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         raise DataError(f"{file}: {spec.name} has a number that is not finite, first in row {row}", "drop or mend it")
-    if spec.dtype.kind in "iub" and not np.array_equal(array, array.astype(spec.dtype)):
+    if spec.dtype.kind in "iub" and not _holds(spec.dtype, array):
         raise DataError(f"{file}: {spec.name} is {array.dtype}; its values do not fit the model's {spec.dtype}")
-    array = np.ascontiguousarray(array, dtype=spec.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = np.ascontiguousarray(array, dtype=spec.dtype)
     if spec.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{file}: {spec.name} has numbers too large for the model's {spec.dtype}")
     return _shaped(file, array, spec)
+
+
+def _holds(dtype: np.dtype[Any], array: Array) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array_equal(array, array.astype(dtype))
 
 
 def _shaped(file: str, array: Array, spec: InputSpec) -> Array:
@@ -230,7 +238,8 @@ def class_indices(table: Table, names: Sequence[str], values: Sequence[Any] | No
     Args:
         table: where the labels are.
         names: the K names of the classes.
-        values: what the estimator calls its classes (scikit-learn's ``classes_``), where it is known. Otherwise a label is
+        values: what the estimator calls its classes (scikit-learn's ``classes_``), where it is known. Otherwise a
+        label is
             an index 0…K-1 or one of the names.
 
     Raises:
@@ -259,7 +268,9 @@ def _plain(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return int(value) if isinstance(value, (bool, float)) and value == int(value) else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    return int(value) if isinstance(value, bool) else value
 
 
 def split(labels: npt.NDArray[np.int64], calibration_share: float) -> tuple[Array, Array]:

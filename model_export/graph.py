@@ -77,7 +77,8 @@ def free_name(graph: GraphProto, wanted: str) -> str:
 
 def remove_nodes(graph: GraphProto, gone: Iterable[NodeProto]) -> None:
     """Take nodes out of the graph."""
-    # Every tensor has one producer, so a node's outputs identify it; Python's object identity does not (protobuf wrappers).
+    # Every tensor has one producer, so a node's outputs identify it; Python's object identity does not (protobuf
+    # wrappers).
     keys = {tuple(node.output) for node in gone}
     kept = [node for node in graph.node if tuple(node.output) not in keys]
     copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
@@ -131,6 +132,4 @@ def shape_of(value: Any) -> tuple[int | str, ...] | None:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
         return None
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim
-    )
+    return tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or "?") for dim in tensor.shape.dim)

@@ -1,8 +1,8 @@
 """Finding a classifier's last linear layer, and exposing what goes into it.
 
-From the scores, upwards: past operators that leave the order of columns alone (Softmax, Identity, …) to a Gemm, or a MatMul with
-or without Add. What it finds becomes one Gemm with the initializers ``head.weight`` and ``head.bias``, whose input is the output
-``features``. A release that changes only the head then changes only these two files.
+From the scores, upwards: past operators that leave the order of columns alone (Softmax, Identity, …) to a Gemm, or a
+MatMul with or without Add. What it finds becomes one Gemm with the initializers ``head.weight`` and ``head.bias``,
+whose input is the output ``features``. A release that changes only the head then changes only these two files.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def expose(model: ModelProto, scores: str) -> Head | str:
     if isinstance(found, str):
         return found
     linear, activation = found
-    classes, width = (linear.weight.shape if linear.transposed else linear.weight.shape[::-1])
+    classes, width = linear.weight.shape if linear.transposed else linear.weight.shape[::-1]
     features = _output_named(graph, linear.source, width)
     _install(graph, linear, features)
     prune(model)
@@ -167,11 +167,6 @@ def _install(graph: GraphProto, linear: _Linear, features: str) -> None:
     set_array(graph, WEIGHT, linear.weight)
     set_array(graph, BIAS, linear.bias)
     index = next(i for i, node in enumerate(graph.node) if linear.output in node.output)
-    gemm = helper.make_node(
-        "Gemm", [features, WEIGHT, BIAS], [linear.output], name=NODE, transB=int(linear.transposed)
-    )
+    gemm = helper.make_node("Gemm", [features, WEIGHT, BIAS], [linear.output], name=NODE, transB=int(linear.transposed))
     graph.node[index].CopyFrom(gemm)
     # A MatMul whose product something else reads stays; `prune` takes it away otherwise.
-
-
-

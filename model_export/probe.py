@@ -41,7 +41,9 @@ class Probe:
         try:
             content = model.SerializeToString()
         except ValueError as error:
-            raise UnsupportedModelError("the model is larger than 2 GiB", "edgeloop is made for smaller ones") from error
+            raise UnsupportedModelError(
+                "the model is larger than 2 GiB", "edgeloop is made for smaller ones"
+            ) from error
         try:
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -53,7 +55,9 @@ class Probe:
         self.fixed_batch = next((size for size in fixed if isinstance(size, int)), None)
 
     def run(self, inputs: Mapping[str, Array], batch: int | None = None) -> dict[str, Array]:
-        """Outputs by name for rows [N, …], computed ``batch`` rows at a time; a last part that a fixed batch cannot take is left out.
+        """Outputs by name for rows [N, …], computed ``batch`` rows at a time.
+
+        Where the graph fixes the batch, last rows that do not fill one are left out.
 
         Raises:
             UnsupportedModelError: the graph does not run on these rows.

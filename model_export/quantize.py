@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import math
 import tempfile
-from collections.abc import Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +53,8 @@ def quantizable(model: ModelProto) -> bool:
     """Whether there is anything besides the head that int8 would speed up."""
     head_side = _head_and_after(model)
     return any(
-        node.op_type in COMPUTING and node.name not in head_side and _has_weight(model, node) for node in model.graph.node
+        node.op_type in COMPUTING and node.name not in head_side and _has_weight(model, node)
+        for node in model.graph.node
     )
 
 
@@ -123,30 +126,32 @@ def to_int8(model: ModelProto, calibration: Mapping[str, Array], options: Int8Op
     if not any(node.op_type == "QuantizeLinear" for node in all_nodes(quantized.graph)):
         raise QuantizationError("the quantizer left everything in float", "use --precision fp32")
     for field in ("producer_name", "producer_version", "metadata_props", "doc_string"):
-        quantized.ClearField(field)  # type: ignore[arg-type]  # the stub wants literals
+        quantized.ClearField(field)
     prune(quantized)
     return quantized
 
 
 class _Reader(ortq.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carries no types
-    """Feeds calibration rows in their order."""
+    """Feeds calibration rows in their order, in batches of one size, which the histogram methods need."""
 
     def __init__(self, rows: Mapping[str, Array]) -> None:
         count = len(next(iter(rows.values())))
-        starts = range(0, count, CALIBRATION_BATCH)
-        self._batches = iter([{n: a[i : i + CALIBRATION_BATCH] for n, a in rows.items()} for i in starts])
+        size = count // math.ceil(count / CALIBRATION_BATCH)
+        starts = range(0, count - size + 1, size)
+        self._batches = iter([{n: a[i : i + size] for n, a in rows.items()} for i in starts])
 
     def get_next(self) -> dict[str, Array] | None:
         return next(self._batches, None)
 
 
 @contextmanager
-def _quiet() -> Any:
-    """The quantizer advises pre-processing, by the root logger; `canonical` has done it."""
+def _quiet() -> Iterator[None]:
+    """The quantizer advises pre-processing, which `canonical` has done, and prints; stdout is for ``--json``."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         root.setLevel(level)

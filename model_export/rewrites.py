@@ -3,10 +3,10 @@
 ``LinearClassifier`` (ai.onnx.ml) hides weight and bias in attributes, where no release could change them alone.
 
 - ``SOFTMAX`` becomes Gemm + Softmax, ``NONE`` becomes Gemm.
-- ``LOGISTIC`` with two classes becomes Gemm with half the weights + Softmax: sigmoid(z) = softmax([-z/2, z/2])₁ when the scores
-  are -z and z.
-- ``LOGISTIC`` with more classes (one against the rest) stays as it is: its sigmoids are no softmax, so a head fitted for a
-  softmax would not fit. Such a package has no head.
+- ``LOGISTIC`` with two classes becomes Gemm with half the weights + Softmax: sigmoid(z) = softmax([-z/2, z/2])₁ when
+  the scores are -z and z.
+- ``LOGISTIC`` with more classes (one against the rest) stays as it is: its sigmoids are no softmax, so a head fitted
+  for a softmax would not fit. Such a package has no head.
 - A binary MLP's Sigmoid → [1 - p, p] becomes a head with two columns in the same way, and scores [-z, z] too.
 - ``Scaler`` becomes Sub and Mul, whose shapes the quantizer knows.
 
@@ -35,8 +35,8 @@ def rewrite(model: ModelProto) -> None:
 
 def _linear_classifier(graph: GraphProto, node: NodeProto) -> None:
     after = attribute(node, "post_transform", b"NONE").decode()
-    coefficients = np.array(attribute(node, "coefficients", []), dtype=np.float32)
-    bias = np.array(attribute(node, "intercepts", []), dtype=np.float32)
+    coefficients: Array = np.array(attribute(node, "coefficients", []), dtype=np.float32)
+    bias: Array = np.array(attribute(node, "intercepts", []), dtype=np.float32)
     classes = len(attribute(node, "classlabels_ints", []) or attribute(node, "classlabels_strings", []))
     if len(node.output) < 2 or classes < 2 or len(bias) != classes or len(coefficients) % classes:
         return
@@ -44,7 +44,7 @@ def _linear_classifier(graph: GraphProto, node: NodeProto) -> None:
         return
     if any(consumers(graph, name) for name in node.output[:1]):
         return
-    weight = coefficients.reshape(classes, -1)
+    weight: Array = coefficients.reshape(classes, -1)
     if after == "LOGISTIC":
         if not np.allclose(weight[0], -weight[1]) or not np.isclose(bias[0], -bias[1]):
             return

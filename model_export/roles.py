@@ -77,7 +77,7 @@ def _is_distribution(array: Array) -> bool:
 
 
 def _names_the_best(array: Array, best: Array) -> bool:
-    """Whether an output of one value a row always says the same for the same best class, and differently for another."""
+    """Whether an output of one value a row says the same for the same best class, and differently for another."""
     values = array.reshape(len(array), -1)
     if values.shape[1] != 1 or values.dtype.kind not in "iuUSO" or len(values) != len(best):
         return False
@@ -90,7 +90,7 @@ def _names_the_best(array: Array, best: Array) -> bool:
 
 
 def declared_classes(model: ModelProto, count: int) -> tuple[Any, ...] | None:
-    """What a model of the ai.onnx.ml operators calls its ``count`` classes, in the order of its columns; None: not said."""
+    """What a model of ai.onnx.ml operators calls its ``count`` classes, in the order of its columns; None: not said."""
     names = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
     for node in all_nodes(model.graph):
         for name in names:

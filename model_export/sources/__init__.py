@@ -28,7 +28,8 @@ def open_source(source: object, table: Table, *, trust_source: bool = False) -> 
     """Read and convert a source to ONNX.
 
     Args:
-        source: a path to a ``.onnx`` file or a joblib file, ``module:factory``, or an object: an ``onnx.ModelProto``, a fitted
+        source: a path to a ``.onnx`` file or a joblib file, ``module:factory``, or an object: an ``onnx.ModelProto``,
+        a fitted
             scikit-learn classifier, a ``torch.nn.Module``.
         table: examples; a PyTorch module is traced with its first rows.
         trust_source: whether a pickle may be loaded, which runs what it contains.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import ModelProto
+from onnx.external_data_helper import uses_external_data
 
 from model_export.data import sha256_of
 from model_export.errors import SourceError
@@ -23,12 +24,20 @@ def from_file(path: Path) -> Source:
         raise SourceError(f"there is no file {path}")
     try:
         model = onnx.load(path)
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+    except Exception as error:  # protobuf, onnx and the operating system each have their own errors for it
         raise SourceError(
             f"{path.name} cannot be read as ONNX: {error}",
             "check that the file is whole, and that its external data lies beside it",
         ) from error
-    return from_model(model, name=path.stem, file=path.name).with_sha256(sha256_of(path))
+    return from_model(model, name=path.stem, file=path.name).with_sha256(_digest(path, model))
+
+
+def _digest(path: Path, model: ModelProto) -> str:
+    """sha256 of the file; with external data, of the model that both make."""
+    outside = any(uses_external_data(tensor) for tensor in onnx.load(path, load_external_data=False).graph.initializer)
+    if not outside:
+        return sha256_of(path)
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def from_model(model: ModelProto, *, name: str, file: str) -> Source:

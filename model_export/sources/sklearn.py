@@ -85,6 +85,4 @@ def from_estimator(estimator: Any, *, name: str, file: str) -> Source:
 
 
 def _missing(error: ImportError) -> MissingLibraryError:
-    return MissingLibraryError(
-        f"scikit-learn sources need {error.name}", "install it: pip install 'edgeloop[export]'"
-    )
+    return MissingLibraryError(f"scikit-learn sources need {error.name}", "install it: pip install 'edgeloop[export]'")

@@ -133,7 +133,8 @@ def _by_torch_export(module: Any, examples: tuple[Any, ...], names: list[str], o
             output_names=outputs,
             verbose=False,
         )
-    return ModelProto.FromString(program.model_proto.SerializeToString())
+    model: ModelProto = ModelProto.FromString(program.model_proto.SerializeToString())
+    return model
 
 
 def _by_torchscript(module: Any, examples: tuple[Any, ...], names: list[str], outputs: list[str]) -> ModelProto:
@@ -151,7 +152,8 @@ def _by_torchscript(module: Any, examples: tuple[Any, ...], names: list[str], ou
             output_names=outputs,
             dynamic_axes={name: {0: "N"} for name in (*names, *outputs)},
         )
-        return onnx.load(file)
+        model: ModelProto = onnx.load(file)
+        return model
 
 
 @contextmanager
@@ -171,5 +173,3 @@ def _quiet() -> Iterator[None]:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
-
-

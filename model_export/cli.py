@@ -1,0 +1,240 @@
+"""The command line of model-export. It only translates: options to calls, results to text or JSON, errors to exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edgeloop import __version__
+from model_export.errors import ExportError
+from model_export.exit_codes import exit_code_of
+
+app = typer.Typer(
+    name="model-export",
+    help="From a trained model to a package that devices can run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+#: Results go to stdout, everything else to stderr, so that --json can be piped.
+_out, _err = Console(), Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as one JSON object on stdout.")]
+PackagePath = Annotated[Path, typer.Argument(help="The package's folder.")]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # SIGTERM unwinds like an error, so that a half-written package is taken away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the tool's version.")] = False) -> None:
+    if version:
+        _out.print(f"model-export {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def build(
+    source: Annotated[str, typer.Argument(help="model.onnx, estimator.joblib, or module:factory.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the package; it must not exist yet.")],
+    data: Annotated[Path, typer.Option(help="Labelled examples: .npz, .safetensors, .csv or .parquet.")],
+    labels: Annotated[str, typer.Option(help="Names of the classes: a,b,c or a file with one name a line.")] = "",
+    label_column: Annotated[str, typer.Option(help="Array or column with the true label.")] = "",
+    precision: Annotated[str, typer.Option(help="Variants to make: fp32, int8 or both, separated by commas.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the package; by default the source's.")] = "",
+    version: Annotated[str, typer.Option(help="Version of the package.")] = "1.0.0",
+    trust_source: Annotated[bool, typer.Option(help="Load a joblib file, which runs the code in it.")] = False,
+    role: Annotated[list[str] | None, typer.Option(help="NAME=ROLE of an output, where it is not clear.")] = None,
+    calibration_share: Annotated[float, typer.Option(min=0.05, max=0.9, help="Share of the data for int8.")] = 1 / 3,
+    calibration: Annotated[
+        Literal["minmax", "entropy", "percentile"], typer.Option(help="How int8 finds the range of an activation.")
+    ] = "minmax",
+    int8_scheme: Annotated[Literal["u8s8", "s8s8"], typer.Option(help="Activations and weights of int8.")] = "u8s8",
+    reduce_range: Annotated[bool, typer.Option(help="Weights of 7 bits, for x86 without VNNI.")] = False,
+    max_loss: Annotated[float, typer.Option(min=0.0, max=1.0, help="Accuracy that int8 may lose.")] = 0.03,
+    validation_rows: Annotated[int, typer.Option(min=1, help="Most rows of the validation set in the package.")] = 2000,
+    reproducible: Annotated[bool, typer.Option(help="Leave measured latency out of the package.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a package from an ONNX file, a scikit-learn classifier or a PyTorch module."""
+    with _reporting(as_json):
+        from model_export.build import build_package
+        from model_export.quantize import Int8Options
+
+        with _progress() as step:
+            report = build_package(
+                source,
+                output,
+                data,
+                labels=_labels(labels),
+                label_column=label_column or None,
+                precision=tuple(p.strip() for p in precision.split(",")) if precision else None,
+                name=name or None,
+                version=version,
+                trust_source=trust_source,
+                roles=_roles(role or []),
+                calibration_share=calibration_share,
+                int8=Int8Options(int8_scheme, calibration, reduce_range),
+                max_loss=max_loss,
+                validation_rows=validation_rows,
+                reproducible=reproducible,
+                on_step=step,
+            )
+        if as_json:
+            _print_json(report.as_dict())
+            return
+        table = Table("variant", "accuracy", "size", "latency")
+        for variant, metrics in report.metrics.items():
+            latency = "" if metrics.latency_ms is None else f"{metrics.latency_ms:.3f} ms"
+            table.add_row(variant, f"{metrics.accuracy:.4f}", _bytes(metrics.size_bytes), latency)
+        _out.print(table)
+        for note in report.notes:
+            _err.print(f"note: {note}", highlight=False, markup=False)
+        _out.print(f"{report.path}\n{report.digest}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def inspect(package: PackagePath, as_json: Json = False) -> None:
+    """Show what a package holds, after auditing it; runs nothing of it."""
+    with _reporting(as_json):
+        from model_export.inspect import describe
+
+        found = describe(package)
+        if as_json:
+            _print_json(found)
+            return
+        table = Table(show_header=False)
+        for key, value in found.items():
+            text = value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
+            table.add_row(key, text)
+        _out.print(table)
+
+
+@app.command()
+def verify(
+    package: PackagePath,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds that a variant's golden cases may take.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Audit a package, and run its golden cases on this machine."""
+    with _reporting(as_json):
+        from model_export.verify import require, verify_package
+
+        with _progress() as step:
+            report = verify_package(package, deadline_s=deadline, on_step=step)
+        if as_json and report.ok:
+            _print_json(report.as_dict())
+        elif not as_json:
+            table = Table("variant", "golden cases", "worst difference", "result")
+            for check in report.checks:
+                worst = "" if check.worst_difference is None else f"{check.worst_difference:.2e}"
+                table.add_row(check.variant, str(check.cases), worst, "ok" if check.ok else check.reason)
+            _out.print(table)
+        require(report)
+
+
+@app.command()
+def publish(
+    package: PackagePath,
+    hub: Annotated[str, typer.Option(help="Address of the hub: http://host:port")],
+    channel: Annotated[str, typer.Option(help="Channel whose devices shall get it.")],
+    as_json: Json = False,
+) -> None:
+    """Send a package's missing files to a hub, make it a release and give it to a channel."""
+    with _reporting(as_json):
+        from model_export.publish import publish as send
+        from model_export.verify import open_audited
+
+        with _progress() as step:
+            step("auditing")
+            opened = open_audited(package)
+            step("publishing")
+            done = send(opened, hub, channel, on_file=lambda path, size: step(f"sent {path} ({_bytes(size)})"))
+        if as_json:
+            _print_json(dataclasses.asdict(done))
+            return
+        state = f"rollout {done.rollout}" if done.rollout else "current"
+        _out.print(
+            f"{done.name} {done.version} is a release on channel {done.channel} ({state}); "
+            f"sent {done.files_sent} of {done.files} files, {_bytes(done.bytes_sent)} of {_bytes(done.bytes)}",
+            highlight=False,
+            markup=False,
+        )
+        _out.print(done.digest, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _reporting(as_json: bool) -> Iterator[None]:
+    """Errors become a message, a hint and an exit code."""
+    try:
+        yield
+    except ExportError as error:
+        code = exit_code_of(error)
+        if as_json:
+            _print_json({"error": str(error), "hint": error.hint, "exit_code": int(code), "kind": code.name.lower()})
+        _err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        if error.hint:
+            _err.print(f"  try: {error.hint}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(int(code)) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Steps as they begin: a spinner on a terminal, plain lines elsewhere, on stderr always."""
+    if not _err.is_terminal:
+        yield lambda text: _err.print(f"{text} …", highlight=False, markup=False)
+        return
+    with _err.status("starting") as status:
+
+        def step(text: str) -> None:
+            _err.print(f"{text} …", highlight=False, markup=False)
+            status.update(text)
+
+        yield step
+
+
+def _labels(text: str) -> tuple[str, ...] | None:
+    if not text:
+        return None
+    path = Path(text)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{text} cannot be read as a list of labels: {error}") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _roles(pairs: list[str]) -> dict[str, str]:
+    from model_export.roles import ROLES
+
+    roles = {}
+    for pair in pairs:
+        name, _, role = pair.rpartition("=")
+        if not name or role not in ROLES:
+            raise typer.BadParameter(f"--role {pair} is not NAME=ROLE with a role of {', '.join(ROLES)}")
+        roles[name] = role
+    return roles
+
+
+def _bytes(count: int) -> str:
+    if count < 10_000:
+        return f"{count} B"
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
