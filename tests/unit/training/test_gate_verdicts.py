@@ -1,0 +1,81 @@
+"""The gate: both figures decide, both are named, and what is missing or absurd is refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud_hub.policy import GatePolicy
+from cloud_hub.training.gate import MIN_HOLDOUT_LABELS, Evidence, judge
+
+GOOD = {"candidate_error": 0.02, "current_error": 0.06, "holdout_labels": 150, "validation_accuracy": 0.85}
+POLICY = GatePolicy(validation_floor=0.8, min_improvement=0.1)
+
+CASES: dict[str, tuple[dict[str, Any], GatePolicy, str]] = {
+    "better and above the floor": ({}, POLICY, ""),
+    "exactly at the floor": ({"validation_accuracy": 0.8}, POLICY, ""),
+    "below the floor": ({"validation_accuracy": 0.799}, POLICY, "below the floor of 0.800"),
+    "the old world may be forgotten": ({"validation_accuracy": 0.1}, GatePolicy(validation_floor=0), ""),
+    "no validation set, none asked for": ({"validation_accuracy": None}, GatePolicy(validation_floor=0), ""),
+    "no validation set, a floor": ({"validation_accuracy": None}, POLICY, "no validation set"),
+    "not better": ({"candidate_error": 0.06}, POLICY, "not better"),
+    "not better, any improvement would do": ({"candidate_error": 0.06}, GatePolicy(validation_floor=0), "not better"),
+    "worse": ({"candidate_error": 0.07}, POLICY, "not better"),
+    "too little better": ({"candidate_error": 0.055}, POLICY, "better by 8.3% only"),
+    "too few held-out labels": ({"holdout_labels": MIN_HOLDOUT_LABELS - 1}, POLICY, "held-out labels"),
+    "no error for the candidate": ({"candidate_error": None}, POLICY, "cannot be compared"),
+    "no error for the current release": ({"current_error": None}, POLICY, "cannot be compared"),
+    "the current release makes no error": ({"current_error": 0.0}, POLICY, "cannot be compared"),
+    "an error that is not a number": ({"candidate_error": math.nan}, POLICY, "cannot be compared"),
+    "a negative error": ({"candidate_error": -1.0}, POLICY, "cannot be compared"),
+    "an infinite error": ({"current_error": math.inf}, POLICY, "cannot be compared"),
+    "an accuracy that is not a number": ({"validation_accuracy": math.nan}, POLICY, "no number in 0…1"),
+    "an accuracy above one": ({"validation_accuracy": 1.5}, POLICY, "no number in 0…1"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_table(name: str) -> None:
+    changes, policy, reason = CASES[name]
+    verdict = judge(Evidence(**(GOOD | changes)), policy)
+    assert verdict.passed is (reason == "")
+    assert bool(verdict.reasons) is not verdict.passed
+    if reason:
+        assert any(reason in found for found in verdict.reasons), verdict.reasons
+        assert verdict.summary.startswith("refused: ")
+
+
+def test_the_verdict_names_both_figures() -> None:
+    verdict = judge(Evidence(**GOOD, current_validation_accuracy=0.96), POLICY)
+    assert verdict.summary == (
+        "passed (held-out error 0.0200 against 0.0600 on 150 labels, +66.7% better; "
+        "validation accuracy 0.850, before 0.960, floor 0.800)"
+    )
+    assert verdict.improvement == pytest.approx(2 / 3)
+
+
+def test_every_reason_is_given_at_once() -> None:
+    verdict = judge(Evidence(0.07, 0.06, 150, 0.1), POLICY)
+    assert len(verdict.reasons) == 2
+
+
+numbers = st.none() | st.floats()
+
+
+@given(numbers, numbers, st.integers(0, 1000), numbers, st.floats(0, 1), st.floats(0, 0.99))
+def test_nothing_passes_without_proof(
+    candidate: float | None, current: float | None, labels: int, accuracy: float | None, floor: float, least: float
+) -> None:
+    verdict = judge(
+        Evidence(candidate, current, labels, accuracy), GatePolicy(validation_floor=floor, min_improvement=least)
+    )
+    assert verdict.summary
+    if verdict.passed:
+        assert candidate is not None and current is not None
+        assert 0 <= candidate < current < math.inf
+        assert labels >= MIN_HOLDOUT_LABELS
+        assert floor == 0 if accuracy is None else floor <= accuracy <= 1
