@@ -93,9 +93,9 @@ def _against(
     needed = max(policy.min_labels, _labels_for_another_verdict(alarm, runs))
     if labels < needed:
         yield f"{labels} of {needed} labels have arrived"
-    if any(now < run.created + policy.cooldown_s for run in runs if not run.interrupted):
+    if any(0 <= now - run.created < policy.cooldown_s for run in runs if not run.interrupted):
         yield f"the cooldown of {policy.cooldown_s:g} s since the last run is not over"
-    if sum(now - run.created < DAY_S for run in runs) >= policy.max_runs_per_day:
+    if sum(0 <= now - run.created < DAY_S for run in runs) >= policy.max_runs_per_day:
         yield f"{policy.max_runs_per_day} runs were made in the last 24 hours, which is the limit"
 
 
