@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from cloud_hub.channels import Publisher
 from cloud_hub.errors import BadRequest, NotFound
@@ -95,6 +95,12 @@ class Devices:
             totals = self._totals(connection)
             return [_device(row, totals.get(row.device)) for row in connection.execute(query)]
 
+    def online(self) -> dict[bool, int]:
+        """Number of devices that are online, and that are not."""
+        query = select(table.c.online, func.count()).group_by(table.c.online)
+        with self._db.read() as connection:
+            return {False: 0, True: 0, **{bool(online): int(count) for online, count in connection.execute(query)}}
+
     def take_presence(self, connection: Connection, message: Presence, now: float) -> None:
         """Note a presence document, inside the caller's transaction."""
         self._upsert(
@@ -133,7 +139,7 @@ class Devices:
         )
 
     def forget_presence(self, connection: Connection) -> None:
-        """Take every device for offline: a broker that was away says again who is there. In the caller's transaction."""
+        """Take every device for offline, in the caller's transaction: the broker says again who is there."""
         connection.execute(table.update().values(online=False))
 
     def take_contact(self, connection: Connection, device: str, now: float) -> None:

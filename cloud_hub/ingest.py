@@ -158,8 +158,9 @@ class Ingest:
         while not stop.is_set():
             if not self.step(_TAKE_S):
                 stop.wait(FAILURE_PAUSE_S)
-        while len(self.inbox) and self.step(0.0):
-            pass
+        for _ in range(0, len(self.inbox), self._batch_size):  # not what comes meanwhile: devices keep that
+            if not self.step(0.0):
+                return
 
     def step(self, timeout_s: float) -> bool:
         """Deal with the next batch; False when the records could not be written."""

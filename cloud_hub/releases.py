@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 
 from cloud_hub.blobs import Blobs, storage_error, sync_folder
 from cloud_hub.errors import BadRequest, Conflict, HubError, NotFound
@@ -156,6 +156,11 @@ class Releases:
         with self._db.read() as connection:
             rows = connection.execute(select(table).order_by(table.c.created.desc(), table.c.digest)).all()
         return [_release(row) for row in rows]
+
+    def count(self) -> int:
+        """Number of releases."""
+        with self._db.read() as connection:
+            return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
 
     def index_bytes(self, digest: str) -> bytes:
         """The index as it was published; raises `NotFound`."""

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
             raise ValueError("broker_port: a broker that runs elsewhere has a port; 0 is for an embedded one")
         if self.broker == "amqtt" and not is_loopback(self.broker_host):
             raise ValueError(
-                f"broker_host: aMQTT listens on loopback only, not on {self.broker_host}: its access rules do not hold. "
+                f"broker_host: aMQTT listens on loopback only, not on {self.broker_host}, since its access rules fail. "
                 "Install Mosquitto for other addresses"
             )
         return self

@@ -6,6 +6,7 @@ connection a file, used under a lock; readers have connections of their own that
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, text
 from sqlalchemy.pool import QueuePool, StaticPool
+
+log = logging.getLogger(__name__)
 
 #: Every table of the hub; tables.py and decision_tables.py add theirs. Names make later migrations possible.
 metadata = MetaData(
@@ -68,7 +71,10 @@ class Database:
             finally:
                 self._local.writing = self._local.callbacks = None
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:  # the change itself is committed: its caller must not be told that it failed
+                log.exception("what follows a commit failed")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -1,0 +1,7 @@
+"""``python -m cloud_hub``."""
+
+from __future__ import annotations
+
+from cloud_hub.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The hub's HTTP interface: routers that translate, and nothing else."""

@@ -1,0 +1,45 @@
+"""The FastAPI application: routers put together, and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, FastAPI
+
+import edgeloop
+from cloud_hub.api import blobs, channels, devices, errors, insights, operations, releases
+from cloud_hub.api.body_limit import BodyLimit
+from cloud_hub.releases import MAX_INDEX_BYTES
+
+if TYPE_CHECKING:
+    from cloud_hub.app import Hub
+
+API = "/api/v1"
+#: Routers of the hub's decisions, in the order in which the documentation shows them.
+_DECISIONS = ("rollouts", "drift", "retraining", "labels")
+_DESCRIPTION = "Models go down to devices, insights come up, better models go down again."
+
+
+def create_api(hub: Hub) -> FastAPI:
+    """The HTTP interface of a hub."""
+    app = FastAPI(title="edgeloop cloud-hub", version=edgeloop.__version__, description=_DESCRIPTION)
+    errors.install(app)
+    app.add_middleware(BodyLimit, limit_of=_limit_of)
+    app.include_router(operations.router(hub))
+    routers = [module.router for module in (devices, releases, blobs, channels, insights)]
+    for router in routers:
+        app.include_router(router(hub), prefix=API)
+    for name in _DECISIONS:
+        if importlib.util.find_spec(f"cloud_hub.api.{name}") is not None:
+            decided: APIRouter = importlib.import_module(f"cloud_hub.api.{name}").router(hub)
+            app.include_router(decided, prefix=API)
+    return app
+
+
+def _limit_of(method: str, path: str) -> int | None:
+    """Largest body of a request, in bytes; a blob is streamed, and bounded where it is written."""
+    if method == "PUT" and path.startswith(f"{API}/blobs/"):
+        return None
+    return MAX_INDEX_BYTES

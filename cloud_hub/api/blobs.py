@@ -1,0 +1,58 @@
+"""``/api/v1/blobs``: the files of releases, each by its sha256."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from starlette.requests import ClientDisconnect
+
+from cloud_hub.api.errors import responses
+from cloud_hub.errors import BadRequest, NotFound, StorageFull, TooLarge
+
+if TYPE_CHECKING:
+    from cloud_hub.app import Hub
+
+#: Chunks are written in pieces of this size: one change of threads for each would cost more than the writing.
+_PIECE = 1 << 20
+
+
+def router(hub: Hub) -> APIRouter:
+    """The addresses of blobs."""
+    routes = APIRouter(prefix="/blobs", tags=["blobs"])
+
+    def get_blob(sha256: str) -> FileResponse:
+        """The file; ``Range`` is served, so that a device goes on where it was cut off."""
+        headers = {"etag": f'"{sha256}"', "cache-control": "public, max-age=31536000, immutable"}
+        return FileResponse(hub.blobs.path(sha256), media_type="application/octet-stream", headers=headers)
+
+    routes.add_api_route("/{sha256}", get_blob, response_class=FileResponse, responses=responses(NotFound, BadRequest))
+    routes.add_api_route("/{sha256}", get_blob, methods=["HEAD"], include_in_schema=False)
+
+    # The one handler that is a coroutine: a body is streamed to the disk, and never held.
+    @routes.put("/{sha256}", status_code=201, responses=responses(BadRequest, TooLarge, StorageFull))
+    async def put_blob(sha256: str, request: Request) -> Response:
+        """Store a file whose sha256 this is: 201; 200 when it is there already."""
+        if await run_in_threadpool(hub.blobs.has, sha256):
+            async for _ in request.stream():  # a client that is cut off while it sends takes it for a failure
+                pass
+            return Response(status_code=200)
+        writer = await run_in_threadpool(hub.blobs.writer, sha256)
+        try:
+            piece = bytearray()
+            async for chunk in request.stream():
+                piece += chunk
+                if len(piece) >= _PIECE:
+                    await run_in_threadpool(writer.write, bytes(piece))
+                    piece.clear()
+            await run_in_threadpool(writer.write, bytes(piece))
+            await run_in_threadpool(writer.commit)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        finally:
+            await run_in_threadpool(writer.close)
+        return Response(status_code=201)
+
+    return routes

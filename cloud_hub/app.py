@@ -1,0 +1,190 @@
+"""The composition root: the only place that picks the hub's adapters and joins its parts."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from cloud_hub import exit_codes
+from cloud_hub.announce import Announcer
+from cloud_hub.blobs import Blobs
+from cloud_hub.broker import EmbeddedBroker, choose
+from cloud_hub.channels import Channels
+from cloud_hub.data_folder import DataFolder
+from cloud_hub.devices import Devices
+from cloud_hub.errors import StartError
+from cloud_hub.ingest import KINDS, Ingest
+from cloud_hub.insights_store import InsightStore
+from cloud_hub.quarantine import Quarantine
+from cloud_hub.records.database import Database
+from cloud_hub.releases import Releases
+from cloud_hub.rollouts import Rollouts
+from cloud_hub.settings import Settings
+from cloud_hub.supervise import Supervisor, every
+from edgeloop.protocol import Topics
+from edgeloop.protocol.link import Link
+
+log = logging.getLogger(__name__)
+
+ROLLOUTS_TICK_S = 0.5
+
+
+class Hub:
+    """A hub with everything embedded. `start` it, serve ``cloud_hub.api.app.create_api(hub)``, `stop` it.
+
+    Args:
+        settings: what it is started with.
+        http_port: the port that the HTTP interface really has, when the settings leave the choice open.
+        clock: unix seconds.
+
+    Raises:
+        StartError: it cannot start with these settings on this machine.
+    """
+
+    def __init__(
+        self, settings: Settings, *, http_port: int | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.settings = settings
+        self._http_port = settings.listen_port if http_port is None else http_port
+        self.folder = DataFolder(settings.data)
+        try:
+            self.db = _open_records(settings)
+        except BaseException:
+            self.folder.close()
+            raise
+        try:
+            self.broker = _start_broker(settings)
+        except BaseException:
+            self.db.close()
+            self.folder.close()
+            raise
+        self.workers = Supervisor()
+        self.link = self._make_link()
+        self.announcer = Announcer(self.link)
+        topics = Topics(settings.fleet)
+        self.blobs = Blobs(settings.data / "blobs", max_bytes=settings.max_blob_bytes)
+        self.releases = Releases(self.db, self.blobs, settings.data / "releases", clock=clock)
+        self.channels = Channels(
+            self.db, self.releases, topics, self.announcer, hub_url=lambda: self.public_url, clock=clock
+        )
+        self.devices = Devices(self.db, topics, self.announcer, clock=clock)
+        self.insights = InsightStore(
+            self.db, self.releases.schema, interval_s=settings.insights_interval_s, clock=clock
+        )
+        self.quarantine = Quarantine(self.db, rows_each=settings.quarantine_rows)
+        self.ingest = Ingest(
+            self.db,
+            self.devices,
+            self.insights,
+            self.quarantine,
+            topics,
+            self.announcer,
+            known_channel=lambda name: self.channels.find(name) is not None,
+            queue=settings.ingest_queue,
+            batch=settings.ingest_batch,
+            clock=clock,
+        )
+        self.rollouts = Rollouts(self.db, self.channels, self.releases, self.devices, self.insights, clock=clock)
+        self._subscribe(topics)
+
+    @property
+    def public_url(self) -> str:
+        """Base URL that devices fetch files from."""
+        if self.settings.public_url:
+            return self.settings.public_url
+        host = self.settings.listen_host
+        if host in ("", "0.0.0.0", "::"):
+            host = socket.gethostname()  # every address: the name is the best guess that devices can resolve
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._http_port}"
+
+    @property
+    def broker_address(self) -> tuple[str, int]:
+        """Host and port of the broker, embedded or not."""
+        if self.broker is not None:
+            return self.broker.host, self.broker.port
+        return self.settings.broker_host, self.settings.broker_port
+
+    @property
+    def restarts(self) -> int:
+        """Times that the embedded broker was started again."""
+        return 0 if self.broker is None else self.broker.restarts
+
+    def start(self) -> None:
+        """Begin to work: connect, and start the background work."""
+        self.workers.start("ingest", self.ingest.run)
+        self.workers.start("announce", self.announcer.run)
+        self.workers.start("rollouts", every(ROLLOUTS_TICK_S, self.rollouts.tick))
+        self.link.start()
+
+    def stop(self) -> None:
+        """Stop in order: decisions first, then ingest with its last acknowledgements, then the broker and the records."""
+        self.workers.stop(self.settings.stop_timeout_s)
+        self.link.stop(2.0)
+        if self.broker is not None:
+            self.broker.stop()
+        self.db.close()
+        self.folder.close()
+
+    def checks(self) -> dict[str, str]:
+        """What the hub needs → why it does not have it, or "" where all is well."""
+        host, port = self.broker_address
+        broker = "" if self.link.connected else f"not connected to the broker at {host}:{port}: {self.link.last_error}"
+        try:
+            self.db.check_writable()
+            records = ""
+        except SQLAlchemyError as error:
+            records = f"the records cannot be written: {error.__cause__ or error}"
+        dead = [state.name for state in self.workers.states if not state.alive]
+        return {"broker": broker, "records": records, "workers": f"not running: {', '.join(dead)}" if dead else ""}
+
+    def _make_link(self) -> Link:
+        host, port = self.broker_address
+        known = 4 if self.broker is not None and self.broker.choice.kind == "amqtt" else None
+        return Link(
+            host,
+            port,
+            # A second client with the same id would drive this one out.
+            f"cloud-hub-{secrets.token_hex(4)}",
+            username=self.settings.broker_username,
+            password=self.settings.broker_password,
+            manual_ack=True,
+            max_queued=10_000,
+            version=known,
+            backoff_s=(0.1, 5.0),
+        )
+
+    def _subscribe(self, topics: Topics) -> None:
+        self.announcer.announces(self.channels.publish_all)
+        self.announcer.announces(self.devices.publish_all)
+        self.link.on_connect(self.ingest.connected)
+        for kind in KINDS:
+            self.link.subscribe(topics.every(kind), self.ingest.submit)
+
+
+def _open_records(settings: Settings) -> Database:
+    try:
+        db = Database.in_folder(settings.data)
+        db.migrate()
+        db.check_writable()
+    except Exception as error:  # Alembic and SQLAlchemy have no common root
+        raise StartError(
+            f"the records in {settings.data} cannot be used: {error}",
+            "they may be damaged, of a newer version, or on a full disk; restore a copy or name another folder with --data",
+            exit_codes.DATA_UNUSABLE,
+        ) from error
+    return db
+
+
+def _start_broker(settings: Settings) -> EmbeddedBroker | None:
+    if settings.broker == "none":
+        return None
+    broker = EmbeddedBroker(
+        choose(settings.broker), settings.data / "broker", host=settings.broker_host, port=settings.broker_port
+    )
+    broker.start()
+    return broker

@@ -1,0 +1,63 @@
+"""The command ``cloud-hub``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import edgeloop
+from cloud_hub import exit_codes
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="The service that a fleet of edge agents reports to."
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cloud-hub {edgeloop.__version__}")
+        raise typer.Exit(exit_codes.OK)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
+    ] = False,
+) -> None:
+    """Without this, Typer would take the one command for the program itself."""
+
+
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Option(help="Settings, a TOML file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of records, blobs and releases.")] = None,
+) -> None:
+    """Run the hub with everything embedded: broker, records, blobs, HTTP."""
+    # uvicorn and SQLAlchemy take a while to import: --help does not wait for them.
+    from cloud_hub.errors import StartError
+    from cloud_hub.serve import serve as run
+    from cloud_hub.settings import load
+
+    try:
+        settings = load(config, data=data)
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+            stream=sys.stderr,
+        )
+        # Alembic tells of every start; httptools of every odd request.
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        run(settings, announce=lambda line: print(line, flush=True))
+    except StartError as error:
+        typer.echo(f"cloud-hub: {error}\n  {error.hint}", err=True)
+        raise typer.Exit(error.code) from error
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

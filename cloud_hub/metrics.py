@@ -1,0 +1,78 @@
+"""The hub's figures for Prometheus; ``docs/reference/cloud-hub.md`` lists them, and a test compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from cloud_hub.app import Hub
+
+
+class HubCollector(Collector):
+    """Reads the figures when they are asked for; nothing is counted twice."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def collect(self) -> Iterable[Metric]:
+        """Every figure."""
+        hub = self._hub
+        totals = hub.insights.totals()
+        link = hub.link.counters
+        yield _gauge("cloud_hub_broker_connected", "1 while the hub is connected to its broker.", hub.link.connected)
+        yield _counter("cloud_hub_broker_restarts", "Times that the embedded broker was started again.", hub.restarts)
+        yield _counters(
+            "cloud_hub_mqtt_messages", "MQTT messages.", "direction", {"in": link.messages_in, "out": link.messages_out}
+        )
+        yield _counters(
+            "cloud_hub_mqtt_bytes",
+            "Bytes of topics and payloads.",
+            "direction",
+            {"in": link.bytes_in, "out": link.bytes_out},
+        )
+        yield _counters(
+            "cloud_hub_ingest", "Messages by what became of them since the start.", "outcome", hub.ingest.totals
+        )
+        yield _gauge("cloud_hub_ingest_waiting", "Messages that wait to be committed.", len(hub.ingest.inbox))
+        yield _counters("cloud_hub_quarantined", "Messages refused, ever.", "reason", hub.quarantine.counts())
+        for name in ("predictions", "errors", "feedback", "windows"):
+            yield _counter(f"cloud_hub_{name}", f"Counted {name} of the whole fleet, ever.", totals[name])
+        devices = hub.devices.online()
+        yield _gauges("cloud_hub_devices", "Devices.", "online", {"true": devices[True], "false": devices[False]})
+        yield _gauge("cloud_hub_releases", "Published releases.", hub.releases.count())
+        states = hub.workers.states
+        yield _gauges(
+            "cloud_hub_worker_up", "1 while it runs.", "worker", {state.name: state.alive for state in states}
+        )
+        yield _counters(
+            "cloud_hub_worker_failures",
+            "Times that it failed.",
+            "worker",
+            {state.name: state.failures for state in states},
+        )
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=float(value))
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], float(value))
+    return family
+
+
+def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], float(value))
+    return family
