@@ -122,7 +122,7 @@ class Hub:
         self.link.start()
 
     def stop(self) -> None:
-        """Stop in order: decisions first, then ingest with its last acknowledgements, then the broker and the records."""
+        """Stop in order: decisions, then ingest with its last acknowledgements, then broker and records."""
         self.workers.stop(self.settings.stop_timeout_s)
         self.link.stop(2.0)
         if self.broker is not None:
@@ -174,7 +174,7 @@ def _open_records(settings: Settings) -> Database:
     except Exception as error:  # Alembic and SQLAlchemy have no common root
         raise StartError(
             f"the records in {settings.data} cannot be used: {error}",
-            "they may be damaged, of a newer version, or on a full disk; restore a copy or name another folder with --data",
+            "they may be damaged, of a newer version, or on a full disk; restore a copy, or name another folder",
             exit_codes.DATA_UNUSABLE,
         ) from error
     return db

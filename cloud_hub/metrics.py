@@ -20,40 +20,33 @@ class HubCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Every figure."""
-        hub = self._hub
-        totals = hub.insights.totals()
-        link = hub.link.counters
+        yield from self._network()
+        yield from self._fleet()
+        states = self._hub.workers.states
+        up = {state.name: state.alive for state in states}
+        failures = {state.name: state.failures for state in states}
+        yield _gauges("cloud_hub_worker_up", "1 while it runs.", "worker", up)
+        yield _counters("cloud_hub_worker_failures", "Times that it failed.", "worker", failures)
+
+    def _network(self) -> Iterable[Metric]:
+        hub, link = self._hub, self._hub.link.counters
+        messages = {"in": link.messages_in, "out": link.messages_out}
+        sizes = {"in": link.bytes_in, "out": link.bytes_out}
         yield _gauge("cloud_hub_broker_connected", "1 while the hub is connected to its broker.", hub.link.connected)
         yield _counter("cloud_hub_broker_restarts", "Times that the embedded broker was started again.", hub.restarts)
-        yield _counters(
-            "cloud_hub_mqtt_messages", "MQTT messages.", "direction", {"in": link.messages_in, "out": link.messages_out}
-        )
-        yield _counters(
-            "cloud_hub_mqtt_bytes",
-            "Bytes of topics and payloads.",
-            "direction",
-            {"in": link.bytes_in, "out": link.bytes_out},
-        )
-        yield _counters(
-            "cloud_hub_ingest", "Messages by what became of them since the start.", "outcome", hub.ingest.totals
-        )
+        yield _counters("cloud_hub_mqtt_messages", "MQTT messages.", "direction", messages)
+        yield _counters("cloud_hub_mqtt_bytes", "Bytes of topics and payloads.", "direction", sizes)
+        yield _counters("cloud_hub_ingest", "Messages by what became of them.", "outcome", hub.ingest.totals)
         yield _gauge("cloud_hub_ingest_waiting", "Messages that wait to be committed.", len(hub.ingest.inbox))
         yield _counters("cloud_hub_quarantined", "Messages refused, ever.", "reason", hub.quarantine.counts())
+
+    def _fleet(self) -> Iterable[Metric]:
+        hub, totals = self._hub, self._hub.insights.totals()
         for name in ("predictions", "errors", "feedback", "windows"):
             yield _counter(f"cloud_hub_{name}", f"Counted {name} of the whole fleet, ever.", totals[name])
         devices = hub.devices.online()
         yield _gauges("cloud_hub_devices", "Devices.", "online", {"true": devices[True], "false": devices[False]})
         yield _gauge("cloud_hub_releases", "Published releases.", hub.releases.count())
-        states = hub.workers.states
-        yield _gauges(
-            "cloud_hub_worker_up", "1 while it runs.", "worker", {state.name: state.alive for state in states}
-        )
-        yield _counters(
-            "cloud_hub_worker_failures",
-            "Times that it failed.",
-            "worker",
-            {state.name: state.failures for state in states},
-        )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

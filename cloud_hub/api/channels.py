@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cloud_hub.app import Hub
 
 _DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_POLICY_EXAMPLE = {"policy": {"rollout": {"steps": [{"devices": 1}, {"share": 1.0}], "bake_s": 60.0}}}
 
 
 class NamedRelease(BaseModel):
@@ -50,12 +51,7 @@ class ChannelAnswer(BaseModel):
 class PolicyBody(BaseModel):
     """A channel's policy; what is left out gets its default."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"policy": {"rollout": {"steps": [{"devices": 1}, {"share": 1.0}], "bake_s": 60}}}]
-        },
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_POLICY_EXAMPLE]})
 
     policy: ChannelPolicy
 
