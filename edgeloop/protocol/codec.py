@@ -33,11 +33,12 @@ _FLOAT_FORMAT = {25: ">e", 26: ">f", 27: ">d"}
 _PLAIN_SIMPLE = (20, 21, 22)  # false, true, null
 
 
-def encode(mapping: Mapping[str, Any]) -> bytes:
+def encode(mapping: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> bytes:
     """Encode one payload.
 
     Args:
         mapping: the payload with text keys; ``v`` is added, and if it is there it must be 1.
+        max_bytes: longest payload that is written.
 
     Returns:
         CBOR bytes that :func:`decode` accepts.
@@ -51,7 +52,7 @@ def encode(mapping: Mapping[str, Any]) -> bytes:
         data = cbor2.dumps({**mapping, "v": VERSION})
     except (cbor2.CBOREncodeError, TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"the payload cannot be encoded: {error}") from error
-    check(data)
+    check(data, max_bytes)
     return data
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
-from edgeloop.protocol.codec import decode, encode
+from edgeloop.protocol.codec import MAX_BYTES, decode, encode
 from edgeloop.protocol.errors import ProtocolError
 from edgeloop.protocol.fields import Kind
 
@@ -77,7 +77,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Message(Part):
-    """A whole payload."""
+    """A whole payload. ``max_bytes`` is the longest that is written and read of this message."""
+
+    max_bytes: ClassVar[int] = MAX_BYTES
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -86,7 +88,7 @@ class Message(Part):
         Raises:
             ProtocolError: the bytes are not such a message.
         """
-        return cls.from_wire(decode(data))
+        return cls.from_wire(decode(data, cls.max_bytes))
 
     def to_bytes(self) -> bytes:
         """The payload.
@@ -94,7 +96,7 @@ class Message(Part):
         Raises:
             ProtocolError: a field of this object breaks its own rule, or the payload is too large.
         """
-        return encode(self.to_wire())
+        return encode(self.to_wire(), self.max_bytes)
 
 
 _known: dict[type[Part], dict[str, tuple[Kind, bool]]] = {}
