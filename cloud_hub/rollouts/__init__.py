@@ -1,1 +1,8 @@
-"""Rollouts: `rules` decides and imports nothing that reads or writes; `driver` acts; `records` remembers."""
+"""Rollouts: `rules` decides, `driver` acts, `records` remembers."""
+
+from __future__ import annotations
+
+from cloud_hub.rollouts.driver import Rollouts
+from cloud_hub.rollouts.records import Rollout
+
+__all__ = ["Rollout", "Rollouts"]

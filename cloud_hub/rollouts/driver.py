@@ -258,7 +258,8 @@ class Rollouts:
 
     def _requests(self, channel: str, release: str) -> Requests:
         totals = self._insights.totals(channel, release)
-        return Requests(int(totals["predictions"]), int(totals["errors"]) + int(totals["nonfinite"]))
+        bad = int(totals["nonfinite"])  # answered, and worth nothing
+        return Requests(int(totals["predictions"]) - bad, int(totals["errors"]) + bad)
 
 
 def _compared(candidate: str, current: str) -> tuple[tuple[str, str], tuple[str, str]]:
