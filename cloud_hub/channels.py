@@ -11,31 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select
 
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.policy import ChannelPolicy
+from cloud_hub.ports import Publisher, RolloutStarter
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import channels as table
-from cloud_hub.releases import Releases
 from edgeloop.protocol import ChannelDocument, ProtocolError, RolloutRef, Topics, check_name
 
-
-class Publisher(Protocol):
-    """Whoever can send a message to devices; ``edgeloop.protocol.link.Link`` is one."""
-
-    def publish(self, topic: str, payload: bytes, qos: int = 1, retain: bool = False) -> bool:
-        """Send soon, without blocking; False when it cannot be sent now."""
-
-
-class RolloutStarter(Protocol):
-    """Whoever moves a channel from its current release to a candidate; ``cloud_hub.rollouts.Rollouts`` is one."""
-
-    def start(self, channel: str, digest: str) -> str:
-        """Start a rollout and return its id; raises Conflict when the channel has one under way."""
+if TYPE_CHECKING:
+    from cloud_hub.releases import Releases
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from cloud_hub.channels import Publisher
 from cloud_hub.errors import BadRequest, NotFound
+from cloud_hub.ports import Publisher
 from cloud_hub.records.counters import DEVICE_COUNTS, read_counts
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import device_totals

@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from cloud_hub.channels import Publisher
 from cloud_hub.delivery import judge
 from cloud_hub.devices import Devices
 from cloud_hub.inbox import Inbox, Incoming
 from cloud_hub.insights_store import Additions, InsightStore, class_counts, count_window
+from cloud_hub.ports import Publisher
 from cloud_hub.quarantine import Quarantine, Reason, Refusal
 from cloud_hub.records.counters import DEVICE_COUNTS, add_counts, add_lists
 from cloud_hub.records.database import Database

@@ -227,13 +227,12 @@ def merge_all(found: Iterable[Window]) -> Window | None:
 
 def count_window(window: Window) -> dict[str, int]:
     """The counts of a window by the names of `WINDOW_COUNTS`, without ``windows``."""
-    counts = window.arrays["counts"]
     return {
         "predictions": window.predictions,
         "errors": window.errors,
         "feedback": window.feedback,
         "escalations": window.escalations,
-        "nonfinite": int(counts[-1]),
+        "nonfinite": window.nonfinite,
     }
 
 
