@@ -1,0 +1,28 @@
+"""The aspects of a window, in the order in which their arrays stand. A new one is one file and one line here."""
+
+from __future__ import annotations
+
+from edgeloop.insights.aspects.base import Aspect
+from edgeloop.insights.aspects.classes import Classes
+from edgeloop.insights.aspects.confidence import Confidence
+from edgeloop.insights.aspects.confusion import Confusion
+from edgeloop.insights.aspects.counts import Counts
+from edgeloop.insights.aspects.head import Head
+from edgeloop.insights.aspects.health import Health
+from edgeloop.insights.aspects.inputs import Inputs
+from edgeloop.insights.aspects.latency import Latency
+from edgeloop.insights.aspects.moments import Moments
+from edgeloop.insights.aspects.projections import Projections
+
+ASPECTS: tuple[Aspect, ...] = (
+    Counts(),
+    Classes(),
+    Confidence(),
+    Inputs(),
+    Projections(),
+    Latency(),
+    Moments(),
+    Confusion(),
+    Head(),
+    Health(),
+)

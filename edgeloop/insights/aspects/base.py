@@ -1,0 +1,118 @@
+"""What an aspect is: a group of arrays in a window, how rows and labels are added to it, and what must hold in it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeloop.insights.binning import Edges
+from edgeloop.insights.errors import InsightsError
+from edgeloop.insights.sizes import Array, ArraySpec, Floats, Ints, Sizes
+
+#: Larger numbers in features or inputs count as not finite: then every sum below stays finite, also after merging.
+MAX_VALUE = 1e30
+#: Room for the rounding of float64 sums in comparisons of sums with one another.
+ROUNDING = 1e-6
+
+Arrays = Mapping[str, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A batch of answered predictions, already summarised; only the finite rows, but for ``count`` and ``latency_ns``.
+
+    Attributes:
+        count: all rows, also those left out.
+        nonfinite: rows that hold a number that is not finite.
+        top: predicted class, int64 [n].
+        confidence: its probability, float64 [1, n].
+        inputs: summaries of the first input, float64 [I, n]; None when it is not numeric.
+        features: float64 [n, F], or None.
+        projected: projections of the features, float64 [P, n], or None.
+        latency_ns: int64 [N].
+        edges: the profile's.
+    """
+
+    count: int
+    nonfinite: int
+    top: Ints
+    confidence: Floats
+    inputs: Floats | None
+    features: Floats | None
+    projected: Floats | None
+    latency_ns: Ints
+    edges: Edges
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """A batch of feedback.
+
+    Attributes:
+        predicted: int64 [M].
+        labels: the true classes, int64 [M].
+        features: float64 [m, F] of the labels whose features are known and finite, or None.
+        known: bool [M], which labels those are.
+        holdout: bool [M].
+    """
+
+    predicted: Ints
+    labels: Ints
+    features: Floats | None
+    known: Array
+    holdout: Array
+
+
+class Aspect(ABC):
+    """One group of arrays. An aspect has no state: all of it is in the arrays, so that windows merge by addition."""
+
+    name: str
+
+    @abstractmethod
+    def arrays(self, sizes: Sizes) -> dict[str, ArraySpec]:
+        """Names and shapes of the arrays."""
+
+    def observe(self, into: Arrays, rows: Rows) -> None:  # noqa: B027 - most aspects watch one of the two only
+        """Add predictions to the arrays, in place."""
+
+    def feedback(self, into: Arrays, labels: Labels) -> None:  # noqa: B027
+        """Add labels to the arrays, in place."""
+
+    def check(self, arrays: Arrays) -> None:  # noqa: B027
+        """Refuse arrays that no honest observer can have made; they are already finite, and counts not negative.
+
+        Raises:
+            InsightsError: they contradict one another.
+        """
+
+
+def refuse(condition: object, what: str) -> None:
+    """Raise if ``condition`` holds.
+
+    Raises:
+        InsightsError: with ``what`` contradicts what.
+    """
+    if condition:
+        raise InsightsError(f"the window contradicts itself: {what}. Drop it; its device counts wrongly or lies")
+
+
+def predictions_of(arrays: Arrays) -> int:
+    """Predictions that a window counts."""
+    return int(arrays["counts"][0])
+
+
+def check_moments(count: int, sums: Floats, squares: Floats, what: str) -> None:
+    """Refuse sums and sums of squares that ``count`` numbers within ±`MAX_VALUE` cannot have.
+
+    By Cauchy and Schwarz (Σx)² ≤ n Σx².
+    """
+    refuse(np.any(np.abs(sums) > count * MAX_VALUE), f"a sum of the {what} is beyond {count} values of {MAX_VALUE:g}")
+    refuse(np.any(squares > count * MAX_VALUE**2), f"a sum of squares of the {what} is beyond what {count} values give")
+    refuse(np.any(squares < 0), f"a sum of squares of the {what} is negative")
+    refuse(
+        np.any(sums * sums > count * squares * (1 + ROUNDING)),
+        f"the sums of the {what} are larger than their squares allow",
+    )

@@ -1,0 +1,26 @@
+"""How often each class was predicted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, predictions_of, refuse
+from edgeloop.insights.sizes import ArraySpec, Sizes
+
+
+class Classes(Aspect):
+    """``classes`` int64 [K]: predictions by the class with the largest probability."""
+
+    name = "classes"
+
+    def arrays(self, sizes: Sizes) -> dict[str, ArraySpec]:
+        """See :class:`Aspect`."""
+        return {"classes": ArraySpec((sizes.classes,), "int64")}
+
+    def observe(self, into: Arrays, rows: Rows) -> None:
+        """See :class:`Aspect`."""
+        into["classes"][:] += np.bincount(rows.top, minlength=len(into["classes"]))
+
+    def check(self, arrays: Arrays) -> None:
+        """See :class:`Aspect`."""
+        refuse(arrays["classes"].sum() > predictions_of(arrays), "more classes were predicted than predictions made")

@@ -1,0 +1,33 @@
+"""How many predictions, errors, labels, escalations and non-finite rows."""
+
+from __future__ import annotations
+
+from edgeloop.insights.aspects.base import Arrays, Aspect, Labels, Rows, refuse
+from edgeloop.insights.sizes import ArraySpec, Sizes
+
+PREDICTIONS, ERRORS, FEEDBACK, ESCALATIONS, NONFINITE = range(5)
+NAMES = ("predictions", "errors", "feedback", "escalations", "nonfinite")
+
+
+class Counts(Aspect):
+    """``counts`` int64 [5], in the order of `NAMES`."""
+
+    name = "counts"
+
+    def arrays(self, sizes: Sizes) -> dict[str, ArraySpec]:
+        """See :class:`Aspect`."""
+        return {"counts": ArraySpec((len(NAMES),), "int64")}
+
+    def observe(self, into: Arrays, rows: Rows) -> None:
+        """See :class:`Aspect`."""
+        into["counts"][PREDICTIONS] += rows.count
+        into["counts"][NONFINITE] += rows.nonfinite
+
+    def feedback(self, into: Arrays, labels: Labels) -> None:
+        """See :class:`Aspect`."""
+        into["counts"][FEEDBACK] += len(labels.labels)
+
+    def check(self, arrays: Arrays) -> None:
+        """See :class:`Aspect`."""
+        counts = arrays["counts"]
+        refuse(counts[NONFINITE] > counts[PREDICTIONS], "more rows are not finite than there are predictions")

@@ -1,0 +1,108 @@
+"""Head statistics: all that a new last layer needs to know of labelled features, as sums.
+
+For the labelled rows x with class k: n_k = Σ 1, s_k = Σ x, and over all classes the Gram matrix G = Σ x xᵀ. The linear
+discriminant and ridge regression in closed form, and their exact held-out squared error, follow from these. They are
+kept twice: ``fit`` for three labels in four, ``holdout`` for the fourth (`edgeloop.insights.holdout_share`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeloop.insights.aspects.base import MAX_VALUE, ROUNDING, Arrays, Aspect, Labels, refuse
+from edgeloop.insights.aspects.counts import FEEDBACK
+from edgeloop.insights.sizes import Array, ArraySpec, Floats, Sizes
+
+SHARES = ("fit", "holdout")
+#: Both shares together must fit an insights message of 16 MiB with the rest of the window. 1,280 features (MobileNetV2)
+#: of 10 classes take 13.3 MB. A model that needs more has no head statistics: its arrays have size 0.
+MAX_BYTES = 15 << 20
+
+
+class Head(Aspect):
+    """For each share: ``…_count`` int64 [K], ``…_sum`` float64 [K, F], ``…_gram`` float64 [F(F+1)/2].
+
+    The Gram matrix is symmetric; its upper triangle is kept row by row.
+    """
+
+    name = "head"
+
+    def arrays(self, sizes: Sizes) -> dict[str, ArraySpec]:
+        """See :class:`Aspect`."""
+        classes, width = sizes.classes, sizes.features
+        if 2 * 8 * (packed_size(width) + classes * width) > MAX_BYTES:
+            width = 0
+        specs = {}
+        for share in SHARES:
+            specs[f"head_{share}_count"] = ArraySpec((classes if width else 0,), "int64")
+            specs[f"head_{share}_sum"] = ArraySpec((classes if width else 0, width), "float64")
+            specs[f"head_{share}_gram"] = ArraySpec((packed_size(width),), "float64")
+        return specs
+
+    def feedback(self, into: Arrays, labels: Labels) -> None:
+        """See :class:`Aspect`."""
+        if labels.features is None or not len(into["head_fit_count"]):
+            return
+        known, held = labels.labels[labels.known], labels.holdout[labels.known]
+        for share, chosen in (("fit", ~held), ("holdout", held)):
+            if chosen.any():
+                _add(into, share, labels.features[chosen], known[chosen])
+
+    def check(self, arrays: Arrays) -> None:
+        """See :class:`Aspect`."""
+        labelled = sum(int(arrays[f"head_{share}_count"].sum()) for share in SHARES)
+        refuse(labelled > arrays["counts"][FEEDBACK], "the head statistics hold more labels than were given")
+        for share in SHARES:
+            _check_share(arrays[f"head_{share}_count"], arrays[f"head_{share}_sum"], arrays[f"head_{share}_gram"])
+
+
+def packed_size(width: int) -> int:
+    """Elements of the upper triangle, diagonal included."""
+    return width * (width + 1) // 2
+
+
+def packed_diagonal(width: int) -> Array:
+    """Where the diagonal lies in the packed triangle: int64 [F]."""
+    rows = np.arange(width)
+    return rows * width - rows * (rows - 1) // 2
+
+
+def unpack_gram(packed: Floats, width: int) -> Floats:
+    """The symmetric matrix float64 [F, F] of its packed upper triangle."""
+    full = np.zeros((width, width))
+    upper = np.triu_indices(width)
+    full[upper] = packed
+    full.T[upper] = packed
+    return full
+
+
+def _add(into: Arrays, share: str, features: Floats, labels: Array) -> None:
+    count, sums, gram = (into[f"head_{share}_{part}"] for part in ("count", "sum", "gram"))
+    count += np.bincount(labels, minlength=len(count))
+    np.add.at(sums, labels, features)
+    product = features.T @ features
+    start = 0
+    for row in range(len(product)):  # F short rows; triu_indices of 1,280 features would cost 13 MB a call
+        end = start + len(product) - row
+        gram[start:end] += product[row, row:]
+        start = end
+
+
+def _check_share(count: Array, sums: Array, gram: Array) -> None:
+    width, labelled = sums.shape[1], int(count.sum())
+    diagonal = gram[packed_diagonal(width)]
+    refuse(np.any(sums[count == 0]), "a class without labels has features")
+    refuse(np.any(diagonal < 0), "the Gram matrix has a negative diagonal")
+    refuse(np.any(diagonal > labelled * MAX_VALUE**2), f"the Gram matrix is beyond {labelled} rows of {MAX_VALUE:g}")
+    # Scatter within the classes cannot be negative: Σ_k s_k² / n_k ≤ diag G.
+    seen = count > 0
+    between = (sums[seen] / np.sqrt(count[seen])[:, None]) ** 2
+    refuse(
+        np.any(between.sum(axis=0) > diagonal * (1 + ROUNDING)), "the class sums are larger than the Gram matrix allows"
+    )
+    root = np.sqrt(diagonal) * (1 + ROUNDING)
+    start = 0
+    for row in range(width):  # Cauchy and Schwarz: |G_ij| ≤ √(G_ii G_jj)
+        end = start + width - row
+        refuse(np.any(np.abs(gram[start:end]) > root[row] * root[row:]), "the Gram matrix is not one")
+        start = end

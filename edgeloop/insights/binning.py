@@ -1,0 +1,75 @@
+"""Equal-mass bins: edges from quantiles, and counting values into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeloop.insights.sizes import Floats, Ints
+
+#: Half width of the bin that an atom gets, relative to its size and to the spread of the values. Wide enough for the
+#: rounding of float32 sums on different machines, far too narrow to swallow a real change.
+ATOM_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Inner edges of the equal-mass bins, never falling along the last axis; neighbours may coincide.
+
+    Attributes:
+        confidence: float64 [B-1].
+        inputs: float64 [I, B-1].
+        projections: float64 [P, B-1].
+    """
+
+    confidence: Floats
+    inputs: Floats
+    projections: Floats
+
+
+def equal_mass_edges(values: Floats, bins: int) -> Floats:
+    """Inner edges between ``bins`` bins that hold about equally many of the values.
+
+    Where values tie, quantiles coincide. A run of coinciding edges at ``v`` is spread to ``v ± tolerance``, so that
+    the atom has a bin of its own and a move off it is seen in either direction; the bins between the coinciding
+    edges stay empty in the reference and in every window, and cost nothing.
+
+    Args:
+        values: finite float64 [C, N], N ≥ 1.
+        bins: B.
+
+    Returns:
+        float64 [C, B-1], never falling along the last axis.
+    """
+    edges = np.quantile(values, np.arange(1, bins) / bins, axis=1).T.copy()
+    for row, column in zip(edges, values, strict=True):
+        spread = float(column.max() - column.min())
+        atoms, first, run = np.unique(row, return_index=True, return_counts=True)
+        for atom, start, length in zip(atoms, first, run, strict=True):
+            if length > 1:
+                half = ATOM_TOLERANCE * (abs(float(atom)) + spread)
+                row[start], row[start + length - 1] = atom - half, atom + half
+        np.maximum.accumulate(row, out=row)
+    return np.ascontiguousarray(edges, dtype=np.float64)
+
+
+def count_bins(values: Floats, edges: Floats) -> Ints:
+    """Counts per bin; a value that equals an edge belongs to the bin above it (``searchsorted`` with side "right").
+
+    Comparing with all edges at once costs B-1 comparisons a value, and is several times faster than a binary search
+    for the ten bins that are used, since it needs one call for all columns.
+
+    Args:
+        values: float64 [C, N], finite.
+        edges: float64 [C, B-1].
+
+    Returns:
+        int64 [C, B]; each row sums to N.
+    """
+    reached = np.count_nonzero(values[:, None, :] >= edges[:, :, None], axis=2)
+    counts = np.empty((len(values), edges.shape[1] + 1), dtype=np.int64)
+    counts[:, 0] = values.shape[1] - reached[:, 0]
+    counts[:, 1:-1] = reached[:, :-1] - reached[:, 1:]
+    counts[:, -1] = reached[:, -1]
+    return counts

@@ -1,0 +1,206 @@
+"""The observer: adds batches of predictions, and labels, to a window. No loop over rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeloop.insights.aspects import ASPECTS
+from edgeloop.insights.aspects.base import MAX_VALUE, Labels, Rows
+from edgeloop.insights.aspects.counts import ERRORS, ESCALATIONS
+from edgeloop.insights.aspects.health import add_health
+from edgeloop.insights.binning import Edges
+from edgeloop.insights.errors import InsightsError
+from edgeloop.insights.schema import WindowSchema
+from edgeloop.insights.sizes import Array, Floats
+from edgeloop.insights.summaries import feature_signs, flatten, is_numeric, summarise
+from edgeloop.insights.window import Window
+
+if TYPE_CHECKING:
+    from edgeloop.insights.profile import Profile
+
+_NO_EDGES = Edges(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)))
+
+
+class Observer:
+    """Counts what a profile knows. It has no state of its own: everything goes into the window that is given.
+
+    A window must not be used from two threads at once.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+
+    def observe(
+        self,
+        window: Window,
+        inputs: Array,
+        probabilities: Array,
+        features: Array | None,
+        latency_ns: Array,
+        nonfinite: int = 0,
+    ) -> None:
+        """Add a batch of answered predictions.
+
+        A row that holds a number that is not finite (or beyond ±1e30) is counted as a prediction and as non-finite, and
+        is left out of everything else.
+
+        Args:
+            window: changed in place.
+            inputs: the first input, [N, …].
+            probabilities: [N, K].
+            features: [N, F], or None.
+            latency_ns: int64 [N], or [0] when it was not measured.
+            nonfinite: rows among the N that the caller knows to hold a non-finite output; counted if it found more than
+                are found here.
+
+        Raises:
+            InsightsError: the arrays do not fit the profile; the window is unchanged.
+        """
+        profile = self.profile
+        rows = row_summaries(
+            profile.schema, profile.seed, inputs, probabilities, features, latency_ns, nonfinite, profile.edges
+        )
+        _same_schema(window, profile.schema)
+        for aspect in ASPECTS:
+            aspect.observe(window.arrays, rows)
+
+    def feedback(self, window: Window, features: Array | None, predicted: Array, labels: Array, holdout: Array) -> None:
+        """Add true labels of earlier predictions.
+
+        Args:
+            window: changed in place.
+            features: of those predictions, [M, F], or None; a row that is not finite has no features.
+            predicted: the classes predicted then, int [M].
+            labels: the true classes, int [M].
+            holdout: bool [M], whether each goes to the held-out share: :func:`edgeloop.insights.holdout_share`.
+
+        Raises:
+            InsightsError: the arrays do not fit the profile; the window is unchanged.
+        """
+        _same_schema(window, self.profile.schema)
+        batch = _labels(self.profile.schema, features, predicted, labels, holdout)
+        for aspect in ASPECTS:
+            aspect.feedback(window.arrays, batch)
+
+    def error(self, window: Window, count: int = 1) -> None:
+        """Add requests that failed through the model's or the agent's fault."""
+        window.arrays["counts"][ERRORS] += count
+
+    def escalation(self, window: Window, count: int = 1) -> None:
+        """Add inputs that were sent to the hub's teacher."""
+        window.arrays["counts"][ESCALATIONS] += count
+
+    def health(
+        self,
+        window: Window,
+        rss_bytes: float | None = None,
+        cpu_share: float | None = None,
+        temperature_c: float | None = None,
+    ) -> None:
+        """Add one sample of the device's health; None is left out.
+
+        Args:
+            window: changed in place.
+            rss_bytes: resident memory, bytes.
+            cpu_share: processor use, 1.0 = one core.
+            temperature_c: °C.
+        """
+        add_health(window.arrays, rss_bytes, cpu_share, temperature_c)
+
+
+def row_summaries(
+    schema: WindowSchema,
+    seed: int,
+    inputs: Array,
+    probabilities: Array,
+    features: Array | None,
+    latency_ns: Array,
+    nonfinite: int,
+    edges: Edges = _NO_EDGES,
+) -> Rows:
+    """A checked batch with its summaries; arguments as in :meth:`Observer.observe`."""
+    count = len(probabilities)
+    _check_batch(schema, inputs, probabilities, features, latency_ns)
+    given = features if schema.features else None
+    summaries = summarise(flatten(inputs), seed) if schema.inputs else None
+    exact = None if given is None else given.astype(np.float64)
+    if not _all_finite(probabilities, summaries, exact):
+        keep = _finite_rows(probabilities, summaries, exact)
+        probabilities = probabilities[keep]
+        summaries = None if summaries is None else summaries[:, keep]
+        exact = None if exact is None else exact[keep]
+    top = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(top)), top].astype(np.float64)[None]
+    projected = None if exact is None else feature_signs(schema.features, schema.projections, seed) @ exact.T
+    found = count - len(top)
+    return Rows(
+        count,
+        min(max(found, nonfinite), count),
+        top,
+        confidence,
+        summaries,
+        exact,
+        projected,
+        np.asarray(latency_ns, dtype=np.int64),
+        edges,
+    )
+
+
+def _all_finite(probabilities: Array, summaries: Floats | None, features: Floats | None) -> bool:
+    # One reduction an array; NaN fails the comparison. Only when it fails are the rows looked at.
+    parts = [part for part in (probabilities, summaries, features) if part is not None and part.size]
+    return all(part.min() >= -MAX_VALUE and part.max() <= MAX_VALUE for part in parts)
+
+
+def _finite_rows(probabilities: Array, summaries: Floats | None, features: Floats | None) -> Array:
+    keep = (np.abs(probabilities) <= MAX_VALUE).all(axis=1)
+    if summaries is not None:
+        keep &= (np.abs(summaries) <= MAX_VALUE).all(axis=0)
+    if features is not None:
+        keep &= (np.abs(features) <= MAX_VALUE).all(axis=1)
+    return np.asarray(keep)
+
+
+def _check_batch(
+    schema: WindowSchema, inputs: Array, probabilities: Array, features: Array | None, latency_ns: Array
+) -> None:
+    if probabilities.ndim != 2 or probabilities.shape[1] != schema.classes:
+        raise InsightsError(
+            f"probabilities have the shape {probabilities.shape}; the profile says [N, {schema.classes}]"
+        )
+    count = len(probabilities)
+    if schema.inputs and (inputs.ndim < 1 or len(inputs) != count or not is_numeric(inputs)):
+        raise InsightsError(f"inputs are {inputs.dtype} {inputs.shape}; the profile says {count} numeric rows")
+    if features is not None and schema.features and features.shape != (count, schema.features):
+        raise InsightsError(f"features have the shape {features.shape}; the profile says [{count}, {schema.features}]")
+    if latency_ns.shape not in ((count,), (0,)):
+        raise InsightsError(f"latencies have the shape {latency_ns.shape}; give one for each of {count} rows, or none")
+
+
+def _labels(schema: WindowSchema, features: Array | None, predicted: Array, labels: Array, holdout: Array) -> Labels:
+    count = len(labels)
+    if not predicted.shape == labels.shape == holdout.shape == (count,):
+        raise InsightsError("predicted classes, labels and held-out marks have to be three arrays of one length")
+    for what, classes in (("predicted class", predicted), ("label", labels)):
+        if classes.dtype.kind not in "iu" or (count and not 0 <= classes.min() <= classes.max() < schema.classes):
+            raise InsightsError(f"a {what} is not an integer from 0 to {schema.classes - 1}")
+    known: Array = np.zeros(count, dtype=bool)
+    exact: Floats | None = None
+    if features is not None and schema.features:
+        if features.shape != (count, schema.features):
+            raise InsightsError(
+                f"features have the shape {features.shape}; the profile says [{count}, {schema.features}]"
+            )
+        wide = features.astype(np.float64)
+        known = np.asarray((np.abs(wide) <= MAX_VALUE).all(axis=1))
+        exact = wide[known]
+    return Labels(predicted.astype(np.int64), labels.astype(np.int64), exact, known, np.asarray(holdout, dtype=bool))
+
+
+def _same_schema(window: Window, schema: WindowSchema) -> None:
+    if window.schema != schema:
+        raise InsightsError(
+            f"the window has the schema {window.schema}, the profile {schema}; open a window of this release"
+        )

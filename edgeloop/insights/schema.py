@@ -1,0 +1,26 @@
+"""The schema of a window: which arrays it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+
+from edgeloop.insights.aspects import ASPECTS
+from edgeloop.insights.sizes import ArraySpec, Sizes
+
+
+@dataclass(frozen=True)
+class WindowSchema(Sizes):
+    """Shape of the windows of one release; see :class:`Sizes` for the attributes."""
+
+    @property
+    def arrays(self) -> Mapping[str, ArraySpec]:
+        """Names, shapes and dtypes of the arrays, in a fixed order."""
+        return _arrays(self)
+
+
+@lru_cache(maxsize=256)
+def _arrays(schema: WindowSchema) -> Mapping[str, ArraySpec]:
+    return MappingProxyType({name: spec for aspect in ASPECTS for name, spec in aspect.arrays(schema).items()})
