@@ -69,7 +69,7 @@ class Story:
             *("build", str(model), "--trust-source", "-o", str(package), "--data", str(data)),
             *("--precision", "fp32,int8", "--name", "digits", "--version", "1"),
         )
-        say(f"model-export build: {built['digest'][:19]}…, variants {', '.join(built['variants'])}")
+        say(f"model-export build: {built['digest'][:19]}…, variants {', '.join(built['metrics'])}")
         fleet.start_hub()
         self.tap.start()
         fleet.api.put(f"channels/{CHANNEL}", {"policy": POLICY})
