@@ -89,7 +89,7 @@ class Inbox:
         with self._filled:
             if not self._queue:
                 self._filled.wait(timeout_s)
-            taken = []
+            taken: list[Incoming] = []
             while self._queue and len(taken) < most:
                 entry = self._queue.popleft()
                 message = entry if isinstance(entry, Incoming) else self._latest.pop(entry)

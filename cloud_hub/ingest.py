@@ -35,10 +35,11 @@ from cloud_hub.records.tables import device_totals, marks
 from cloud_hub.records.tables import devices as devices_table
 from edgeloop.insights import InsightsError, Window
 from edgeloop.protocol import Ack, Insights, Presence, ProtocolError, Reported, Topics
+from edgeloop.protocol.topics import DeviceKind
 
 log = logging.getLogger(__name__)
 
-KINDS = ("presence", "reported", "insights")
+KINDS: tuple[DeviceKind, ...] = ("presence", "reported", "insights")
 #: Wait after a transaction that failed (a full disk), seconds: devices send again meanwhile.
 FAILURE_PAUSE_S = 1.0
 _TAKE_S = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from cloud_hub.api.errors import responses
 from cloud_hub.channels import Channel
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloud_hub.app import Hub
 
 _DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-_POLICY_EXAMPLE = {"policy": {"rollout": {"steps": [{"devices": 1}, {"share": 1.0}], "bake_s": 60.0}}}
+_POLICY_EXAMPLE: JsonValue = {"policy": {"rollout": {"steps": [{"devices": 1}, {"share": 1.0}], "bake_s": 60.0}}}
 
 
 class NamedRelease(BaseModel):

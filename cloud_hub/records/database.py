@@ -63,7 +63,7 @@ class Database:
         if outer is not None:
             yield outer
             return
-        callbacks: list[Callable[[], None]] = []
+        callbacks: list[Callable[[], object]] = []
         with self._lock if self._sqlite else _no_lock(), self._writer.begin() as connection:
             self._local.writing, self._local.callbacks = connection, callbacks
             try:
@@ -86,9 +86,9 @@ class Database:
         with self._reader.connect() as connection:
             yield connection
 
-    def after_commit(self, callback: Callable[[], None]) -> None:
+    def after_commit(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when the transaction of this thread has been committed; at once when there is none."""
-        callbacks: list[Callable[[], None]] | None = getattr(self._local, "callbacks", None)
+        callbacks: list[Callable[[], object]] | None = getattr(self._local, "callbacks", None)
         if callbacks is None:
             callback()
         else:
