@@ -38,7 +38,7 @@ class RolloutPolicy(_Policy):
     )
     bake_s: float = Field(default=60.0, ge=0, description="Seconds that a finished step is watched before the next.")
     timeout_s: float = Field(
-        default=3600.0, gt=0, description="Seconds after which a step goes on with the devices that have answered."
+        default=3600.0, gt=0, description="Seconds after which a step that is not done sends the rollout back."
     )
     max_failure_share: float = Field(
         default=0.0,
@@ -47,7 +47,7 @@ class RolloutPolicy(_Policy):
         description="The rollout goes back when more than this share of a step's devices fail.",
     )
     min_done_share: float = Field(
-        default=0.9, gt=0, le=1, description="Share of a step's devices that must have committed before the next step."
+        default=0.9, gt=0, le=1, description="Share of a step's answering devices that must run the candidate."
     )
 
     @model_validator(mode="after")
