@@ -77,7 +77,7 @@ class Alarms:
         with self._db.read() as connection:
             return [_alarm(row) for row in connection.execute(select(table).where(*conditions).order_by(table.c.id))]
 
-    def list(self, channel: str | None = None, state: str | None = None, limit: int = 200) -> Sequence[Alarm]:
+    def newest(self, channel: str | None = None, state: str | None = None, limit: int = 200) -> Sequence[Alarm]:
         """The newest alarms, newest first."""
         query = select(table).order_by(table.c.id.desc()).limit(limit)
         if channel is not None:

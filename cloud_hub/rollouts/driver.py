@@ -124,7 +124,7 @@ class Rollouts:
         with self._db.read() as connection:
             return self._get(connection, rollout_id)
 
-    def list(self, channel: str | None = None, limit: int = 200) -> list[Rollout]:
+    def newest(self, channel: str | None = None, limit: int = 200) -> Sequence[Rollout]:
         """The newest rollouts, newest first."""
         with self._db.read() as connection:
             return records.newest(connection, channel, limit)

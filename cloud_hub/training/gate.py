@@ -30,6 +30,8 @@ class Evidence:
         holdout_labels: held-out labels that both were computed from.
         validation_accuracy: of the candidate on the package's validation set, in 0…1; None where there is no set.
         current_validation_accuracy: of the current release on the same set, for the record.
+        candidate_accuracy: held-out accuracy under the normal approximation, for the record.
+        current_accuracy: the same of the current release, for the record.
     """
 
     candidate_error: float | None
@@ -37,6 +39,8 @@ class Evidence:
     holdout_labels: int
     validation_accuracy: float | None
     current_validation_accuracy: float | None = None
+    candidate_accuracy: float | None = None
+    current_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,12 @@ def _error(evidence: Evidence, improvement: float | None) -> str:
     candidate, current = (
         "unknown" if value is None else f"{value:.4f}" for value in (evidence.candidate_error, evidence.current_error)
     )
-    change = "" if improvement is None else f", {improvement:+.1%} better"
-    return f"held-out error {candidate} against {current} on {evidence.holdout_labels} labels{change}"
+    told = f"held-out error {candidate} against {current} on {evidence.holdout_labels} labels"
+    if improvement is not None:
+        told += f", {improvement:.1%} lower" if improvement >= 0 else f", {-improvement:.1%} higher"
+    if evidence.candidate_accuracy is not None and evidence.current_accuracy is not None:
+        told += f", accuracy about {evidence.candidate_accuracy:.3f} against {evidence.current_accuracy:.3f}"
+    return told
 
 
 def _accuracy(evidence: Evidence, policy: GatePolicy) -> str:

@@ -50,9 +50,11 @@ def test_the_table(name: str) -> None:
 
 
 def test_the_verdict_names_both_figures() -> None:
-    verdict = judge(Evidence(**GOOD, current_validation_accuracy=0.96), POLICY)
+    verdict = judge(
+        Evidence(**GOOD, current_validation_accuracy=0.96, candidate_accuracy=0.84, current_accuracy=0.47), POLICY
+    )
     assert verdict.summary == (
-        "passed (held-out error 0.0200 against 0.0600 on 150 labels, +66.7% better; "
+        "passed (held-out error 0.0200 against 0.0600 on 150 labels, 66.7% lower, accuracy about 0.840 against 0.470; "
         "validation accuracy 0.850, before 0.960, floor 0.800)"
     )
     assert verdict.improvement == pytest.approx(2 / 3)

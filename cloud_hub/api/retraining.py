@@ -1,0 +1,115 @@
+"""``/api/v1/retraining``: training runs, and how to start one by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloud_hub.api.errors import responses
+from cloud_hub.errors import BadRequest, Conflict, NotFound
+from cloud_hub.training.run_records import Run
+
+if TYPE_CHECKING:
+    from cloud_hub.app import Hub
+
+_DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_VERDICT: dict[str, Any] = {
+    "passed": True,
+    "summary": "passed (held-out error 0.0312 against 0.0721 on 150 labels, 56.7% lower, "
+    "accuracy about 0.840 against 0.470; validation accuracy 0.871, before 0.965, floor 0.800)",
+    "reasons": [],
+    "improvement": 0.567,
+    "candidate_error": 0.0312,
+    "current_error": 0.0721,
+    "holdout_labels": 150,
+    "validation_accuracy": 0.871,
+    "current_validation_accuracy": 0.965,
+    "candidate_accuracy": 0.84,
+    "current_accuracy": 0.47,
+    "validation_floor": 0.8,
+    "min_improvement": 0.0,
+}
+
+
+class VerdictAnswer(BaseModel):
+    """What the gate said, with both figures; what could not be computed is null."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_VERDICT]})
+
+    passed: bool
+    summary: str
+    reasons: list[str]
+    improvement: float | None
+    candidate_error: float | None = Field(description="Held-out error of the candidate.")
+    current_error: float | None = Field(description="Held-out error of the current release.")
+    holdout_labels: int
+    validation_accuracy: float | None
+    current_validation_accuracy: float | None
+    candidate_accuracy: float | None = Field(description="Held-out accuracy of the candidate, approximately.")
+    current_accuracy: float | None = Field(description="Held-out accuracy of the current release, approximately.")
+    validation_floor: float
+    min_improvement: float
+
+
+class RunAnswer(BaseModel):
+    """A training run."""
+
+    id: int = Field(examples=[4])
+    channel: str = Field(examples=["stable"])
+    state: str = Field(description="queued, training, evaluating; refused, released, failed.", examples=["released"])
+    cause: str = Field(description="Why it was started.", examples=["drift alarm 3, 604 labels since"])
+    reason: str = Field(description="Why it is in its state.")
+    parent: str = Field(description="Digest of the release whose head is replaced.", examples=[_DIGEST])
+    alarm: int | None = Field(description="The drift alarm that it answers.", examples=[3])
+    labels: int = Field(description="Labels that had arrived when it was started.", examples=[604])
+    created: float = Field(description="Unix seconds.")
+    started: float | None
+    ended: float | None
+    release: str | None = Field(description="Digest of the release that came of it.", examples=[_DIGEST])
+    rollout: str | None = Field(examples=["r7-1f2e3d4c"])
+    verdict: VerdictAnswer | None
+    candidate: dict[str, Any] = Field(description="What was fitted, and from what; empty before.")
+
+
+class RequestBody(BaseModel):
+    """A run to start by hand."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"channel": "stable", "reason": "new cameras"}]}
+    )
+
+    channel: str
+    reason: str = Field(default="by hand", max_length=2000)
+
+
+def router(hub: Hub) -> APIRouter:
+    """The addresses of retraining."""
+    routes = APIRouter(prefix="/retraining", tags=["retraining"])
+
+    @routes.get("")
+    def list_runs(
+        channel: Annotated[str | None, Query(description="Only of this channel.", examples=["stable"])] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    ) -> list[RunAnswer]:
+        """Runs, the newest first."""
+        return [_answer(run) for run in hub.training.newest(channel, limit)]
+
+    @routes.get("/{run}", responses=responses(NotFound))
+    def get_run(run: int) -> RunAnswer:
+        """One run."""
+        return _answer(hub.training.get(run))
+
+    @routes.post("", status_code=202, responses=responses(NotFound, Conflict, BadRequest))
+    def request(body: RequestBody) -> RunAnswer:
+        """Start a run by hand, whatever the channel's trigger is; its gate and its rollout are the channel's."""
+        return _answer(hub.training.request(body.channel, body.reason))
+
+    return routes
+
+
+def _answer(run: Run) -> RunAnswer:
+    return RunAnswer.model_validate(
+        {name: getattr(run, name) for name in RunAnswer.model_fields} | {"verdict": run.verdict or None}
+    )

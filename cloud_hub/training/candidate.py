@@ -1,0 +1,283 @@
+"""The ``head`` trainer: a candidate package from what the fleet sent, without any input.
+
+Statistics of one backbone are added over all releases that share it, so labels outlive a new head. The new package has
+every file of its base but the head, the reference outputs, the profile's reference and the manifest.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+
+from cloud_hub.drift_references import light, restricted
+from cloud_hub.insights_store import InsightStore
+from cloud_hub.records.database import Database
+from cloud_hub.records.tables import windows
+from cloud_hub.training.gate import Evidence
+from cloud_hub.training.head import HeadFit, fit_head, holdout_accuracy, holdout_error
+from cloud_hub.training.head_statistics import HeadError, HeadStatistics
+from edgeloop.insights import Profile, Window
+from edgeloop.package import Package, revise_head
+from edgeloop.runtime import ModelSession, evaluate
+
+Array = npt.NDArray[Any]
+_CPU = "CPUExecutionProvider"
+_REVISION = re.compile(r"(?P<stem>.*)\+r(?P<number>[0-9]{1,9})")
+
+
+class TrainingError(Exception):
+    """No candidate can be made; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a candidate is made of.
+
+    Attributes:
+        statistics: head statistics, merged.
+        normal: histograms of inputs and features since the alarm, the new normal; None to keep the base's.
+        since: unix seconds of the first interval, or None for all there are.
+        until: unix seconds, end.
+        releases: digests of the releases whose windows are in it.
+        intervals: number of intervals with labels.
+    """
+
+    statistics: HeadStatistics
+    normal: Window | None
+    since: float | None
+    until: float
+    releases: tuple[str, ...]
+    intervals: int
+
+    def plain(self) -> dict[str, Any]:
+        """For lineage: where the labels come from, and how many there are of each class."""
+        both = self.statistics.all
+        return {
+            "since": self.since,
+            "until": self.until,
+            "labels": both.total,
+            "holdout": self.statistics.holdout.total,
+            "labels_per_class": [int(n) for n in both.count],
+            "releases": list(self.releases),
+            "intervals": self.intervals,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A candidate package that is not yet a release.
+
+    Attributes:
+        package: the package on disk.
+        fit: the new head.
+        evidence: for the gate.
+        facts: what was fitted, from what; plain.
+    """
+
+    package: Package
+    fit: HeadFit
+    evidence: Evidence
+    facts: Mapping[str, Any]
+
+
+def gather(
+    db: Database,
+    insights: InsightStore,
+    channel: str,
+    releases: Sequence[str],
+    *,
+    since: float | None,
+    settled: float | None,
+    until: float,
+) -> TrainingData:
+    """Add up what the fleet sent; one interval at a time, since head statistics are large.
+
+    Args:
+        db: the records.
+        insights: the merged windows.
+        channel: the channel.
+        releases: digests of releases that share a backbone, newest first.
+        since: first interval start for labels, unix seconds; None for all.
+        settled: first interval start for the new normal; None when nothing has moved.
+        until: interval start that is no longer taken.
+
+    Raises:
+        TrainingError: there are no labels, or the model sends no head statistics.
+    """
+    statistics: HeadStatistics | None = None
+    normal: Window | None = None
+    used: dict[str, None] = {}
+    labelled = 0
+    for release, start, has_labels in _intervals(db, channel, releases, since, settled, until):
+        window = insights.merged(channel, release, start, start + insights.interval_s / 2)
+        if window is None:
+            continue
+        used[release] = None
+        window.release = ""  # windows of one backbone add up, whatever head was on it
+        if has_labels and (since is None or start >= since):
+            statistics = _add(statistics, window)
+            labelled += 1
+        if settled is not None and start >= settled:
+            part = restricted(light(window), ("inputs", "projections"))
+            normal = part if normal is None else normal.merge(part)
+    if statistics is None or statistics.labels == 0:
+        raise TrainingError("no labels with features have arrived; send feedback to the agents")
+    return TrainingData(statistics, normal, since, until, tuple(used), labelled)
+
+
+def make(
+    base: Package, profile: Profile, data: TrainingData, folder: Path, *, version: str, lineage: Mapping[str, Any]
+) -> Candidate:
+    """Fit a head, write the package that has it, and measure both.
+
+    Args:
+        base: the release whose head is replaced.
+        profile: the base's.
+        data: what the head is made of.
+        folder: is made; holds the candidate's package afterwards.
+        version: the candidate's.
+        lineage: where it comes from; trainer and data are added.
+
+    Raises:
+        TrainingError: no head can be fitted or run.
+    """
+    if base.meta.head is None:
+        raise TrainingError("the package names no head that could be replaced; build it with model-export")
+    try:
+        fit = fit_head(data.statistics)
+    except HeadError as error:
+        raise TrainingError(str(error)) from error
+    facts = {
+        "version": version,
+        "method": fit.method,
+        "regularisation": fit.regularisation,
+        "data": data.plain(),
+    }
+    story = {**lineage, "trainer": {"name": "head", **_only(facts, "method", "regularisation")}, "data": facts["data"]}
+    reference = profile.reference if data.normal is None else data.normal
+    reference = restricted(reference, ("inputs", "projections"))
+    settings: dict[str, Any] = {
+        "weight": fit.weight,
+        "bias": fit.bias,
+        "profile": profile.with_reference(replace(reference, release="", variant="", provider="")),
+        "lineage": story,
+        "version": version,
+    }
+    golden = base.golden()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # The reference outputs and the accuracy are those of the new package itself, so it is written twice.
+    draft = revise_head(
+        base, folder / "draft", golden_outputs=golden.outputs, metrics=dict(base.meta.metrics), **settings
+    )
+    outputs = {precision: _run(draft, precision, golden.inputs) for precision in golden.outputs}
+    accuracy = _accuracies(draft)
+    metrics = {
+        variant: {**values, **({"accuracy": accuracy[variant]} if variant in accuracy else {})}
+        for variant, values in base.meta.metrics.items()
+    }
+    package = revise_head(base, folder / "package", golden_outputs=outputs, metrics=metrics, **settings)
+    shutil.rmtree(folder / "draft")
+    return Candidate(package, fit, _evidence(base, data.statistics, fit, accuracy), facts)
+
+
+def next_version(parent: str, taken: Iterable[str]) -> str:
+    """The version of a retrained release: the parent's without its revision, and ``+r<N>``, N the next free number.
+
+    ``1.0.0`` → ``1.0.0+r1`` → ``1.0.0+r2``: in semantic versioning what stands after ``+`` is build metadata.
+    """
+    found = _REVISION.fullmatch(parent)
+    stem = found["stem"] if found else parent
+    numbers = [int(match["number"]) for match in map(_REVISION.fullmatch, taken) if match and match["stem"] == stem]
+    return f"{stem}+r{max(numbers, default=0) + 1}"
+
+
+def _intervals(
+    db: Database,
+    channel: str,
+    releases: Sequence[str],
+    since: float | None,
+    settled: float | None,
+    until: float,
+) -> Sequence[tuple[str, float, bool]]:
+    """(release, interval start, has labels) of intervals that are needed, without reading any window."""
+    table = windows.c
+    conditions = [table.channel == channel, table.release.in_(releases), table.interval_start < until]
+    query = select(table.release, table.interval_start, table.feedback).where(*conditions)
+    with db.read() as connection:
+        rows = connection.execute(query.order_by(table.interval_start, table.release)).all()
+    return [
+        (row.release, row.interval_start, row.feedback > 0)
+        for row in rows
+        if (row.feedback > 0 and (since is None or row.interval_start >= since))
+        or (settled is not None and row.interval_start >= settled)
+    ]
+
+
+def _add(statistics: HeadStatistics | None, window: Window) -> HeadStatistics:
+    try:
+        part = HeadStatistics.of_window(window)
+    except HeadError as error:
+        raise TrainingError(str(error)) from error
+    return part if statistics is None else statistics + part
+
+
+def _evidence(base: Package, statistics: HeadStatistics, fit: HeadFit, accuracy: Mapping[str, float]) -> Evidence:
+    weight, bias = (np.asarray(array, dtype=np.float64) for array in base.head_arrays())
+    held, before = statistics.holdout, _accuracies(base)
+    return Evidence(
+        candidate_error=fit.holdout_error,
+        current_error=holdout_error(held, weight, bias),
+        holdout_labels=held.total,
+        validation_accuracy=min(accuracy.values(), default=None),
+        current_validation_accuracy=min(before.values(), default=None),
+        candidate_accuracy=fit.holdout_accuracy,
+        current_accuracy=holdout_accuracy(held, weight, bias),
+    )
+
+
+def _accuracies(package: Package) -> dict[str, float]:
+    """Variant → accuracy on the package's validation set, for the variants that run on this machine's processor."""
+    found = package.validation()
+    if found is None:
+        return {}
+    inputs, labels = found
+    accuracies = {}
+    for variant, spec in package.variants.items():
+        if spec.device == "cpu":
+            session = _load(package, variant)
+            try:
+                accuracies[variant] = float(evaluate(session, inputs, labels).accuracy)
+            finally:
+                session.close()
+    return accuracies
+
+
+def _run(package: Package, precision: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Every output for ``inputs``, by a variant of this precision, or of fp32 where none of it runs here."""
+    here = {spec.precision: name for name, spec in package.variants.items() if spec.device == "cpu"}
+    variant = here.get(precision, here.get("fp32"))
+    if variant is None:
+        raise TrainingError(f"no variant of the package runs on this machine, so {precision} has no reference outputs")
+    session = _load(package, variant)
+    try:
+        names = [output.name for output in session.outputs]
+        return dict(zip(names, session.run(dict(inputs), names), strict=True))
+    finally:
+        session.close()
+
+
+def _load(package: Package, variant: str) -> ModelSession:
+    return ModelSession.load(package, variant, _CPU, policy="quiet")
+
+
+def _only(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values[name] for name in names}
