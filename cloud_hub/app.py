@@ -11,27 +11,33 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_hub import exit_codes
+from cloud_hub.alarms import Alarms
 from cloud_hub.announce import Announcer
 from cloud_hub.blobs import Blobs
 from cloud_hub.broker import EmbeddedBroker, choose
 from cloud_hub.channels import Channels
 from cloud_hub.data_folder import DataFolder
 from cloud_hub.devices import Devices
+from cloud_hub.drift import DriftWatch
 from cloud_hub.errors import StartError
 from cloud_hub.ingest import KINDS, Ingest
 from cloud_hub.insights_store import InsightStore
+from cloud_hub.labels import Labels
 from cloud_hub.quarantine import Quarantine
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
 from cloud_hub.rollouts import Rollouts
 from cloud_hub.settings import Settings
 from cloud_hub.supervise import Supervisor, every
+from cloud_hub.training.runs import Training
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
 
 log = logging.getLogger(__name__)
 
 ROLLOUTS_TICK_S = 0.5
+DRIFT_TICK_S = 1.0
+TRAINING_TICK_S = 1.0
 
 
 class Hub:
@@ -90,6 +96,19 @@ class Hub:
             clock=clock,
         )
         self.rollouts = Rollouts(self.db, self.channels, self.releases, self.devices, self.insights, clock=clock)
+        self.alarms = Alarms(self.db)
+        self.drift = DriftWatch(self.db, self.channels, self.releases, self.insights, self.alarms, clock=clock)
+        self.training = Training(
+            self.db,
+            self.channels,
+            self.releases,
+            self.insights,
+            self.alarms,
+            self.rollouts,
+            settings.data / "training",
+            clock=clock,
+        )
+        self.labels = Labels(self.devices, topics, self.announcer)
         self._subscribe(topics)
 
     @property
@@ -119,6 +138,8 @@ class Hub:
         self.workers.start("ingest", self.ingest.run)
         self.workers.start("announce", self.announcer.run)
         self.workers.start("rollouts", every(ROLLOUTS_TICK_S, self.rollouts.tick))
+        self.workers.start("drift", every(DRIFT_TICK_S, self.drift.tick))
+        self.workers.start("training", every(TRAINING_TICK_S, self.training.tick))
         self.link.start()
 
     def stop(self) -> None:
