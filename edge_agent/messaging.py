@@ -1,0 +1,311 @@
+"""The agent's end of MQTT: joins the link to the parts of the agent, translates, and decides nothing.
+
+Out: presence, reported, insights. In: acknowledgements, answers, desired, channel documents. A payload that is not the
+protocol's is counted and logged, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_agent.observing.ledger import Ledger
+from edge_agent.observing.sender import Sender
+from edge_agent.observing.store import Store, StoreError
+from edge_agent.ports import FeedbackItem, Recorder, Updates
+from edgeloop.protocol import (
+    Ack,
+    Answers,
+    ChannelDocument,
+    Desired,
+    Presence,
+    ProtocolError,
+    Reported,
+    Topics,
+    UpdateReport,
+)
+from edgeloop.protocol.link import Link
+
+log = logging.getLogger(__name__)
+
+# Several changes at once make one document; also the longest that a change waits.
+DEBOUNCE_S = 0.2
+MAX_REASON_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """What the composition root knows of the device; ``health`` holds plain figures and words."""
+
+    variant: str = ""
+    provider: str = ""
+    placement: Mapping[str, int] = field(default_factory=dict)
+    health: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this agent is: its fleet, its name, the channel of its settings and its version."""
+
+    fleet: str
+    device: str
+    channel: str
+    agent_version: str
+
+
+@dataclass(frozen=True)
+class MessagingState:
+    """What status shows of messaging."""
+
+    connected: bool
+    broker: str
+    last_error: str
+    mqtt: str
+    channel: str
+    serial: int
+    malformed: int
+    stale: int
+    last_malformed: str
+
+
+class Messaging:
+    """Implements :class:`edge_agent.ports.Reporter`.
+
+    Args:
+        identity: who this agent is.
+        store: the device's database; it remembers the highest serial that was seen of each channel.
+        open_link: makes the link, given the will as (topic, payload); it must not be started.
+        make_sender: makes the sender of insights, given the link.
+        recorder: takes the labels that the hub sends.
+        ledger: totals of closed windows, for the reported document.
+        vitals: gives what the composition root knows of the device now.
+        report_s: seconds between two reported documents when nothing changes.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        store: Store,
+        open_link: Callable[[tuple[str, bytes]], Link],
+        make_sender: Callable[[Link], Sender],
+        *,
+        recorder: Recorder,
+        ledger: Ledger,
+        vitals: Callable[[], Vitals],
+        report_s: float = 30.0,
+    ) -> None:
+        self._identity = identity
+        self._store = store
+        self._topics = Topics(identity.fleet)
+        self._recorder = recorder
+        self._ledger = ledger
+        self._vitals = vitals
+        self._report_s = report_s
+        self._updates: Updates | None = None
+        self._channel = identity.channel
+        self._lock = threading.Lock()
+        self._malformed = 0
+        self._stale = 0
+        self._last_malformed = ""
+        self._due = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="reporting", daemon=True)
+        self.desired = Desired()
+        self.link = open_link((self._topics.presence(identity.device), self._presence(online=False)))
+        self.sender = make_sender(self.link)
+
+    # -- the agent's side -----------------------------------------------------------------------------------------
+
+    def start(self, updates: Updates) -> None:
+        """Connect, and hand channel documents to ``updates`` from now on; returns at once."""
+        self._updates = updates
+        device, topics, subscribe = self._identity.device, self._topics, self.link.subscribe
+        subscribe(topics.ack(device), self._checked(self._on_ack))
+        subscribe(topics.answers(device), self._checked(self._on_answers))
+        subscribe(topics.desired(device), self._checked(self._on_desired))
+        subscribe(topics.channel(self._channel), self._checked(self._on_channel))
+        self.link.on_connect(self._on_connect)
+        self.link.start()
+        self.sender.start()
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Say goodbye to the hub and end the threads, within about ``timeout_s`` seconds."""
+        self._stopping = True
+        self._due.set()
+        self.sender.stop(timeout_s / 2)
+        self._thread.join(timeout_s / 4)
+        if self.link.connected:
+            self._publish_reported()
+            self.link.publish(self._topics.presence(self._identity.device), self._presence(online=False), retain=True)
+        self.link.stop(timeout_s / 2)
+
+    def report(self) -> None:
+        """Publish the reported document soon; never blocks, never raises."""
+        self._due.set()
+
+    def windows_closed(self) -> None:
+        """There is something new to send: wakes the sender, and the ledger has changed."""
+        self.sender.wake()
+        self._due.set()
+
+    @property
+    def channel(self) -> str:
+        """The channel that the device follows now: the hub's wish, else that of the settings."""
+        return self._channel
+
+    def state(self) -> MessagingState:
+        """What status shows."""
+        link = self.link
+        return MessagingState(
+            connected=link.connected,
+            broker=link.address,
+            last_error=link.last_error,
+            mqtt="5" if link.version == 5 else "3.1.1",
+            channel=self._channel,
+            serial=self._serial(),
+            malformed=self._malformed,
+            stale=self._stale,
+            last_malformed=self._last_malformed,
+        )
+
+    # -- from the hub ---------------------------------------------------------------------------------------------
+
+    def _checked(self, handler: Callable[[str, bytes], None]) -> Callable[[str, bytes], None]:
+        def handle(topic: str, payload: bytes) -> None:
+            try:
+                handler(topic, payload)
+            except ProtocolError as error:
+                with self._lock:
+                    self._malformed += 1
+                    self._last_malformed = f"{topic}: {error}"[:500]
+                    count = self._malformed
+                # A flood of them must not fill the disk with log lines.
+                if count <= 10 or count % 1000 == 0:
+                    log.warning("malformed payload number %d on %s: %s; it was ignored", count, topic, error)
+                self._due.set()
+            except StoreError as error:
+                log.error("%s", error)
+
+        return handle
+
+    def _on_connect(self) -> None:
+        self.link.publish(self._topics.presence(self._identity.device), self._presence(online=True), retain=True)
+        self.sender.connected()
+        self._due.set()
+
+    def _on_ack(self, _topic: str, payload: bytes) -> None:
+        self.sender.acknowledged(Ack.from_bytes(payload))
+
+    def _on_answers(self, _topic: str, payload: bytes) -> None:
+        answers = Answers.from_bytes(payload)
+        result = self._recorder.feedback([FeedbackItem(name, label) for name, label in answers.items])
+        if result.unknown or result.invalid:
+            log.info("of the hub's labels %d are unknown, %d invalid", len(result.unknown), len(result.invalid))
+
+    def _on_desired(self, _topic: str, payload: bytes) -> None:
+        if not payload:  # a retained message that was taken back
+            self.desired = Desired()
+        else:
+            self.desired = Desired.from_bytes(payload)
+        wanted = self.desired.channel or self._identity.channel
+        if wanted != self._channel:
+            log.info("following channel %s instead of %s, as the hub wishes", wanted, self._channel)
+            self._channel = wanted
+            self.link.subscribe(self._topics.channel(wanted), self._checked(self._on_channel))
+        self._due.set()
+
+    def _on_channel(self, topic: str, payload: bytes) -> None:
+        if not payload:
+            return
+        document = ChannelDocument.from_bytes(payload)
+        address = self._topics.parse(topic)
+        if document.channel != address.channel:
+            raise ProtocolError(f"the document is of channel {document.channel!r}, the topic of {address.channel!r}")
+        if document.channel != self._channel:
+            return
+        seen = self._serial()
+        if document.serial < seen:
+            self._stale += 1
+            log.warning(
+                "ignored serial %d of channel %s: %d was seen before. If the hub was set up anew under the same name, "
+                "give its channel another name",
+                document.serial,
+                document.channel,
+                seen,
+            )
+            return
+        if document.serial > seen:
+            self._store.set_fact(self._serial_name(), document.serial)
+        if self._updates is not None:
+            self._updates.follow(document)
+        self._due.set()
+
+    # -- to the hub -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._due.wait(self._report_s)
+            if self._stopping:
+                return
+            # Cleared before the document is made: a change after this makes another one.
+            time.sleep(DEBOUNCE_S)
+            self._due.clear()
+            if not self.link.connected:
+                continue
+            try:
+                self._publish_reported()
+            except Exception:
+                log.exception("the reported document could not be made; trying again at the next report")
+
+    def _publish_reported(self) -> None:
+        self.link.publish(self._topics.reported(self._identity.device), self._reported().to_bytes(), retain=True)
+
+    def _reported(self) -> Reported:
+        vitals, updates = self._vitals(), self._updates
+        outbox = self.sender.outbox_state()
+        health = {
+            **vitals.health,
+            "outbox_rows": outbox.rows,
+            "outbox_bytes": outbox.bytes,
+            "malformed": self._malformed,
+            "stale_documents": self._stale,
+            "link_dropped": self.link.counters.dropped,
+            "link_refused": self.link.counters.refused,
+        }
+        return Reported(
+            device=self._identity.device,
+            channel=self._channel,
+            release=updates.committed() if updates is not None else None,
+            previous=updates.previous() if updates is not None else None,
+            update=self._update_report(updates) if updates is not None else None,
+            variant=vitals.variant,
+            provider=vitals.provider,
+            placement=vitals.placement,
+            health=health,
+            unclean_restarts=self._store.unclean_restarts,
+            ledger={**self._ledger.totals(), "last_seq": outbox.last_seq},
+            clock=time.time(),
+            serial=self._serial(),
+            mono=time.monotonic_ns() // 1_000_000,
+            epoch=self._store.epoch,
+        )
+
+    def _update_report(self, updates: Updates) -> UpdateReport:
+        status = updates.status()
+        reason = status.reason[:MAX_REASON_CHARACTERS]
+        return UpdateReport(status.release, status.state, reason, status.attempt, status.rollout)
+
+    def _presence(self, online: bool) -> bytes:
+        identity = self._identity
+        return Presence(identity.device, online, self._store.epoch, identity.agent_version).to_bytes()
+
+    def _serial(self) -> int:
+        return self._store.fact(self._serial_name(), 0)
+
+    def _serial_name(self) -> str:
+        return f"serial/{self._channel}"

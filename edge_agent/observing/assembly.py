@@ -1,0 +1,137 @@
+"""All of observing, put together over one database file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.observing.keeper import Keeper
+from edge_agent.observing.ledger import Ledger, Totals
+from edge_agent.observing.outbox import Outbox
+from edge_agent.observing.recorder import WindowRecorder
+from edge_agent.observing.releases import KnownReleases
+from edge_agent.observing.store import Store
+from edgeloop.insights import Profile, WindowSchema
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ObservingStatus:
+    """What ``edge-agent status`` shows of observing.
+
+    Attributes:
+        epoch: of the device's memory.
+        last_seq: sequence number of the window that was closed last.
+        outbox_rows: rows that the hub has not acknowledged.
+        outbox_bytes: their size.
+        ledger: totals of all closed windows.
+        by_release: the same per release, with the counts per class.
+        unclean_restarts: starts after a kill or a power cut.
+        recovered_windows: windows that this start found open and closed.
+        kept_predictions: rows that wait for a label.
+        without_profile: requests that were not observed because their release has no profile.
+        failed: requests that could not be observed for another reason.
+        trouble: why the database cannot be written, or "".
+    """
+
+    epoch: int
+    last_seq: int
+    outbox_rows: int
+    outbox_bytes: int
+    ledger: dict[str, int]
+    by_release: dict[str, Totals]
+    unclean_restarts: int
+    recovered_windows: int
+    kept_predictions: int
+    without_profile: int
+    failed: int
+    trouble: str
+
+
+class Observing:
+    """Store, ledger, outbox and recorder over ``path``.
+
+    Args:
+        path: of agent.db.
+        window_s: seconds after which an open window is closed.
+        checkpoint_s: seconds between checkpoints of open windows.
+        feedback_keep: rows of recent predictions that wait for their labels.
+        outbox_bytes: size of the outbox before old windows are merged.
+        profile_of: the profile of a release that is on this device and not loaded, or None.
+        closed: called after windows were closed.
+
+    Raises:
+        StoreError: the database cannot be used; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        window_s: float = 30.0,
+        checkpoint_s: float = 2.0,
+        feedback_keep: int = 8192,
+        outbox_bytes: int = 64 << 20,
+        profile_of: Callable[[str], Profile | None] = lambda digest: None,
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.store = Store(path)
+        self._known = KnownReleases(self.store)
+        self.ledger = Ledger(self.store)
+        self.outbox = Outbox(self.store, outbox_bytes, self._schema_of)
+        self.recorder = WindowRecorder(
+            self.store,
+            Keeper(self.store, self.outbox, self.ledger, self._known),
+            self._known,
+            window_s=window_s,
+            checkpoint_s=checkpoint_s,
+            feedback_keep=feedback_keep,
+            profile_of=profile_of,
+            closed=closed,
+        )
+        if self.store.started_unclean:
+            log.warning(
+                "the agent was not stopped in order; %d open windows were recovered, and what came after the last "
+                "checkpoint (up to %.1f s) is lost",
+                self.recorder.recovered_windows,
+                checkpoint_s,
+            )
+
+    def start(self) -> None:
+        """Start the recorder's thread."""
+        self.recorder.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Close all windows and the database; nothing is lost when the disk takes it."""
+        self.store.close(clean=self.recorder.stop(timeout_s))
+
+    def status(self) -> ObservingStatus:
+        """What status shows.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        outbox, unobserved = self.outbox.state(), self.recorder.unobserved()
+        return ObservingStatus(
+            epoch=self.store.epoch,
+            last_seq=outbox.last_seq,
+            outbox_rows=outbox.rows,
+            outbox_bytes=outbox.bytes,
+            ledger=self.ledger.totals(),
+            by_release=self.ledger.by_release(),
+            unclean_restarts=self.store.unclean_restarts,
+            recovered_windows=self.recorder.recovered_windows,
+            kept_predictions=self.recorder.kept_predictions,
+            without_profile=unobserved.without_profile,
+            failed=unobserved.failed,
+            trouble=self.recorder.trouble,
+        )
+
+    def _schema_of(self, release: str) -> WindowSchema:
+        facts = self._known.get(release)
+        if facts is None:
+            raise KeyError(release)  # a row is never written before its release
+        return facts.schema

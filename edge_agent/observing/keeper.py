@@ -1,0 +1,76 @@
+"""Putting windows away: checkpoints of open ones, the closing of finished ones, and what a crash has left behind.
+
+Each is one transaction, so at every moment the ledger equals the sum of all windows that were ever closed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+
+from edge_agent.observing.ledger import Ledger, totals_of
+from edge_agent.observing.outbox import Outbox, pack
+from edge_agent.observing.releases import KnownReleases
+from edge_agent.observing.retention import Changes
+from edge_agent.observing.store import Store
+from edgeloop.insights import Window
+from edgeloop.protocol import ProtocolError
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Writes windows to the store."""
+
+    def __init__(self, store: Store, outbox: Outbox, ledger: Ledger, known: KnownReleases) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._ledger = ledger
+        self._known = known
+
+    def recover(self) -> int:
+        """Close the windows that a killed agent has left open; returns how many.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        left = self._store.rows("SELECT release, totals, body FROM open_window")
+        with self._store.transaction() as db:
+            for release, totals, body in left:
+                self._outbox.append(db, release, body)
+                self._ledger.add(db, release, json.loads(totals))
+            db.execute("DELETE FROM open_window")
+        return len(left)
+
+    def write(self, closing: Sequence[Window], still_open: Sequence[Window], changes: Changes) -> None:
+        """Put closed windows into outbox and ledger, and write a checkpoint of the open ones and of kept predictions.
+
+        Raises:
+            StoreError: the database refused; nothing was written.
+        """
+        closing_bodies = [(window, _pack(window)) for window in closing]
+        open_bodies = [(window, _pack(window)) for window in still_open]
+        with self._store.transaction() as db:
+            for window, body in closing_bodies:
+                self._known.save(db, window.release)
+                db.execute("DELETE FROM open_window WHERE release = ?", (window.release,))
+                self._outbox.append(db, window.release, body)
+                self._ledger.add(db, window.release, totals_of(window))
+            for window, body in open_bodies:
+                self._known.save(db, window.release)
+                row = (window.release, json.dumps(totals_of(window)), body)
+                db.execute("INSERT OR REPLACE INTO open_window VALUES (?, ?, ?)", row)
+            changes.write(db)
+
+
+def _pack(window: Window) -> bytes:
+    """The window's bytes; one that is too large for a message loses its head statistics, never its counts."""
+    try:
+        return pack(window)
+    except ProtocolError as error:
+        log.error("a window of %s cannot be sent whole (%s); its head statistics are left out", window.release, error)
+        for name, array in window.arrays.items():
+            if name.startswith("head"):
+                array[...] = 0
+        return pack(window)

@@ -1,0 +1,121 @@
+"""True labels for earlier predictions: found, checked, counted into the window of the release that predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from edge_agent.observing.releases import KnownReleases
+from edge_agent.observing.retention import Found, Retention
+from edge_agent.observing.windows import OpenWindows
+from edge_agent.ports import FeedbackItem, FeedbackResult
+from edgeloop.insights import Observer, Profile, holdout_share
+
+_KEPT_OBSERVERS = 8
+
+
+class Observers:
+    """Observers by release digest, those of switched-off releases included.
+
+    Args:
+        profile_of: the profile of a release that is on this device and not loaded, or None.
+    """
+
+    def __init__(self, profile_of: Callable[[str], Profile | None]) -> None:
+        self._profile_of = profile_of
+        self._kept: dict[str, Observer] = {}
+
+    def add(self, release: str, observer: Observer) -> None:
+        """Keep an observer; the one that was added first goes when there are too many."""
+        self._kept[release] = observer
+        while len(self._kept) > _KEPT_OBSERVERS:
+            del self._kept[next(iter(self._kept))]
+
+    def get(self, release: str) -> Observer | None:
+        """The observer of a release, or None when its profile is no longer on this device."""
+        observer = self._kept.get(release)
+        if observer is None:
+            profile = self._profile_of(release)
+            if profile is not None:
+                observer = Observer(profile)
+                self.add(release, observer)
+        return observer
+
+
+class _Label(NamedTuple):
+    item: FeedbackItem
+    found: Found
+    label: int
+
+
+class Labelling:
+    """Takes batches of labels. Not thread-safe: the recorder's lock guards it."""
+
+    def __init__(self, windows: OpenWindows, retention: Retention, known: KnownReleases, observers: Observers) -> None:
+        self._windows = windows
+        self._retention = retention
+        self._known = known
+        self._observers = observers
+
+    def take(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
+        """Count what can be counted; every item ends in exactly one part of the result."""
+        unknown: list[str] = []
+        duplicate: list[str] = []
+        invalid: list[tuple[str, str]] = []
+        by_release: dict[str, list[_Label]] = {}
+        for item in items:
+            found = self._retention.find(item.prediction_id, item.index)
+            if found is None:
+                unknown.append(item.prediction_id)
+                continue
+            if isinstance(found, str):
+                invalid.append((item.prediction_id, found))
+                continue
+            index = self._class_index(found.release, item.label)
+            if isinstance(index, str):
+                invalid.append((item.prediction_id, index))
+            elif found.labelled:
+                duplicate.append(item.prediction_id)
+            else:
+                # Marked at once, so that the same row twice in one batch is seen.
+                self._retention.mark(found)
+                by_release.setdefault(found.release, []).append(_Label(item, found, index))
+        for release, labels in by_release.items():
+            self._count(release, labels)
+        return FeedbackResult(sum(map(len, by_release.values())), unknown, duplicate, invalid)
+
+    def _class_index(self, release: str, label: int | str) -> int | str:
+        """The class index that a label means, or a sentence that says what is wrong with it."""
+        facts = self._known.get(release)
+        if facts is None or self._observers.get(release) is None:
+            return "the release that predicted it is no longer on this device"
+        if isinstance(label, str):
+            if label in facts.labels:
+                return facts.labels.index(label)
+            return f"no class is called {label[:64]!r}; there are {', '.join(facts.labels[:20])}"
+        if isinstance(label, bool) or not isinstance(label, int):
+            return f"a label is a class index or a class name, not a {type(label).__name__}"
+        if not 0 <= label < facts.schema.classes:
+            return f"class {label} is outside 0 … {facts.schema.classes - 1}"
+        return label
+
+    def _count(self, release: str, labels: list[_Label]) -> None:
+        facts, observer = self._known.get(release), self._observers.get(release)
+        assert facts is not None and observer is not None, "checked label by label"
+        rows = [one.found.features for one in labels]
+        # All of one release: either each row has features or none has.
+        features = np.stack([row for row in rows if row is not None]) if rows[0] is not None else None
+        observer.feedback(
+            self._windows.late(release, facts.schema),
+            features,
+            np.array([one.found.predicted for one in labels], dtype=np.int64),
+            np.array([one.label for one in labels], dtype=np.int64),
+            np.array([holdout_share(_row_name(one.item)) for one in labels], dtype=np.bool_),
+        )
+
+
+def _row_name(item: FeedbackItem) -> str:
+    """What decides the share of a label: rows of one batch must not all fall on one side."""
+    return f"{item.prediction_id}/{item.index}" if item.index else item.prediction_id

@@ -1,0 +1,292 @@
+"""The recorder: every answered request becomes part of the open window of its release.
+
+``record`` only appends to a queue. A fold takes the queue into the window, 512 rows at a time, in the thread that made
+it full, or every 0.2 s in the recorder's own thread (``docs/decisions/observing-fold.md`` says why). That thread also
+writes checkpoints and closes windows. Timers use the monotonic clock, so a wrong or jumping clock changes no count.
+
+Locks, in this order: ``_keeping`` (who writes windows to the store), ``_windows_lock`` (windows and kept predictions in
+memory; held for milliseconds and never while writing to the disk).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_agent.observing.keeper import Keeper
+from edge_agent.observing.labels import Labelling, Observers
+from edge_agent.observing.releases import KnownReleases
+from edge_agent.observing.retention import Changes, Retention
+from edge_agent.observing.store import Store, StoreError
+from edge_agent.observing.watch import Answered, Watch
+from edge_agent.observing.windows import OpenWindows
+from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease
+from edgeloop.insights import Profile, Window
+
+log = logging.getLogger(__name__)
+
+FOLD_ROWS = 512
+FOLD_S = 0.2
+# Inputs wait in the queue; images of 600 kB would make 512 rows 150 MB.
+FOLD_BYTES = 8 << 20
+# When the folds cannot keep up, requests wait for them rather than memory growing without end.
+_MOST_WAITING = 32
+# After the store has refused (a full disk), it is asked again so soon.
+RETRY_S = 2.0
+_LOGGED_FAILURES = 10
+# Until a fold has shown how large requests are.
+_FIRST_FOLD = 16
+_NO_ROWS: Array = np.empty(0)
+
+
+@dataclass(frozen=True)
+class Unobserved:
+    """What was answered and could not be observed, since the start."""
+
+    without_profile: int
+    failed: int
+
+
+class WindowRecorder:
+    """Implements :class:`edge_agent.ports.Recorder`.
+
+    Attributes:
+        recovered_windows: windows that a killed agent had left open and that were closed at this start.
+        trouble: why the store refuses to be written, or "".
+
+    Args:
+        store: the device's database.
+        keeper: writes windows to it.
+        known: what is remembered of releases.
+        window_s: seconds after which an open window is closed.
+        checkpoint_s: seconds between two checkpoints of open windows: what a killed agent can lose.
+        feedback_keep: rows of recent predictions that wait for their labels.
+        profile_of: the profile of a release that is on this device and not loaded, for labels that come after a
+            restart; None when it is gone.
+        closed: called after windows were closed, from the thread that closed them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keeper: Keeper,
+        known: KnownReleases,
+        *,
+        window_s: float = 30.0,
+        checkpoint_s: float = 2.0,
+        feedback_keep: int = 8192,
+        profile_of: Callable[[str], Profile | None] = lambda digest: None,
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._keeper = keeper
+        self._known = known
+        self._checkpoint_s = checkpoint_s
+        self._closed = closed
+        self._waiting: deque[Answered] = deque()
+        self._fold_at = _FIRST_FOLD
+        self._keeping = threading.Lock()
+        self._windows_lock = threading.Lock()
+        self._windows = OpenWindows(window_s)
+        self._retention = Retention(feedback_keep)
+        self._retention.load(store)
+        self._observers = Observers(profile_of)
+        self._labelling = Labelling(self._windows, self._retention, known, self._observers)
+        self._watches: dict[str, Watch] = {}
+        self._without_profile = 0
+        self._failed = 0
+        self.trouble = ""
+        self._retry_at = 0.0
+        self._checkpoint_due = time.monotonic() + checkpoint_s
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="observing", daemon=True)
+        self.recovered_windows = keeper.recover()
+
+    # -- the data plane's side ------------------------------------------------------------------------------------
+
+    def wanted_outputs(self, loaded: LoadedRelease) -> Sequence[str]:
+        """Names of the outputs that observing needs; none for a release without a profile."""
+        watch = self._watch(loaded)
+        return watch.outputs if watch is not None else ()
+
+    def record(
+        self,
+        loaded: LoadedRelease,
+        prediction_id: str,
+        inputs: Array,
+        outputs: Mapping[str, Array],
+        latency_ns: int,
+    ) -> None:
+        """Note one answered request. The arrays are read later: nobody may change them after this."""
+        waiting = self._waiting
+        waiting.append((loaded, prediction_id, inputs, outputs, latency_ns))
+        if len(waiting) >= self._fold_at:
+            self._fold_now()
+
+    def record_error(self, loaded: LoadedRelease) -> None:
+        """Note one request that failed through the model's or the agent's fault."""
+        self._waiting.append((loaded, "", _NO_ROWS, {}, 0))
+
+    def feedback(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
+        """Take true labels for earlier predictions, those of this very moment included."""
+        with self._windows_lock:
+            self._fold()
+            return self._labelling.take(items)
+
+    # -- the agent's side -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread that folds, checkpoints and closes."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """End the thread and close every open window; True when nothing was left behind."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive() and self.flush()
+
+    def flush(self) -> bool:
+        """Close every open window now; False when the store refused and they stay open."""
+        return self._put_away(everything=True)
+
+    def unobserved(self) -> Unobserved:
+        """What was answered and not observed."""
+        return Unobserved(self._without_profile, self._failed)
+
+    @property
+    def kept_predictions(self) -> int:
+        """Rows of recent predictions that are kept for their labels."""
+        return self._retention.rows
+
+    # -- folding --------------------------------------------------------------------------------------------------
+
+    def _fold_now(self) -> None:
+        if self._windows_lock.acquire(blocking=len(self._waiting) >= _MOST_WAITING * self._fold_at):
+            try:
+                self._fold()
+            finally:
+                self._windows_lock.release()
+        else:
+            self._wake.set()
+
+    def _fold(self) -> None:
+        """Take the queue into the windows; the caller holds ``_windows_lock``."""
+        taken = self._waiting.popleft
+        group = [taken() for _ in range(len(self._waiting))]
+        if not group:
+            return
+        releases = [item[0] for item in group]
+        if releases.count(releases[0]) == len(group):
+            self._fold_group(group)
+        else:
+            for _, some in itertools.groupby(group, key=lambda item: id(item[0])):
+                self._fold_group(list(some))
+        self._fold_at = _requests_for(group)
+
+    def _fold_group(self, group: list[Answered]) -> None:
+        """Fold requests of one release. Observing must never cost an answer: what it misses is counted and shown."""
+        loaded = group[0][0]
+        try:
+            watch = self._watch(loaded)
+            if watch is None:
+                self._without_profile += len(group)
+                return
+            session = loaded.session
+            window = self._windows.serving(loaded.digest, watch.facts.schema, session.variant, session.provider)
+            answered = [item for item in group if item[3]]
+            if len(answered) < len(group):
+                watch.observer.error(window, len(group) - len(answered))
+            if answered:
+                self._retention.add(loaded.digest, watch.observe(loaded, window, answered))
+        except Exception:
+            if len(group) > 1:
+                # Errors were counted before anything could fail; one odd request must not cost the others.
+                for item in group:
+                    if item[3]:
+                        self._fold_group([item])
+                return
+            self._failed += 1
+            if self._failed <= _LOGGED_FAILURES:
+                log.exception("a request of release %s could not be observed", loaded.digest)
+
+    def _watch(self, loaded: LoadedRelease) -> Watch | None:
+        watch = self._watches.get(loaded.digest)
+        if watch is None or watch.loaded() is not loaded:
+            watch = Watch.of(loaded)
+            if watch is None:
+                return None
+            self._known.add(loaded.digest, watch.facts)
+            self._observers.add(loaded.digest, watch.observer)
+            self._watches[loaded.digest] = watch
+            for digest in [digest for digest, other in self._watches.items() if other.loaded() is None]:
+                del self._watches[digest]
+        return watch
+
+    # -- putting away ---------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(FOLD_S)
+            self._wake.clear()
+            try:
+                self._put_away(everything=False)
+            except Exception:
+                log.exception("the recorder's thread met an unforeseen error and goes on")
+
+    def _put_away(self, everything: bool) -> bool:
+        """Fold; close what is due; write a checkpoint when it is time. False when the store refused."""
+        with self._keeping:
+            now = time.monotonic()
+            with self._windows_lock:
+                self._fold()
+                if now < self._retry_at and not everything:
+                    return False
+                closing = self._windows.take_due(now, everything)
+                if not closing and not (now >= self._checkpoint_due or everything):
+                    return True
+                still_open = self._windows.copies(now)
+                changes = self._retention.prepare()
+            written = self._write(closing, still_open, changes)
+            with self._windows_lock:
+                if written:
+                    self._retention.written(changes)
+                else:
+                    self._retention.not_written(changes)
+                    self._windows.put_back(closing, now)
+            self._checkpoint_due = now + self._checkpoint_s
+            self._retry_at = 0.0 if written else now + RETRY_S
+        if written and closing:
+            self._closed()
+        return written
+
+    def _write(self, closing: list[Window], still_open: list[Window], changes: Changes) -> bool:
+        if not closing and not still_open and not changes:
+            return True
+        try:
+            self._keeper.write(closing, still_open, changes)
+        except StoreError as error:
+            if not self.trouble:
+                log.error("%s", error)
+            self.trouble = str(error)
+            return False
+        if self.trouble:
+            log.info("windows are written again")
+        self.trouble = ""
+        return True
+
+
+def _requests_for(group: Sequence[Answered]) -> int:
+    """How many requests like these make ``FOLD_ROWS`` rows or ``FOLD_BYTES`` of inputs."""
+    some = group[:: max(len(group) // 16, 1)]
+    rows = max(sum(len(item[2]) for item in some), 1)
+    size = max(sum(item[2].nbytes for item in some), 1)
+    return max(1, min(FOLD_ROWS * len(some) // rows, FOLD_BYTES * len(some) // size, FOLD_ROWS))

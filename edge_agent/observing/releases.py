@@ -1,0 +1,48 @@
+"""What observing remembers of a release, so that its windows and labels make sense when it is no longer loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from dataclasses import dataclass
+
+from edge_agent.observing.store import Store
+from edgeloop.insights import WindowSchema
+
+
+@dataclass(frozen=True)
+class ReleaseFacts:
+    """Shape of a release's windows and the names of its classes, in order."""
+
+    schema: WindowSchema
+    labels: tuple[str, ...]
+
+
+class KnownReleases:
+    """Digest → facts, remembered in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._facts: dict[str, ReleaseFacts] = {}
+        self._stored: set[str] = set()
+        for digest, text in store.rows("SELECT digest, facts FROM release"):
+            facts = json.loads(text)
+            self._facts[digest] = ReleaseFacts(WindowSchema(**facts["schema"]), tuple(facts["labels"]))
+            self._stored.add(digest)
+
+    def add(self, digest: str, facts: ReleaseFacts) -> None:
+        """Remember a release in memory; :meth:`save` writes it."""
+        self._facts.setdefault(digest, facts)
+
+    def save(self, db: sqlite3.Connection, digest: str) -> None:
+        """Write a release inside the caller's transaction, before a row that refers to it."""
+        if digest in self._stored:
+            return
+        facts = self._facts[digest]
+        text = json.dumps({"schema": dataclasses.asdict(facts.schema), "labels": facts.labels})
+        # The transaction may still fail, so the row is not taken for stored until a start has read it.
+        db.execute("INSERT OR IGNORE INTO release VALUES (?, ?)", (digest, text))
+
+    def get(self, digest: str) -> ReleaseFacts | None:
+        """The facts of a release, or None when it was never observed."""
+        return self._facts.get(digest)

@@ -1,0 +1,342 @@
+"""Recent predictions, kept so that a label that comes late still finds what it is about. Bounded in rows and bytes.
+
+Predictions are kept in chunks of columns, not one object each: that is what makes keeping them cheap. Chunks are
+written at each checkpoint and read again at start; whether a row has had its label is written with the window that
+counted it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.observing.store import Store
+from edgeloop.protocol import ProtocolError, decode, encode
+
+log = logging.getLogger(__name__)
+
+CHUNK_ROWS = 1024
+# A smaller chunk stays open over a checkpoint and is written again with the next: fewer, larger rows in the store.
+SEAL_ROWS = 256
+MAX_ID_CHARACTERS = 256
+# Features of 1,280 floats a row would make 8,192 rows 42 MB; the older half then has to go.
+MAX_BYTES = 32 << 20
+_ROW_BYTES = 100
+_CHUNK_LIMIT = 1 << 30
+_CHUNK_SHIFT, _ROW_SHIFT = 42, 21
+_MOST_ROWS = (1 << 21) - 1
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Predictions of one release, one after the other.
+
+    Attributes:
+        ids: one id a request.
+        counts: int64 [requests], rows of each request.
+        predicted: int64 [rows], class index.
+        confidence: float [rows].
+        features: float [rows, F], or None for a model without features.
+    """
+
+    ids: Sequence[str]
+    counts: npt.NDArray[np.int64]
+    predicted: Array
+    confidence: Array
+    features: Array | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """One earlier prediction: a row of a chunk."""
+
+    chunk: Chunk
+    row: int
+
+    @property
+    def release(self) -> str:
+        """Digest of the release that predicted."""
+        return self.chunk.release
+
+    @property
+    def predicted(self) -> int:
+        """The class index that was predicted."""
+        return int(self.chunk.column("predicted")[self.row])
+
+    @property
+    def features(self) -> Array | None:
+        """float32 [F], or None."""
+        return self.chunk.column("features")[self.row] if self.chunk.has_features else None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the label has come."""
+        return bool(self.chunk.labelled[self.row])
+
+
+class Chunk:
+    """Up to about ``CHUNK_ROWS`` rows; batches are appended until it is sealed."""
+
+    def __init__(self, number: int, release: str) -> None:
+        self.number = number
+        self.release = release
+        self.rows = 0
+        self.bytes = 0
+        self.sealed = False
+        self.stored_rows = 0
+        self.labels_changed = False
+        self.labelled = bytearray()
+        self.ids: list[str] = []
+        self.has_features = False
+        self._counts: list[npt.NDArray[np.int64]] = []
+        self._parts: dict[str, list[Array]] = {"predicted": [], "confidence": [], "features": []}
+
+    @property
+    def slot(self) -> int:
+        """The number as it is used in memory, where far fewer than 2^20 chunks are at a time."""
+        return self.number % (1 << 20)
+
+    @property
+    def stored(self) -> bool:
+        """Whether the store has all rows."""
+        return self.stored_rows == self.rows
+
+    def append(self, batch: Batch) -> int:
+        """Add a batch; returns the row at which it begins."""
+        start = self.rows
+        added = len(batch.predicted)
+        self.rows += added
+        self.ids.extend(batch.ids)
+        self._counts.append(batch.counts)
+        # No copy where the dtype is right: the recorder hands over arrays that nobody else keeps.
+        self._parts["predicted"].append(np.asarray(batch.predicted, dtype=np.int32))
+        self._parts["confidence"].append(np.asarray(batch.confidence, dtype=np.float32))
+        if batch.features is not None:
+            self.has_features = True
+            self._parts["features"].append(np.asarray(batch.features, dtype=np.float32).reshape(added, -1))
+        self.labelled.extend(bytes(added))
+        width = batch.features[0].size * 4 if batch.features is not None and added else 0
+        self.bytes += added * (width + _ROW_BYTES)
+        return start
+
+    def column(self, name: str) -> Array:
+        """A column of all rows; parts are joined once and stay joined."""
+        parts = self._parts[name]
+        if len(parts) > 1:
+            parts[:] = [np.concatenate(parts)]
+        return parts[0]
+
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Rows of each request."""
+        return np.concatenate(self._counts)
+
+    def to_bytes(self) -> bytes:
+        """All but ``labelled``, for the store."""
+        features = self.column("features").astype("<f4").tobytes() if self.has_features else None
+        fields = {
+            "ids": "\0".join(self.ids).encode("utf-8", "surrogatepass"),
+            "counts": self.counts().astype("<i8").tobytes(),
+            "predicted": self.column("predicted").astype("<i4").tobytes(),
+            "confidence": self.column("confidence").astype("<f4").tobytes(),
+            "features": features,
+        }
+        return encode(fields, _CHUNK_LIMIT)
+
+    @classmethod
+    def from_bytes(cls, number: int, release: str, body: bytes, labelled: bytes) -> Chunk:
+        """The chunk that ``to_bytes`` wrote.
+
+        Raises:
+            ValueError: the bytes are damaged.
+        """
+        fields = decode(body, _CHUNK_LIMIT)
+        predicted = np.frombuffer(fields["predicted"], "<i4")
+        rows = len(predicted)
+        features = fields["features"]
+        batch = Batch(
+            ids=fields["ids"].decode("utf-8", "surrogatepass").split("\0"),
+            counts=np.frombuffer(fields["counts"], "<i8"),
+            predicted=predicted,
+            confidence=np.frombuffer(fields["confidence"], "<f4"),
+            features=None if features is None else np.frombuffer(features, "<f4").reshape(rows, -1),
+        )
+        lengths = {rows, len(batch.confidence), len(labelled), int(batch.counts.sum())}
+        if len(lengths) != 1 or len(batch.ids) != len(batch.counts) or rows == 0:
+            raise ValueError("columns of different lengths")
+        chunk = cls(number, release)
+        chunk.append(batch)
+        chunk.labelled[:] = labelled
+        chunk.stored_rows = rows
+        chunk.sealed = rows >= SEAL_ROWS
+        return chunk
+
+
+class Retention:
+    """The memory of recent predictions. Not thread-safe: the recorder's lock guards it.
+
+    Args:
+        keep_rows: rows that are kept at least; up to ``CHUNK_ROWS`` more may be, 0 keeps none.
+    """
+
+    def __init__(self, keep_rows: int) -> None:
+        self._keep_rows = keep_rows
+        self._chunks: deque[Chunk] = deque()
+        self._by_slot: dict[int, Chunk] = {}
+        # id → chunk slot, first row and rows in one integer: half the size of a tuple, and built without a loop.
+        self._index: dict[str, int] = {}
+        self._dropped: list[int] = []
+        self._next_number = 1
+        self.rows = 0
+        self._bytes = 0
+
+    def add(self, release: str, batch: Batch) -> None:
+        """Keep a batch; an id that comes again means the newer prediction from now on."""
+        if self._keep_rows <= 0 or not 0 < len(batch.predicted) <= _MOST_ROWS:
+            return
+        ids = _storable(batch.ids)
+        if ids is not batch.ids:
+            batch = dataclasses.replace(batch, ids=ids)
+        chunk = self._chunks[-1] if self._chunks else None
+        if chunk is None or chunk.sealed or chunk.release != release or chunk.rows >= CHUNK_ROWS:
+            chunk = self._new_chunk(release)
+        before = chunk.bytes
+        row = chunk.append(batch)
+        self.rows += len(batch.predicted)
+        self._bytes += chunk.bytes - before
+        self._enter(chunk, row, batch.ids, batch.counts)
+        self._drop_old()
+
+    def find(self, prediction_id: str, row: int) -> Found | str | None:
+        """The prediction; None when it is not kept, or a sentence when its request had no such row."""
+        place = self._index.get(prediction_id)
+        if place is None:
+            return None
+        chunk = self._by_slot[place >> _CHUNK_SHIFT]
+        start, count = place >> _ROW_SHIFT & _MOST_ROWS, place & _MOST_ROWS
+        if not 0 <= row < count:
+            return f"index {row} is outside the request's batch of {count}"
+        return Found(chunk, start + row)
+
+    def mark(self, found: Found) -> None:
+        """Note that the label has come; it is written at the next checkpoint."""
+        found.chunk.labelled[found.row] = 1
+        found.chunk.labels_changed = True
+
+    def prepare(self) -> Changes:
+        """What the store does not have yet; :meth:`written` or :meth:`not_written` has to follow."""
+        fresh = [chunk for chunk in self._chunks if not chunk.stored]
+        relabelled = [chunk for chunk in self._chunks if chunk.stored and chunk.labels_changed]
+        for chunk in fresh:
+            chunk.sealed = chunk.rows >= SEAL_ROWS
+        for chunk in (*fresh, *relabelled):
+            chunk.labels_changed = False
+        return Changes(
+            fresh=[(chunk, chunk.to_bytes(), bytes(chunk.labelled)) for chunk in fresh],
+            relabelled=[(chunk, bytes(chunk.labelled)) for chunk in relabelled],
+            dropped=list(self._dropped),
+        )
+
+    def load(self, store: Store) -> None:
+        """Read what an earlier run has kept; a chunk that is damaged is left out."""
+        for number, release, body, labelled in store.rows("SELECT * FROM prediction ORDER BY chunk"):
+            self._next_number = number + 1
+            try:
+                chunk = Chunk.from_bytes(number, release, body, labelled)
+            except (ProtocolError, ValueError, KeyError, TypeError, AttributeError) as error:
+                log.warning("kept predictions %d are damaged (%s); labels for them will be unknown", number, error)
+                self._dropped.append(number)
+                continue
+            self._chunks.append(chunk)
+            self.rows += chunk.rows
+            self._bytes += chunk.bytes
+            self._by_slot[chunk.slot] = chunk
+            self._enter(chunk, 0, chunk.ids, chunk.counts())
+        self._drop_old()
+
+    def written(self, changes: Changes) -> None:
+        """The store has what :meth:`prepare` gave."""
+        for chunk, _, labelled in changes.fresh:
+            chunk.stored_rows = len(labelled)
+        self._dropped = [number for number in self._dropped if number not in set(changes.dropped)]
+
+    def not_written(self, changes: Changes) -> None:
+        """The store does not have it; the next checkpoint tries again."""
+        for chunk, _ in changes.relabelled:
+            chunk.labels_changed = True
+
+    def _enter(self, chunk: Chunk, row: int, ids: Sequence[str], counts: npt.NDArray[np.int64]) -> None:
+        """Note where the requests' rows are, the first at ``row``."""
+        starts = row + np.cumsum(counts) - counts
+        places = (chunk.slot << _CHUNK_SHIFT) + (starts << _ROW_SHIFT) + counts
+        self._index.update(zip(ids, places.tolist(), strict=True))
+        self._index.pop("", None)
+
+    def _new_chunk(self, release: str) -> Chunk:
+        chunk = Chunk(self._next_number, release)
+        self._next_number += 1
+        self._chunks.append(chunk)
+        self._by_slot[chunk.slot] = chunk
+        return chunk
+
+    def _drop_old(self) -> None:
+        while len(self._chunks) > 1:
+            oldest = self._chunks[0]
+            if self.rows - oldest.rows < self._keep_rows and self._bytes <= MAX_BYTES:
+                return
+            self._chunks.popleft()
+            del self._by_slot[oldest.slot]
+            self.rows -= oldest.rows
+            self._bytes -= oldest.bytes
+            self._dropped.append(oldest.number)
+            self._leave(oldest)
+
+    def _leave(self, oldest: Chunk) -> None:
+        """Forget the places of the oldest chunk's requests."""
+        own = range(oldest.slot << _CHUNK_SHIFT, oldest.slot + 1 << _CHUNK_SHIFT)
+        places = list(map(self._index.pop, oldest.ids, itertools.repeat(own.start)))
+        if min(places) not in own or max(places) not in own:  # an id has come again since: its newer place stays
+            self._index.update(
+                {name: place for name, place in zip(oldest.ids, places, strict=True) if place not in own}
+            )
+
+
+def _storable(ids: Sequence[str]) -> Sequence[str]:
+    """The ids, with those that cannot be kept (too long, or with the separator in them) replaced by ""."""
+    together = "\0".join(ids)
+    # One look at all of them, for every batch; such ids hardly ever come. Long ones only matter when they are many.
+    if together.count("\0") == len(ids) - 1 and len(together) <= 64 * len(ids):
+        return ids
+    return ["" if "\0" in name or len(name) > MAX_ID_CHARACTERS else name for name in ids]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one checkpoint writes of the kept predictions."""
+
+    fresh: list[tuple[Chunk, bytes, bytes]]
+    relabelled: list[tuple[Chunk, bytes]]
+    dropped: list[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.fresh or self.relabelled or self.dropped)
+
+    def write(self, db: sqlite3.Connection) -> None:
+        """Write inside the caller's transaction."""
+        for chunk, body, labelled in self.fresh:
+            row = (chunk.number, chunk.release, body, labelled)
+            db.execute("INSERT OR REPLACE INTO prediction VALUES (?, ?, ?, ?)", row)
+        for chunk, labelled in self.relabelled:
+            db.execute("UPDATE prediction SET labelled = ? WHERE chunk = ?", (labelled, chunk.number))
+        for number in self.dropped:
+            db.execute("DELETE FROM prediction WHERE chunk = ?", (number,))

@@ -1,0 +1,220 @@
+"""The sender: outbox rows go to the hub in order, a few in flight, and again until the hub says that it has them.
+
+Only the hub's acknowledgement counts, never the broker's. It is cumulative: everything up to a number is committed.
+Sending again is always safe, since the hub drops what it has counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_agent.observing.outbox import Outbox, OutboxRow, OutboxState
+from edge_agent.observing.store import StoreError
+from edgeloop.protocol import Ack, Insights, ProtocolError, decode
+from edgeloop.protocol.link import Link
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT_ROWS = 16
+# Rows that were sent cannot be merged any more, so they may take a part of the outbox's limit only.
+IN_FLIGHT_SHARE = 4
+ACK_TIMEOUT_S = 10.0
+# An acknowledgement without progress says that the hub waits for an earlier row.
+REPEAT_S = 0.5
+_IDLE_S = 1.0
+
+
+@dataclass(frozen=True)
+class SenderState:
+    """Running totals since the start: rows sent (again included), rows sent again, acknowledged, refused by the hub."""
+
+    sent: int = 0
+    resent: int = 0
+    acknowledged: int = 0
+    refused: int = 0
+    ignored: int = 0
+    """Acknowledgements of another epoch or of numbers that were never sent."""
+
+
+class Sender:
+    """Sends the outbox over a link.
+
+    Args:
+        outbox: the rows.
+        epoch: of the store.
+        link: the connection to the broker.
+        device: the device's name.
+        topic: of the device's insights.
+        channel: gives the channel that the device follows now.
+        ack_timeout_s: seconds without an acknowledgement after which rows are sent again; jittered by a quarter.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        epoch: int,
+        link: Link,
+        *,
+        device: str,
+        topic: str,
+        channel: Callable[[], str],
+        ack_timeout_s: float = ACK_TIMEOUT_S,
+    ) -> None:
+        self._outbox = outbox
+        self._epoch = epoch
+        self._link = link
+        self._device = device
+        self._topic = topic
+        self._channel = channel
+        self._ack_timeout_s = ack_timeout_s
+        self._lock = threading.Lock()
+        self._in_flight: deque[OutboxRow] = deque()
+        self._sent_up_to = 0
+        self._resend_at = 0.0
+        self._restart = False
+        self._highest_sent = 0
+        self._totals = {"sent": 0, "resent": 0, "acknowledged": 0, "refused": 0, "ignored": 0}
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="insights sender", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the thread; what was not acknowledged stays in the outbox."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def wake(self) -> None:
+        """There is something new in the outbox; never blocks."""
+        self._wake.set()
+
+    def connected(self) -> None:
+        """The link has (re)connected: everything without an acknowledgement is sent again. Never blocks."""
+        self._restart = True
+        self._wake.set()
+
+    def acknowledged(self, ack: Ack) -> None:
+        """Take the hub's acknowledgement: rows up to it leave the outbox.
+
+        Raises:
+            StoreError: the database refused; the rows stay and are sent again.
+        """
+        with self._lock:
+            if ack.epoch != self._epoch or ack.last > self._highest_sent_ever():
+                self._totals["ignored"] += 1
+                return
+        forgotten = self._outbox.acknowledge(ack.last)
+        with self._lock:
+            while self._in_flight and self._in_flight[0].last <= ack.last:
+                self._in_flight.popleft()
+            if forgotten:
+                self._totals["acknowledged"] += forgotten
+                self._resend_at = self._deadline()
+            elif self._in_flight:
+                self._resend_at = min(self._resend_at, time.monotonic() + REPEAT_S * random.uniform(0.75, 1.25))
+            self._totals["refused"] += len(ack.refused)
+        if ack.refused:
+            log.warning("the hub could not read the windows %s; it has put them aside", list(ack.refused)[:20])
+        self._wake.set()
+
+    def state(self) -> SenderState:
+        """Running totals since the start."""
+        with self._lock:
+            return SenderState(**self._totals)
+
+    def outbox_state(self) -> OutboxState:
+        """How much waits.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        return self._outbox.state()
+
+    def _highest_sent_ever(self) -> int:
+        """Rows that an earlier run sent count as well: they are the ones marked in the outbox."""
+        if not self._highest_sent:
+            self._highest_sent = self._outbox.highest_sent()
+        return self._highest_sent
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.wait(_IDLE_S)
+            self._wake.clear()
+            try:
+                self._send_what_is_due()
+            except StoreError as error:
+                log.error("%s", error)
+                time.sleep(_IDLE_S)
+            except Exception:
+                log.exception("the sender met an unforeseen error and goes on")
+                time.sleep(_IDLE_S)
+
+    def _send_what_is_due(self) -> None:
+        if not self._link.connected:
+            return
+        with self._lock:
+            if self._restart or (self._in_flight and time.monotonic() >= self._resend_at):
+                self._restart = False
+                self._totals["resent"] += len(self._in_flight)
+                self._in_flight.clear()
+                self._sent_up_to = 0
+            room = IN_FLIGHT_ROWS - len(self._in_flight)
+            used = sum(len(row.body) for row in self._in_flight)
+            most_bytes = self._outbox.limit_bytes // IN_FLIGHT_SHARE - used
+            after = self._sent_up_to
+        if room <= 0 or (used and most_bytes <= 0):
+            return
+        rows = self._outbox.take_to_send(after, room, most_bytes if used else max(most_bytes, 1))
+        base = self._outbox.state().base if rows else 0
+        for row in rows:
+            if not self._send(row, base):
+                # The link is full or gone; the next wake, or the reconnect, comes back to this row.
+                return
+
+    def _send(self, row: OutboxRow, base: int) -> bool:
+        payload = self._message(row, base)
+        # Counted before it is published: the answer may come before publish returns.
+        with self._lock:
+            if not self._in_flight:
+                self._resend_at = self._deadline()
+            self._in_flight.append(row)
+            before, self._sent_up_to = self._sent_up_to, row.last
+            self._highest_sent = max(self._highest_sent, row.last)
+        if self._link.publish(self._topic, payload):
+            with self._lock:
+                self._totals["sent"] += 1
+            return True
+        with self._lock:
+            self._in_flight = deque(other for other in self._in_flight if other is not row)
+            self._sent_up_to = before
+        return False
+
+    def _message(self, row: OutboxRow, base: int) -> bytes:
+        try:
+            window = decode(row.body, Insights.max_bytes)
+        except ProtocolError as error:
+            # The hub puts an empty window aside and acknowledges its numbers, so one damaged row holds up nothing.
+            log.error("the stored window %d … %d is damaged (%s); it is sent empty", row.first, row.last, error)
+            window = {}
+        return Insights(
+            device=self._device,
+            epoch=self._epoch,
+            first=row.first,
+            last=row.last,
+            base=base,
+            window=window,
+            channel=self._channel(),
+        ).to_bytes()
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._ack_timeout_s * random.uniform(0.75, 1.25)

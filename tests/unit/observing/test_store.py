@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from edge_agent.observing.store import Store, StoreError
+
+
+def test_an_epoch_belongs_to_a_file(tmp_path: Path) -> None:
+    first = Store(tmp_path / "a" / "agent.db")
+    epoch = first.epoch
+    first.close(clean=True)
+    again = Store(tmp_path / "a" / "agent.db")
+    other = Store(tmp_path / "b" / "agent.db")
+    assert again.epoch == epoch > 0
+    assert other.epoch not in (epoch, 0)
+    again.close(clean=True)
+    other.close(clean=True)
+
+
+def test_only_a_stop_that_was_not_clean_counts_as_unclean(tmp_path: Path) -> None:
+    path = tmp_path / "agent.db"
+    for clean, unclean_before in ((True, 0), (False, 0), (True, 1), (False, 1), (False, 2), (True, 3)):
+        store = Store(path)
+        assert store.unclean_restarts == unclean_before
+        store.close(clean)
+
+
+def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "agent.db")
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store.set_fact("x", 1)
+        raise ZeroDivisionError
+    assert store.fact("x", 0) == 0
+    with store.transaction():
+        store.set_fact("x", 2)
+    assert store.fact("x", 0) == 2
+    store.close(clean=True)
+
+
+def test_it_is_durable_as_configured(tmp_path: Path) -> None:
+    store = Store(tmp_path / "agent.db")
+    assert store.rows("PRAGMA journal_mode") == [("wal",)]
+    assert store.rows("PRAGMA synchronous") == [(2,)]
+    store.close(clean=True)
+
+
+def test_two_agents_do_not_share_a_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path / "agent.db")
+    with pytest.raises(StoreError, match="another edge-agent"):
+        Store(tmp_path / "agent.db")
+    store.close(clean=True)
+    Store(tmp_path / "agent.db").close(clean=True)
+
+
+@pytest.mark.parametrize("damage", [b"this is no database at all, " * 40, b"SQLite format 3\0" + bytes(5000)])
+def test_a_damaged_file_is_kept_aside_and_a_new_epoch_begins(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "agent.db"
+    path.write_bytes(damage)
+    store = Store(path)
+    assert store.epoch > 0
+    store.close(clean=True)
+    (aside,) = tmp_path.glob("agent.db.damaged-*")
+    assert aside.read_bytes() == damage
+
+
+def test_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "agent.db"
+    Store(path).close(clean=True)
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version=9")
+    db.close()
+    with pytest.raises(StoreError, match="format 9"):
+        Store(path)
+    # The lock was given back, so the right agent can open it.
+    with pytest.raises(StoreError, match="format 9"):
+        Store(path)
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="data folder"):
+        Store(tmp_path / "file" / "agent.db")
