@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 import edgeloop
-from cloud_hub.api import blobs, channels, devices, errors, insights, operations, releases
+from cloud_hub.api import (
+    blobs,
+    channels,
+    devices,
+    drift,
+    errors,
+    insights,
+    labels,
+    operations,
+    releases,
+    retraining,
+    rollouts,
+)
 from cloud_hub.api.body_limit import BodyLimit
 from cloud_hub.releases import MAX_INDEX_BYTES
 
@@ -17,8 +27,8 @@ if TYPE_CHECKING:
     from cloud_hub.app import Hub
 
 API = "/api/v1"
-#: Routers of the hub's decisions, in the order in which the documentation shows them.
-_DECISIONS = ("rollouts", "drift", "retraining", "labels")
+#: In the order in which the documentation shows them.
+_PARTS = (devices, releases, blobs, channels, rollouts, insights, drift, retraining, labels)
 _DESCRIPTION = "Models go down to devices, insights come up, better models go down again."
 
 
@@ -28,13 +38,8 @@ def create_api(hub: Hub) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, limit_of=_limit_of)
     app.include_router(operations.router(hub))
-    routers = [module.router for module in (devices, releases, blobs, channels, insights)]
-    for router in routers:
-        app.include_router(router(hub), prefix=API)
-    for name in _DECISIONS:
-        if importlib.util.find_spec(f"cloud_hub.api.{name}") is not None:
-            decided: APIRouter = importlib.import_module(f"cloud_hub.api.{name}").router(hub)
-            app.include_router(decided, prefix=API)
+    for part in _PARTS:
+        app.include_router(part.router(hub), prefix=API)
     return app
 
 

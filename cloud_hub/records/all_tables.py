@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-
-from cloud_hub.records import tables
+from cloud_hub.records import decision_tables, tables
 from cloud_hub.records.database import metadata
 
-if importlib.util.find_spec("cloud_hub.records.decision_tables"):
-    importlib.import_module("cloud_hub.records.decision_tables")
-
-__all__ = ["metadata", "tables"]
+__all__ = ["decision_tables", "metadata", "tables"]
