@@ -1,0 +1,19 @@
+"""What can go wrong when a model is run, by who is at fault."""
+
+from __future__ import annotations
+
+
+class ModelLoadError(Exception):
+    """The model cannot be loaded: the package or this machine is at fault."""
+
+
+class ProviderError(ModelLoadError):
+    """A provider that was asked for is not there, or does not run the model."""
+
+
+class InferenceError(Exception):
+    """A run failed: the input does not fit the model, or the model failed on it."""
+
+
+class DeadlineExceeded(InferenceError):
+    """A run took longer than it was allowed to and was stopped."""

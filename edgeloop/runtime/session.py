@@ -1,0 +1,200 @@
+"""A session: one variant of a package on one provider. The only place that runs ONNX."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop.package import OutputSpec, Package, TensorSpec
+from edgeloop.package.manifest import WEIGHTS_OPTION
+from edgeloop.runtime.datatypes import ORT_TO_OIP
+from edgeloop.runtime.deadline import WATCHDOG
+from edgeloop.runtime.errors import DeadlineExceeded, InferenceError, ModelLoadError, ProviderError
+from edgeloop.runtime.ort import ort
+from edgeloop.runtime.providers import CPU, Policy, available_providers, session_options
+
+Array = npt.NDArray[Any]
+
+
+class ModelSession:
+    """A loaded model.
+
+    Attributes:
+        package: where it comes from.
+        variant: name of the variant.
+        provider: the provider that was asked for and really runs nodes.
+        placement: provider → number of nodes that really run there.
+        inputs: what a run takes.
+        outputs: what a run can give, with roles.
+    """
+
+    def __init__(self, package: Package, variant: str, provider: str, session: Any) -> None:
+        self.package, self.variant, self.provider = package, variant, provider
+        self._session = session
+        self._run = session.run
+        self.placement = _placement(session)
+        roles = {output.name: output.role for output in package.meta.outputs}
+        self.inputs = tuple(TensorSpec(v.name, _datatype(v), _shape(v)) for v in session.get_inputs())
+        self.outputs = tuple(
+            OutputSpec(v.name, _datatype(v), _shape(v), roles.get(v.name, "other")) for v in session.get_outputs()
+        )
+
+    @classmethod
+    def load(
+        cls,
+        package: Package,
+        variant: str,
+        provider: str = CPU,
+        *,
+        policy: Policy = "balanced",
+        threads: int | None = None,
+        allow_cpu_fallback: bool = False,
+    ) -> ModelSession:
+        """Load a variant.
+
+        Args:
+            package: the package.
+            variant: name of one of its variants.
+            provider: execution provider by ONNX Runtime's name.
+            policy: how much of the machine it may take.
+            threads: for one run; None: as the policy says.
+            allow_cpu_fallback: whether nodes that the provider does not support may run on the CPU.
+
+        Raises:
+            ProviderError: the provider is not there, or would not run the whole model.
+            ModelLoadError: ONNX Runtime refused the model.
+        """
+        spec = package.variants.get(variant)
+        if spec is None:
+            raise ModelLoadError(f"there is no variant {variant!r}; there are {', '.join(package.variants)}")
+        if provider not in available_providers():
+            raise ProviderError(
+                f"{provider} is not in this onnxruntime, which has {', '.join(available_providers())}; "
+                "install the wheel that has it"
+            )
+        options = session_options(policy, threads)
+        if spec.weights_uri is not None:
+            options.add_session_config_entry(WEIGHTS_OPTION, str(package.asset(spec.weights_uri).absolute()))
+        providers = [provider] if provider == CPU or not allow_cpu_fallback else [provider, CPU]
+        if provider != CPU and not allow_cpu_fallback:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            session = ort.InferenceSession(str(package.root / spec.model_file), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions have no common root
+            kind = ProviderError if provider != CPU else ModelLoadError
+            raise kind(f"{variant} on {provider}: {_first_line(error)}") from error
+        loaded = cls(package, variant, provider, session)
+        if loaded.placement and provider not in loaded.placement:
+            raise ProviderError(
+                f"{variant}: {provider} was asked for, and {', '.join(loaded.placement)} would run every node"
+            )
+        return loaded
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None, deadline_s: float | None = None
+    ) -> list[Array]:
+        """Run the model.
+
+        Args:
+            inputs: by name, of the shapes and dtypes of ``self.inputs``.
+            outputs: names of the outputs that are wanted; None: all.
+            deadline_s: seconds after which the run is stopped; None: never.
+
+        Raises:
+            DeadlineExceeded: it took too long.
+            InferenceError: the model failed on this input.
+        """
+        try:
+            if deadline_s is None:
+                return self._run(outputs, inputs)  # type: ignore[no-any-return]  # onnxruntime has no types
+            return self._run_until(inputs, outputs, deadline_s)
+        except DeadlineExceeded:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no common root
+            if self._session is None:
+                raise InferenceError("the session is closed") from error
+            raise InferenceError(_first_line(error)) from error
+
+    def _run_until(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None, deadline_s: float) -> list[Array]:
+        options = ort.RunOptions()
+
+        def stop() -> None:
+            options.terminate = True
+
+        alarm = WATCHDOG.set(deadline_s, stop)
+        try:
+            found: list[Array] = self._run(outputs, inputs, options)
+        except Exception as error:
+            if WATCHDOG.clear(alarm):
+                raise DeadlineExceeded(f"stopped after {deadline_s:g} s") from error
+            raise
+        WATCHDOG.clear(alarm)
+        return found
+
+    def output(self, role: str) -> str | None:
+        """Name of the first output with a role, or None."""
+        return self.roles.get(role)
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """Role → name of the first output that has it."""
+        return {output.role: output.name for output in reversed(self.outputs)}
+
+    def probabilities(self, outputs: Mapping[str, Array]) -> Array | None:
+        """Probabilities [N, K] from a run's outputs by name; None when neither they nor logits are there."""
+        return probabilities_of(self.roles, outputs)
+
+    def close(self) -> None:
+        """Free the model's memory; a run after this fails."""
+        self._session = None
+        self._run = _closed
+        _trim()
+
+
+def probabilities_of(roles: Mapping[str, str], outputs: Mapping[str, Array]) -> Array | None:
+    """Probabilities [N, K] from outputs by name: as they are, or the softmax of the logits."""
+    if (name := roles.get("probabilities", "")) in outputs:
+        return outputs[name]
+    if (name := roles.get("logits", "")) in outputs:
+        logits = outputs[name].astype(np.float64)
+        exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(exp / exp.sum(axis=-1, keepdims=True))
+    return None
+
+
+def _closed(*_: object) -> list[Array]:
+    raise InferenceError("the session is closed")
+
+
+def _placement(session: Any) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in session.get_provider_graph_assignment_info():
+        found[part.ep_name] = found.get(part.ep_name, 0) + len(part.get_nodes())
+    return found
+
+
+def _datatype(value: Any) -> str:
+    return ORT_TO_OIP.get(value.type, str(value.type))
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(length if isinstance(length, int) else -1 for length in value.shape)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _trim() -> None:
+    """Give freed memory back: glibc keeps it otherwise, and a device that updates for a year would grow."""
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except (OSError, AttributeError):
+            return  # another C library, which has no such call
