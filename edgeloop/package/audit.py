@@ -111,8 +111,10 @@ def _file(path: Path, inside: str, index: Index | None, *, allow_hard_links: boo
         return [f"{inside} is no regular file"]
     if path.stat().st_nlink > 1 and not allow_hard_links:
         return [f"{inside} is a hard link; it could be another file of this machine: copy it"]
-    if index is None:
-        return []
+    return [] if index is None else _against(index, path, inside)
+
+
+def _against(index: Index, path: Path, inside: str) -> list[str]:
     entry = index.by_path.get(inside)
     if entry is None:
         return [f"{inside} is not in the index; remove it"]

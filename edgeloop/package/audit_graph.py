@@ -31,7 +31,7 @@ def audit_graph(path: Path, name: str, assets: Path | None, tensors: set[str], l
     """
     if path.stat().st_size > limits.file_bytes:
         return [
-            f"{name} has {path.stat().st_size:,} bytes; at most {limits.file_bytes:,}: move tensors to files of their own"
+            f"{name} has {path.stat().st_size:,} bytes, {limits.file_bytes:,} at most: move tensors to files of their own"
         ]
     model = onnx.ModelProto()
     try:
@@ -59,11 +59,12 @@ def _versions(model: onnx.ModelProto) -> Iterator[str]:
         yield "it names no opset"
     for opset in model.opset_import:
         if opset.domain not in KNOWN_OPSETS:
-            yield f"operators of the domain {opset.domain!r} would need a custom library; only ONNX Runtime's own are run"
+            yield f"the domain {opset.domain!r} would need a custom library; only ONNX Runtime's own operators are run"
             continue
         low, high = KNOWN_OPSETS[opset.domain]
         if not low <= opset.version <= high:
-            yield f"opset {opset.version} of {opset.domain or 'ai.onnx'} is not known ({low} to {high}); export it for another"
+            domain = opset.domain or "ai.onnx"
+            yield f"opset {opset.version} of {domain} is not known ({low} to {high}); export it for another"
 
 
 def _graph(graph: onnx.GraphProto, assets: Path | None, tensors: set[str], limits: GraphLimits) -> Iterator[str]:

@@ -306,11 +306,12 @@ def _split_tensors(draft: Draft, scratch: Path) -> tuple[Path, dict[str, tuple[b
     for variant in draft.variants:
         model = onnx.ModelProto()
         model.CopyFrom(variant.model)
-        tensors = []
-        for tensor in model.graph.initializer:
-            # The head is always a file of its own, so that a new one leaves the graph as it is.
-            if (data := _raw(tensor)) is not None and (len(data) >= EXTERNAL_BYTES or tensor.name in head):
-                tensors.append(_write_tensor(weights, tensor, data, variant.name, keep_name=tensor.name in head))
+        # The head is always a file of its own, so that a new one leaves the graph as it is.
+        tensors = [
+            _write_tensor(weights, tensor, data, variant.name, keep_name=tensor.name in head)
+            for tensor in model.graph.initializer
+            if (data := _raw(tensor)) is not None and (len(data) >= EXTERNAL_BYTES or tensor.name in head)
+        ]
         if lost := head - {tensor.name for tensor in model.graph.initializer}:
             raise PackageError(f"variant {variant.name} lacks the head's initializer {min(lost)}")
         graphs[variant.name] = model.SerializeToString(deterministic=True), tuple(sorted(tensors))

@@ -101,7 +101,7 @@ class Index:
         """An index of entries in any order.
 
         Raises:
-            PackageError: two paths are the same, also on a file system that ignores case, or one is a folder of another.
+            PackageError: two paths are the same where case is ignored, or one is a folder of another.
         """
         ordered = tuple(sorted(entries))
         folded = [entry.path.casefold() for entry in ordered]
