@@ -46,17 +46,13 @@ def main() -> int:
     release = LoadedRelease("sha256:" + "0" * 64, package, session, Profile.fit(inputs, scores, features))  # type: ignore[arg-type]
     picks = range(len(inputs))
     # A door hands over arrays of one row each; they are made before the clock starts.
-    rows = [
-        (inputs[i : i + 1].copy(), {"p": scores[i : i + 1].copy(), "f": features[i : i + 1].copy()})
-        for i in range(4096)
-    ]
+    rows = [(inputs[i : i + 1].copy(), {"p": scores[i : i + 1].copy(), "f": features[i : i + 1].copy()}) for i in picks]
     ids = [f"request-{i:08d}" for i in range(PREDICTIONS)]
     print(f"{PREDICTIONS} predictions, {INPUTS}→{FEATURES}→{CLASSES}, one row a request")
     best = min(_share_us(release, rows, ids, keep) for keep in [8192] * 5)
     without = _share_us(release, rows, ids, 0)
-    print(
-        f"share of a prediction: {best:.2f} µs of processor time (bound {BOUND_US} µs); keeping nothing: {without:.2f} µs"
-    )
+    print(f"share of a prediction: {best:.2f} µs of processor time (bound {BOUND_US} µs)")
+    print(f"of that for keeping predictions until their labels come: {max(best - without, 0):.2f} µs")
     return 0 if best <= BOUND_US else 1
 
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 FOLD_ROWS = 512
 FOLD_S = 0.2
-# Inputs wait in the queue; images of 600 kB would make 512 rows 150 MB.
+# Inputs wait in the queue; images of 600 kB would make 512 rows 300 MB.
 FOLD_BYTES = 8 << 20
 # When the folds cannot keep up, requests wait for them rather than memory growing without end.
 _MOST_WAITING = 32

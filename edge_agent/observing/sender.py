@@ -26,7 +26,7 @@ IN_FLIGHT_ROWS = 16
 IN_FLIGHT_SHARE = 4
 ACK_TIMEOUT_S = 10.0
 # An acknowledgement without progress says that the hub waits for an earlier row.
-REPEAT_S = 0.5
+REPEAT_S = 0.2
 _IDLE_S = 1.0
 
 
@@ -148,7 +148,7 @@ class Sender:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wake.wait(_IDLE_S)
+            self._wake.wait(self._patience_s())
             self._wake.clear()
             try:
                 self._send_what_is_due()
@@ -158,6 +158,13 @@ class Sender:
             except Exception:
                 log.exception("the sender met an unforeseen error and goes on")
                 time.sleep(_IDLE_S)
+
+    def _patience_s(self) -> float:
+        if not self._link.connected:
+            return _IDLE_S
+        with self._lock:
+            left = self._resend_at - time.monotonic() if self._in_flight else _IDLE_S
+        return min(max(left, 0.01), _IDLE_S)
 
     def _send_what_is_due(self) -> None:
         if not self._link.connected:

@@ -80,6 +80,11 @@ class BrokerProcess:
         self.kill()
         raise RuntimeError(f"{self.kind} did not listen within 20 s")
 
+    @property
+    def mqtt_version(self) -> int | None:
+        """What to tell a link, so that it need not find out: test_link_brokers covers that once."""
+        return 4 if self.kind == "amqtt" else None
+
     def pause(self) -> None:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
