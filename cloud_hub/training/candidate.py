@@ -30,6 +30,8 @@ from edgeloop.runtime import ModelSession, evaluate
 
 Array = npt.NDArray[Any]
 _CPU = "CPUExecutionProvider"
+#: A version has at most 64 characters; the rest is for the revision.
+MAX_STEM = 52
 _REVISION = re.compile(r"(?P<stem>.*)\+r(?P<number>[0-9]{1,9})")
 
 
@@ -181,7 +183,7 @@ def make(
     outputs = {precision: _run(draft, precision, golden.inputs) for precision in golden.outputs}
     accuracy = _accuracies(draft)
     metrics = {
-        variant: {**values, **({"accuracy": accuracy[variant]} if variant in accuracy else {})}
+        variant: {**values, **({"accuracy": round(accuracy[variant], 4)} if variant in accuracy else {})}
         for variant, values in base.meta.metrics.items()
     }
     package = revise_head(base, folder / "package", golden_outputs=outputs, metrics=metrics, **settings)
@@ -195,7 +197,7 @@ def next_version(parent: str, taken: Iterable[str]) -> str:
     ``1.0.0`` → ``1.0.0+r1`` → ``1.0.0+r2``: in semantic versioning what stands after ``+`` is build metadata.
     """
     found = _REVISION.fullmatch(parent)
-    stem = found["stem"] if found else parent
+    stem = (found["stem"] if found else parent)[:MAX_STEM]
     numbers = [int(match["number"]) for match in map(_REVISION.fullmatch, taken) if match and match["stem"] == stem]
     return f"{stem}+r{max(numbers, default=0) + 1}"
 

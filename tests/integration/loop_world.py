@@ -1,0 +1,249 @@
+"""A hub's decisions without its network: real records, real packages, devices that answer at once, a clock to turn.
+
+Windows are made by the real observer from what the real sessions answer on real digits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cloud_hub.alarms import Alarms
+from cloud_hub.blobs import Blobs
+from cloud_hub.channels import Channels
+from cloud_hub.devices import Devices
+from cloud_hub.drift import DriftWatch
+from cloud_hub.insights_store import Additions, InsightStore
+from cloud_hub.policy import ChannelPolicy
+from cloud_hub.records.database import Database
+from cloud_hub.releases import Releases
+from cloud_hub.rollouts import Rollouts
+from cloud_hub.training.runs import Training
+from edgeloop.insights import Observer, Window, holdout_share
+from edgeloop.package import Package, audit
+from edgeloop.protocol import ChannelDocument, Presence, Reported, Topics, UpdateReport
+from edgeloop.runtime import ModelSession
+from examples.digits.data import Slip, Split, load
+
+CHANNEL = "stable"
+POLICY = ChannelPolicy.model_validate(
+    {
+        "rollout": {"steps": [{"devices": 1}, {"share": 1.0}], "bake_s": 2.0, "timeout_s": 30.0},
+        "drift": {"min_predictions": 150, "interval_s": 1.0, "consecutive": 2},
+        "retraining": {"trigger": "drift", "min_labels": 400, "statistics": "since_alarm", "cooldown_s": 5.0},
+        "gate": {"validation_floor": 0.0, "min_improvement": 0.0},
+    }
+)
+
+
+@dataclass
+class Clock:
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Broker:
+    """Remembers the last message of each topic, as a broker does a retained one."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, bytes] = {}
+        self.sent: list[tuple[str, bytes]] = []
+        self.connected = True
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1, retain: bool = False) -> bool:
+        self.sent.append((topic, payload))
+        self.last[topic] = payload
+        return self.connected
+
+
+@dataclass
+class Device:
+    """A device that follows the channel document at once, and refuses what it is told to refuse."""
+
+    name: str
+    release: str | None = None
+    refuses: Callable[[str], str] = lambda digest: ""
+    online: bool = True
+    update: UpdateReport | None = None
+    tried: set[tuple[str, str | None]] = field(default_factory=set)
+
+    def follow(self, document: ChannelDocument) -> bool:
+        """Take what the document offers; returns whether there is something new to report."""
+        wanted = document.release_for(self.name)
+        offered = document.rollout.id if document.rollout and wanted == document.rollout.candidate else None
+        if wanted is None or wanted.digest == self.release or (wanted.digest, offered) in self.tried:
+            return False
+        reason = self.refuses(wanted.digest)
+        if reason:
+            self.tried.add((wanted.digest, offered))
+            self.update = UpdateReport(wanted.digest, "rolled_back", reason, 1, offered)
+        else:
+            self.release = wanted.digest
+            self.update = UpdateReport(wanted.digest, "committed", "", 1, offered)
+        return True
+
+
+class World:
+    """A hub in ``folder`` and its devices. `close` it, and make another one on the same folder, to restart the hub."""
+
+    def __init__(self, folder: Path, clock: Clock | None = None, devices: list[Device] | None = None) -> None:
+        self.folder, self.clock = folder, clock or Clock()
+        self.topics, self.broker = Topics("test"), Broker()
+        self.devices_by_name = {device.name: device for device in devices or []}
+        self.db = Database.in_folder(folder)
+        self.db.migrate()
+        self.blobs = Blobs(folder / "blobs")
+        # The audit in a child process has tests of its own; here it would cost a second a release.
+        self.releases = Releases(
+            self.db,
+            self.blobs,
+            folder / "releases",
+            audit=lambda root, index: audit(root, index=index, allow_hard_links=True),
+            clock=self.clock,
+        )
+        self.channels = Channels(
+            self.db, self.releases, self.topics, self.broker, hub_url=lambda: "http://hub", clock=self.clock
+        )
+        self.devices = Devices(self.db, self.topics, self.broker, clock=self.clock)
+        self.insights = InsightStore(self.db, self.releases.schema, interval_s=1.0, clock=self.clock)
+        self.rollouts = Rollouts(self.db, self.channels, self.releases, self.devices, self.insights, clock=self.clock)
+        self.alarms = Alarms(self.db)
+        self.drift = DriftWatch(self.db, self.channels, self.releases, self.insights, self.alarms, clock=self.clock)
+        self.training = self.make_training()
+        self._sessions: dict[str, ModelSession] = {}
+        self._ids = itertools.count()
+
+    def make_training(self) -> Training:
+        """As the hub makes it at its start."""
+        return Training(
+            self.db,
+            self.channels,
+            self.releases,
+            self.insights,
+            self.alarms,
+            self.rollouts,
+            self.folder / "training",
+            clock=self.clock,
+        )
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+        self.db.close()
+
+    # ── releases and devices ──────────────────────────────────────────────────────────────────
+
+    def publish(self, package: Package) -> str:
+        """What ``model-export publish`` does, without a channel."""
+        for entry in package.index.entries:
+            if not self.blobs.has(entry.sha256):
+                self.blobs.put_file(package.root / entry.path, entry.sha256)
+        return self.releases.publish(package.index.to_bytes()).digest
+
+    def add_device(self, name: str, **settings: Any) -> Device:
+        device = Device(name, **settings)
+        self.devices_by_name[name] = device
+        self.report(device)
+        self.let_devices_follow()
+        return device
+
+    def report(self, device: Device) -> None:
+        """What the device would publish."""
+        now = self.clock()
+        with self.db.begin() as connection:
+            self.devices.take_presence(connection, Presence(device.name, device.online, 1, "test"), now)
+            if device.online:
+                reported = Reported(device.name, CHANNEL, device.release, update=device.update, clock=now)
+                self.devices.take_reported(connection, reported, now)
+
+    def let_devices_follow(self) -> None:
+        if (payload := self.broker.last.get(self.topics.channel(CHANNEL))) is None:
+            return
+        document = ChannelDocument.from_bytes(payload)
+        for device in self.devices_by_name.values():
+            if device.online and device.follow(document):
+                self.report(device)
+
+    # ── what devices see ──────────────────────────────────────────────────────────────────────
+
+    def session(self, digest: str) -> ModelSession:
+        if digest not in self._sessions:
+            package = self.releases.open(digest)
+            variant = next(name for name, spec in package.variants.items() if spec.precision == "fp32")
+            self._sessions[digest] = ModelSession.load(package, variant)
+        return self._sessions[digest]
+
+    def infer(self, digest: str, images: Any) -> tuple[Any, Any]:
+        """Probabilities [N, K] and features [N, F] of a release for images [N, 64]."""
+        session = self.session(digest)
+        names = [output.name for output in session.outputs]
+        found = dict(zip(names, session.run({session.inputs[0].name: images}, names), strict=True))
+        features = self.releases.open(digest).meta.features
+        assert features is not None
+        return session.probabilities(found), found[features]
+
+    def see(self, device: Device, seen: Split, *, labelled: bool = False, errors: int = 0) -> None:
+        """One window of a device: predictions on ``seen``, and their labels where they are given."""
+        digest = device.release
+        assert digest is not None
+        profile = self.releases.profile(digest)
+        assert profile is not None
+        window = Window.zero(profile.schema, digest, "cpu-fp32", "CPU", self.clock() - 1.0, self.clock())
+        observer = Observer(profile)
+        if len(seen.y):
+            probabilities, features = self.infer(digest, seen.x)
+            observer.observe(window, seen.x, probabilities, features, np.full(len(seen.y), 50_000))
+            if labelled:
+                held = np.array([holdout_share(f"id-{next(self._ids)}") for _ in seen.y])
+                observer.feedback(window, features, probabilities.argmax(axis=1), seen.y, held)
+        observer.error(window, errors)
+        self.add(device.name, window)
+
+    def add(self, device: str, window: Window) -> None:
+        """What ingest does with a window that it counts."""
+        additions = Additions()
+        additions.add(CHANNEL, self.insights.interval_of(window, now=self.clock()), window)
+        with self.db.begin() as connection:
+            self.insights.add(connection, additions, self.clock())
+            self.devices.take_contact(connection, device, self.clock())
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self, seconds: float = 1.0) -> None:
+        """Let time pass, and everybody do what is due."""
+        self.clock.now += seconds
+        self.rollouts.tick()
+        self.let_devices_follow()
+        self.drift.tick()
+        self.training.tick()
+        self.let_devices_follow()
+
+    def run(self, camera: Camera, seconds: int, *, labelled: bool = False) -> None:
+        """A second at a time: every online device sees its digits, then everybody does what is due."""
+        for _ in range(seconds):
+            for device in self.devices_by_name.values():
+                if device.online:
+                    self.see(device, camera.next(), labelled=labelled)
+            self.tick()
+
+
+class Camera:
+    """Digits in a world that may slip, in random order."""
+
+    def __init__(self, slip: Slip, per_window: int = 60, seed: int = 0) -> None:
+        self.slip, self._size = slip, per_window
+        self._random = np.random.default_rng(seed)
+        self._stream = load().stream
+
+    def next(self) -> Split:
+        chosen = self._random.integers(0, len(self._stream.y), self._size)
+        return self.slip(
+            Split(self._stream.x[chosen], self._stream.y[chosen]), seed=int(self._random.integers(0, 1 << 31))
+        )
