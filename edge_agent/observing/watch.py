@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edge_agent.observing.releases import ReleaseFacts
 from edge_agent.observing.retention import Batch
 from edge_agent.ports import LoadedRelease
-from edgeloop.insights import Observer, Window
+from edgeloop.insights import InsightsError, Observer, Window
 
 Array = npt.NDArray[Any]
 
@@ -64,6 +64,8 @@ class Watch:
         inputs = _join(parts)
         joined = {name: _join(list(map(itemgetter(name), outputs))) for name in self.outputs}
         scores = loaded.session.probabilities(joined)
+        if scores is None:
+            raise InsightsError("the outputs hold no class scores; build the package again with model-export")
         features = joined[self.features].reshape(len(scores), -1) if self.features is not None else None
         counts = np.array(list(map(len, parts)), dtype=np.int64)
         latency = np.array(latencies, dtype=np.int64)
