@@ -1,0 +1,243 @@
+"""The loop as the hub decides it, twice over: drift, alarm, training, gate, release, rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cloud_hub.errors import BadRequest, Conflict
+from cloud_hub.policy import ChannelPolicy
+from edgeloop.package import Package
+from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP, Slip, load
+from tests.doubles.digits import build
+from tests.integration.loop_world import CHANNEL, POLICY, Camera, World
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    root = tmp_path_factory.mktemp("packages") / "digits"
+    build(root)
+    return Package.open(root)
+
+
+@pytest.fixture
+def world(tmp_path: Path, package: Package) -> Iterator[World]:
+    world = World(tmp_path)
+    world.channels.set_policy(CHANNEL, POLICY)
+    world.channels.offer(CHANNEL, world.publish(package), world.rollouts)
+    for number in range(3):
+        world.add_device(f"camera-{number}")
+    yield world
+    world.close()
+
+
+def policy(**changes: dict[str, object]) -> ChannelPolicy:
+    plain = POLICY.model_dump()
+    return ChannelPolicy.model_validate({part: values | changes.get(part, {}) for part, values in plain.items()})
+
+
+def current(world: World) -> str:
+    digest = world.channels.get(CHANNEL).current
+    assert digest is not None
+    return digest
+
+
+def accuracy(world: World, slip: Slip) -> float:
+    seen = slip(load().judge, seed=1)
+    probabilities, _ = world.infer(current(world), seen.x)
+    return float((probabilities.argmax(axis=1) == seen.y).mean())
+
+
+def until_alarm(world: World, camera: Camera, limit: int = 20) -> int:
+    """Unlabelled traffic until an alarm is open on the current release; returns its id."""
+    for _ in range(limit):
+        if found := world.alarms.open_on(CHANNEL, current(world)):
+            return found[0].id
+        world.run(camera, 1)
+    raise AssertionError("no alarm")
+
+
+def until_ended(world: World, camera: Camera, limit: int = 40) -> None:
+    """Traffic until no rollout and no run is under way."""
+    for _ in range(limit):
+        world.run(camera, 1)
+        if world.rollouts.active(CHANNEL) is None:
+            return
+    raise AssertionError(world.rollouts.newest()[0])
+
+
+def test_the_loop_closes_again_and_again(world: World) -> None:
+    first = current(world)
+    world.run(Camera(CLEAN), 15)
+    assert world.alarms.newest() == [], "no false alarm on clean digits"
+    assert accuracy(world, CLEAN) > 0.9
+
+    parent = first
+    for turn, slip in enumerate((FIRST_SLIP, SECOND_SLIP, FIRST_SLIP), start=1):
+        camera = Camera(slip, seed=turn)
+        alarm = until_alarm(world, camera)
+        assert len(world.alarms.newest()) == turn
+        assert world.training.newest() == [] or world.training.newest()[0].alarm != alarm
+        drifted = accuracy(world, slip)
+        world.run(camera, 4, labelled=True)
+        run = world.training.newest()[0]
+        assert (run.state, run.alarm, run.parent) == ("released", alarm, parent), run
+        until_ended(world, camera)
+        assert world.rollouts.get(run.rollout or "").state == "finished"
+        assert current(world) == run.release != parent
+        assert all(device.release == run.release for device in world.devices_by_name.values())
+        assert accuracy(world, slip) > drifted + 0.1
+        world.run(camera, 12)  # the new world is normal now: quiet
+        assert world.alarms.open_on(CHANNEL) == []
+        closed = world.alarms.get(alarm)
+        assert closed.state == "closed" and "left this release" in closed.closed_reason
+        parent = current(world)
+
+    versions = [release.version for release in world.releases.lineage(parent)]
+    assert versions == ["1.0.0+r3", "1.0.0+r2", "1.0.0+r1", "1.0.0"]
+    assert len(world.training.newest()) == 3, "one run a drift"
+
+
+def test_a_retrained_release_costs_little_and_says_where_it_comes_from(world: World) -> None:
+    first = current(world)
+    world.run(Camera(CLEAN), 5)
+    camera = Camera(FIRST_SLIP)
+    alarm = until_alarm(world, camera)
+    world.run(camera, 4, labelled=True)
+    run = world.training.newest()[0]
+    assert run.release is not None
+    before, after = world.releases.open(first), world.releases.open(run.release)
+    known = {entry.sha256 for entry in before.index.entries}
+    new = [entry for entry in after.index.entries if entry.sha256 not in known]
+    assert sum(entry.size for entry in new) < 0.15 * sum(entry.size for entry in before.index.entries)
+
+    lineage = after.meta.lineage
+    assert lineage["parent"] == first and lineage["alarm"] == alarm and lineage["run"] == run.id
+    assert lineage["trainer"]["name"] == "head" and lineage["trainer"]["method"] in ("ridge", "lda")
+    data = lineage["data"]
+    assert data["labels"] == sum(data["labels_per_class"]) >= 400 and data["holdout"] > 50
+    assert data["since"] == world.alarms.get(alarm).since and data["releases"] == [first]
+
+    golden, session = after.golden(), world.session(run.release)
+    names = [output.name for output in session.outputs]
+    for name, found in zip(names, session.run(dict(golden.inputs), names), strict=True):
+        np.testing.assert_allclose(found, golden.outputs["fp32"][name], rtol=1e-3, atol=1e-4)
+
+    profile, old = world.releases.profile(run.release), world.releases.profile(first)
+    assert profile is not None and old is not None
+    assert not profile.reference.arrays["confidence"].any() and not profile.reference.arrays["classes"].any()
+    assert profile.reference.arrays["inputs"].any() and profile.reference.arrays["projections"].any()
+    assert np.array_equal(profile.edges.inputs, old.edges.inputs)
+    for variant, metrics in after.meta.metrics.items():
+        assert metrics["accuracy"] != before.meta.metrics[variant]["accuracy"]
+    verdict = run.verdict
+    assert verdict["passed"] and verdict["candidate_error"] < verdict["current_error"]
+    assert "held-out error" in verdict["summary"] and "validation accuracy" in verdict["summary"]
+
+
+def test_a_fleet_that_must_not_forget_refuses_and_keeps_what_it_refused(world: World) -> None:
+    world.channels.set_policy(CHANNEL, policy(gate={"validation_floor": 0.99}))
+    first = current(world)
+    camera = Camera(FIRST_SLIP)
+    alarm = until_alarm(world, camera)
+    world.run(camera, 3, labelled=True)
+    run = world.training.newest()[0]
+    assert run.state == "refused" and "below the floor of 0.990" in run.reason
+    assert run.verdict["validation_accuracy"] < 0.99 and run.verdict["candidate_error"] is not None
+    assert run.release is None and current(world) == first and world.rollouts.newest() == []
+    assert list((world.folder / "training").glob("run-*.safetensors"))
+    assert not (world.folder / "training" / "work").exists()
+
+    labels = run.labels
+    world.run(camera, 8)  # cooldown over, no new label: the same verdict is not asked for again
+    assert len(world.training.newest()) == 1
+    assert f"of {int(np.ceil(labels * 1.25))} labels" in world.training.why_not(CHANNEL)
+    world.run(camera, 4, labelled=True)
+    assert len(world.training.newest()) == 2 and world.training.newest()[0].alarm == alarm
+
+
+def test_a_candidate_that_devices_refuse_goes_back(world: World) -> None:
+    first = current(world)
+    camera = Camera(FIRST_SLIP)
+    until_alarm(world, camera)
+    for device in world.devices_by_name.values():
+        device.refuses = lambda digest: "" if digest == first else "golden cases: top-1 agreement 0.2"
+    world.run(camera, 4, labelled=True)
+    until_ended(world, camera)
+    rollout = world.rollouts.newest()[0]
+    assert rollout.state == "aborted" and "1 of 1 devices went back: golden cases" in rollout.reason
+    assert [device.release for device in world.devices_by_name.values()] == [first] * 3
+    assert sum(bool(device.tried) for device in world.devices_by_name.values()) == 1, "one canary, no other"
+    assert current(world) == first and world.channels.get(CHANNEL).rollout is None
+    assert [entry.decision for entry in world.rollouts.history(rollout.id)] == ["start", "widen", "abort"]
+    assert world.alarms.open_on(CHANNEL, first), "the drift is still there"
+
+
+def test_a_hub_that_is_killed_in_a_run_fails_it_and_trains_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = Camera(FIRST_SLIP)
+    until_alarm(world, camera)
+
+    class Killed(BaseException):
+        """As if the process ended there: nothing after it runs."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cloud_hub.training.runs.make", killed)
+        with pytest.raises(Killed):
+            world.run(camera, 4, labelled=True)
+    assert world.training.newest()[0].state == "training"
+    world.training = world.make_training()
+    run = world.training.newest()[0]
+    assert run.state == "failed" and run.interrupted and "the hub was stopped" in run.reason
+    world.tick()  # no cooldown for what was not the run's fault
+    assert world.training.newest()[0].state == "released"
+
+
+def test_a_restarted_hub_goes_on_with_rollout_streak_and_alarm(world: World) -> None:
+    camera = Camera(FIRST_SLIP)
+    alarm = until_alarm(world, camera)
+    world.run(camera, 3, labelled=True)
+    rollout = world.rollouts.active(CHANNEL)
+    assert rollout is not None
+    world.close()
+    again = World(world.folder, world.clock, list(world.devices_by_name.values()))
+    try:
+        assert again.alarms.get(alarm).state == "open"
+        assert again.rollouts.active(CHANNEL) == rollout
+        again.channels.publish_all()
+        until_ended(again, camera)
+        assert again.rollouts.get(rollout.id).state == "finished"
+    finally:
+        again.close()
+        world.db = again.db  # the fixture closes it once more, which is harmless
+
+
+def test_by_hand(world: World) -> None:
+    world.channels.set_policy(CHANNEL, policy(retraining={"trigger": "manual"}))
+    with pytest.raises(BadRequest, match="no labels have arrived"):
+        world.training.request(CHANNEL)
+    camera = Camera(FIRST_SLIP)
+    world.run(camera, 4, labelled=True)
+    assert world.training.newest() == []
+    run = world.training.request(CHANNEL, "new cameras")
+    assert run.state == "queued" and run.cause == "new cameras"
+    with pytest.raises(Conflict, match="a run is under way"):
+        world.training.request(CHANNEL)
+    world.tick()
+    assert world.training.get(run.id).state == "released"
+    with pytest.raises(Conflict, match="rollout"):
+        world.training.request(CHANNEL)
+
+
+def test_too_few_labels_of_a_class_is_a_reason_not_a_crash(world: World) -> None:
+    camera = Camera(FIRST_SLIP, per_window=4)
+    world.run(camera, 1, labelled=True)
+    run = world.training.request(CHANNEL)
+    world.tick()
+    run = world.training.get(run.id)
+    assert run.state == "failed" and "label more inputs" in run.reason
