@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_agent.observing.health import DeviceHealth, HealthSample
 from edge_agent.observing.keeper import Keeper
 from edge_agent.observing.labels import Labelling, Observers
 from edge_agent.observing.releases import KnownReleases
@@ -89,6 +90,7 @@ class WindowRecorder:
         self._known = known
         self._checkpoint_s = checkpoint_s
         self._closed = closed
+        self._health = DeviceHealth()
         self._waiting: deque[Answered] = deque()
         self._fold_at = _FIRST_FOLD
         self._keeping = threading.Lock()
@@ -246,8 +248,11 @@ class WindowRecorder:
         """Fold; close what is due; write a checkpoint when it is time. False when the store refused."""
         with self._keeping:
             now = time.monotonic()
+            # Taken before the lock: reading sensors may take milliseconds.
+            sample = self._health.sample() if now >= self._checkpoint_due else None
             with self._windows_lock:
                 self._fold()
+                self._note_health(sample)
                 if now < self._retry_at and not everything:
                     return False
                 closing = self._windows.take_due(now, everything)
@@ -267,6 +272,12 @@ class WindowRecorder:
         if written and closing:
             self._closed()
         return written
+
+    def _note_health(self, sample: HealthSample | None) -> None:
+        window = self._windows.busy()
+        observer = self._observers.get(window.release) if window is not None else None
+        if sample is not None and window is not None and observer is not None:
+            observer.health(window, *sample)
 
     def _write(self, closing: list[Window], still_open: list[Window], changes: Changes) -> bool:
         if not closing and not still_open and not changes:

@@ -58,6 +58,11 @@ class OpenWindows:
         """The window of a release for which a label has come; it may have been switched off long ago."""
         return self._of(release, schema).window
 
+    def busy(self) -> Window | None:
+        """The window of the release that serves now, if it has counted since the last checkpoint."""
+        opened = self._open.get(self._current)
+        return opened.window if opened is not None and opened.changed else None
+
     def take_due(self, now: float, everything: bool) -> list[Window]:
         """Remove and return the windows that are to be closed; an empty one just goes."""
         due = [release for release, opened in self._open.items() if everything or now >= self._due(release, opened)]

@@ -104,6 +104,19 @@ def test_an_empty_window_is_no_window(opened: Callable[..., Observing]) -> None:
     assert observing.status().last_seq == 0
 
 
+def test_a_window_says_how_the_device_was(opened: Callable[..., Observing]) -> None:
+    observing, loaded = opened(checkpoint_s=0.1), release()
+    observing.start()
+    for i in range(30):
+        answer(observing, loaded, str(i))
+        time.sleep(0.02)
+    observing.recorder.flush()
+    (window,) = windows_of(observing)
+    looks = window.arrays["health_samples"]
+    assert 1 <= looks[0] <= 10
+    assert 10e6 < window.arrays["health_sum"][0] / looks[0] < 10e9
+
+
 def test_windows_close_on_the_timer_and_say_so(opened: Callable[..., Observing]) -> None:
     closed: list[int] = []
     observing, loaded = opened(window_s=0.3, closed=lambda: closed.append(1)), release()

@@ -1,0 +1,50 @@
+"""How the device is while it serves: one sample now and then, for the window's health sums."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import psutil
+
+
+class HealthSample(NamedTuple):
+    """One look at the device; None where it cannot be measured.
+
+    Attributes:
+        rss_bytes: resident memory of this process.
+        cpu_share: processor use of this process since the last look, 1.0 = one core.
+        temperature_c: the hottest sensor, °C.
+    """
+
+    rss_bytes: float | None
+    cpu_share: float | None
+    temperature_c: float | None
+
+
+class DeviceHealth:
+    """Takes samples. The first has no ``cpu_share``, since there was no look before it."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._looked = False
+
+    def sample(self) -> HealthSample:
+        """One look; costs up to a few milliseconds where a device has many sensors."""
+        try:
+            rss: float | None = float(self._process.memory_info().rss)
+            cpu: float | None = self._process.cpu_percent(None) / 100
+        except psutil.Error:
+            rss = cpu = None
+        cpu, self._looked = (cpu if self._looked else None), True
+        return HealthSample(rss, cpu, _hottest())
+
+
+def _hottest() -> float | None:
+    read = getattr(psutil, "sensors_temperatures", None)  # Linux and FreeBSD only
+    if read is None:
+        return None
+    try:
+        found = [entry.current for entries in read().values() for entry in entries if entry.current is not None]
+    except (OSError, psutil.Error, ValueError):
+        return None
+    return float(max(found)) if found else None
