@@ -1,4 +1,4 @@
-"""The command line of model-export. It only translates: options to calls, results to text or JSON, errors to exit codes."""
+"""The command line of model-export. It only translates: options, results, errors and exit codes."""
 
 from __future__ import annotations
 

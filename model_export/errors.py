@@ -15,6 +15,10 @@ class ExportError(Exception):
         self.hint = hint
 
 
+class RequestError(ExportError):
+    """What was asked for makes no sense, whatever the files are."""
+
+
 class SourceError(ExportError):
     """The source cannot be read, imported or converted."""
 

@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
 
 #: The most specific class comes first where one derives from another.
 CODES: tuple[tuple[type[errors.ExportError], ExitCode], ...] = (
+    (errors.RequestError, ExitCode.USAGE),
     (errors.UntrustedSourceError, ExitCode.UNTRUSTED_SOURCE),
     (errors.SourceError, ExitCode.SOURCE),
     (errors.UnsupportedModelError, ExitCode.UNSUPPORTED_MODEL),

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from edgeloop.package import Package
 
-from model_export.errors import HubRefusedError, HubUnreachableError
+from edgeloop.package import Package
+from model_export.errors import HubRefusedError, HubUnreachableError, InvalidPackageError
 
 #: Tries of one request, with a pause that doubles from `PAUSE_S` and is jittered.
 TRIES, PAUSE_S = 4, 0.5
@@ -118,7 +118,12 @@ class _Publisher:
 
     def _upload(self, path: Path, sha256: str, size: int) -> None:
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        self._try("PUT", f"/blobs/{sha256}", lambda: {"content": _chunks(path), "headers": headers})
+        try:
+            self._try("PUT", f"/blobs/{sha256}", lambda: {"content": _chunks(path), "headers": headers})
+        except OSError as error:
+            raise InvalidPackageError(
+                f"{path} changed while it was published: {error}", "verify the package"
+            ) from error
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
         if "content" in body:

@@ -50,4 +50,4 @@ def test_every_error_has_a_number_of_its_own() -> None:
     kinds = leaves(ExportError)[1:]
     codes = {kind: exit_code_of(kind("message")) for kind in kinds}
     assert len(set(codes.values())) == len(kinds) == len(CODES)
-    assert set(codes.values()) == set(ExitCode) - {ExitCode.OK, ExitCode.INTERNAL, ExitCode.USAGE}
+    assert set(codes.values()) == set(ExitCode) - {ExitCode.OK, ExitCode.INTERNAL}

@@ -48,7 +48,7 @@ def table(x: Any = X, y: Any = Y) -> Table:
         (RidgeClassifier(), Y + 3, True, "logits"),
         (RandomForestClassifier(5, random_state=0), NAMES[Y], False, "probabilities"),
     ],
-    ids=str,
+    ids=lambda value: str(value.dtype if isinstance(value, np.ndarray) else value),
 )
 @pytest.mark.filterwarnings("ignore")
 def test_sklearn_classifiers_predict_the_same_through_onnx(

@@ -1,0 +1,176 @@
+"""From variants to a package on disk that has passed its audit and its own golden cases."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from edgeloop import __version__
+from edgeloop.package import Draft, DraftVariant, HeadSpec, OutputSpec, Package, PackageError, TensorSpec, write_package
+from edgeloop.runtime.datatypes import oip_name
+from model_export import golden
+from model_export.data import Table
+from model_export.errors import DestinationError, GoldenMismatchError, UnsupportedModelError
+from model_export.graph import Array
+from model_export.prepare import Prepared
+from model_export.profile import make_profile
+from model_export.quantize import Int8Options
+from model_export.sources import Source
+from model_export.variants import Variant
+from model_export.verify import check_variants, open_audited
+
+#: Seconds for the golden cases of one variant.
+DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that a package is made of.
+
+    Attributes:
+        calibration, validation: row numbers of the data.
+        validation_rows: most rows of the validation set that the package carries.
+        reproducible: leave measured latency out.
+    """
+
+    name: str
+    version: str
+    source: Source
+    table: Table
+    prepared: Prepared
+    variants: tuple[Variant, ...]
+    calibration: Array
+    validation: Array
+    validation_rows: int
+    int8: Int8Options
+    reproducible: bool
+
+
+def write_proven(destination: Path, parts: Parts, on_step: Callable[[str], None]) -> Package:
+    """Write a package beside ``destination``, audit it, run its golden cases, and only then give it its name.
+
+    Raises:
+        DestinationError: it cannot be written there.
+        GoldenMismatchError: a variant does not reproduce its own outputs.
+        InvalidPackageError: the audit refuses what was written, which is a defect of this tool.
+    """
+    draft = _draft(parts)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as folder:
+            staged = Path(folder) / "package"
+            _write(staged, draft)
+            failed = [c for c in check_variants(open_audited(staged), DEADLINE_S, on_step) if c.ok is False]
+            if failed:
+                reasons = "; ".join(f"{check.variant}: {check.reason}" for check in failed)
+                raise GoldenMismatchError(
+                    f"the package does not reproduce its own outputs: {reasons}", "--precision fp32"
+                )
+            _appear(staged, destination)
+    except OSError as error:
+        raise DestinationError(
+            f"{destination} cannot be written: {error.strerror or error}", "free space, or choose another folder"
+        ) from error
+    return Package.open(destination)
+
+
+def _write(staged: Path, draft: Draft) -> None:
+    try:
+        write_package(staged, draft)
+    except PackageError as error:
+        raise UnsupportedModelError(f"the model cannot be packaged: {error}") from error
+
+
+def _appear(staged: Path, destination: Path) -> None:
+    """Rename, without replacing what somebody else put there meanwhile."""
+    if destination.exists() or destination.is_symlink():
+        raise DestinationError(f"{destination} exists by now", "choose another folder")
+    staged.rename(destination)
+    # The name itself has to survive a power cut; not every file system lets a folder be synced.
+    with suppress(OSError):
+        handle = os.open(destination.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _draft(parts: Parts) -> Draft:
+    prepared, variants = parts.prepared, parts.variants
+    rows, truth = prepared.part(parts.validation)
+    # The float model says what is normal; int8 differs from it by less than a bin.
+    reference = next((variant for variant in variants if variant.precision == "fp32"), variants[0])
+    cases = golden.choose_rows(rows, prepared.probabilities(reference.outputs), truth)
+    kept = np.unique(np.linspace(0, len(truth) - 1, min(parts.validation_rows, len(truth))).astype(np.int64))
+    head = prepared.head
+    return Draft(
+        name=parts.name,
+        version=parts.version,
+        variants=[DraftVariant(v.name, v.precision, v.model) for v in variants],
+        labels=prepared.class_names,
+        inputs=[TensorSpec(spec.name, oip_name(spec.dtype), (-1, *spec.shape)) for spec in prepared.inputs],
+        outputs=[
+            OutputSpec(name, oip_name(reference.outputs[name].dtype), (-1, *reference.outputs[name].shape[1:]), role)
+            for name, role in prepared.roles.items()
+        ],
+        golden_inputs={name: array[cases] for name, array in rows.items()},
+        golden_outputs={v.precision: _golden_outputs(prepared, v, cases) for v in variants},
+        features=None if head is None else head.features,
+        head=None if head is None else HeadSpec(head.weight, head.bias, head.activation or "identity", head.transposed),
+        profile=make_profile(prepared, rows, reference.outputs),
+        validation=({name: array[kept] for name, array in rows.items()}, truth[kept]),
+        metrics={v.name: _metrics(v, reproducible=parts.reproducible) for v in variants},
+        lineage=_lineage(parts),
+    )
+
+
+def _golden_outputs(prepared: Prepared, variant: Variant, cases: Array) -> dict[str, Array]:
+    """Reference outputs without the features.
+
+    Every release carries its own reference outputs, and wrong features show in the scores that the head makes of them.
+    """
+    return {
+        name: np.ascontiguousarray(array[cases])
+        for name, array in variant.outputs.items()
+        if prepared.roles[name] != "features"
+    }
+
+
+def _metrics(variant: Variant, *, reproducible: bool) -> dict[str, float | int]:
+    metrics = variant.metrics.for_package()
+    if reproducible:
+        metrics.pop("latency_ms", None)
+    return metrics
+
+
+def _lineage(parts: Parts) -> Mapping[str, Any]:
+    """Where everything came from, without times: the same input gives the same package."""
+    source = parts.source
+    quantized = any(variant.precision == "int8" for variant in parts.variants)
+    return {
+        "source": {"kind": source.kind, "file": source.file or source.name, "sha256": source.sha256},
+        "parent": None,
+        "trainer": None,
+        "data": {
+            "file": parts.table.file,
+            "sha256": parts.table.sha256,
+            "rows": parts.table.rows,
+            "calibration": len(parts.calibration),
+            "validation": len(parts.validation),
+        },
+        "quantization": parts.int8.describe() if quantized else None,
+        "tools": {
+            "edgeloop": __version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            **source.tools,
+        },
+    }

@@ -1,0 +1,161 @@
+"""Making a package: the main verb of the tool."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model_export import data as tables
+from model_export.assemble import Parts, write_proven
+from model_export.errors import DestinationError, RequestError
+from model_export.measure import Metrics
+from model_export.prepare import prepare
+from model_export.quantize import Int8Options
+from model_export.sources import open_source
+from model_export.variants import MAX_LOSS, PRECISIONS, make_variants
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+#: The share of the data that calibrates int8; the rest validates.
+CALIBRATION_SHARE = 1 / 3
+VALIDATION_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What was built.
+
+    Attributes:
+        path: the package's folder.
+        digest: of the release that it would be.
+        metrics: of each variant, latency exact.
+        head: whether the hub's head trainer can retrain it.
+        labels: names of the classes.
+        notes: what the person should know.
+    """
+
+    path: Path
+    name: str
+    version: str
+    digest: str
+    bytes: int
+    metrics: Mapping[str, Metrics]
+    head: bool
+    labels: tuple[str, ...]
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def build_package(
+    source: object,
+    destination: Path,
+    data: Path,
+    *,
+    labels: Sequence[str] | None = None,
+    label_column: str | None = None,
+    precision: Sequence[str] | None = None,
+    name: str | None = None,
+    version: str = "1.0.0",
+    trust_source: bool = False,
+    roles: Mapping[str, str] | None = None,
+    calibration_share: float = CALIBRATION_SHARE,
+    int8: Int8Options | None = None,
+    max_loss: float = MAX_LOSS,
+    validation_rows: int = VALIDATION_ROWS,
+    reproducible: bool = False,
+    on_step: Callable[[str], None] = lambda text: None,
+) -> BuildReport:
+    """Make a package from a trained classifier and labelled data; it appears whole, audited and tested, or not at all.
+
+    Args:
+        source: a path, ``module:factory``, a fitted scikit-learn classifier, a ``torch.nn.Module`` or an
+        ``onnx.ModelProto``.
+        destination: folder of the package; must not exist.
+        data: labelled examples that the model was not trained on.
+        labels: names of the classes; None: the source's own, else their indices.
+        label_column: array or column with the true label; None: found by its name.
+        precision: of ``fp32`` and ``int8``; None: fp32, and int8 where it is possible and good enough.
+        name: of the package; None: the source's.
+        version: of the package.
+        trust_source: whether a pickle may be loaded, which runs the code in it.
+        roles: of outputs, where they are not clear.
+        calibration_share: of the data, for int8.
+        int8: how to quantize.
+        max_loss: share of accuracy that int8 may lose.
+        validation_rows: most rows of the validation set in the package.
+        reproducible: leave measured latency out of the package.
+        on_step: told what begins.
+
+    Raises:
+        ExportError: one of `model_export.errors`, by who is at fault.
+    """
+    _check_request(destination, precision, name, version)
+    on_step("reading data")
+    table = tables.read_table(Path(data), label_column)
+    on_step("converting the model")
+    found = open_source(source, table, trust_source=trust_source)
+    prepared = prepare(found, table, labels=labels, given=roles or {})
+    calibration, validation = tables.split(prepared.truth, calibration_share)
+    on_step("making and measuring variants")
+    options = int8 or Int8Options()
+    variants, notes = make_variants(
+        prepared,
+        calibration,
+        validation,
+        precisions=precision,
+        int8=options,
+        max_loss=max_loss,
+        latency=True,
+    )
+    parts = Parts(
+        name=name or _safe_name(found.name),
+        version=version,
+        source=found,
+        table=table,
+        prepared=prepared,
+        variants=tuple(variants),
+        calibration=calibration,
+        validation=validation,
+        validation_rows=validation_rows,
+        int8=options,
+        reproducible=reproducible,
+    )
+    on_step("writing and testing the package")
+    package = write_proven(destination, parts, on_step)
+    return BuildReport(
+        path=destination,
+        name=package.name,
+        version=package.version,
+        digest=package.digest,
+        bytes=sum(entry.size for entry in package.index.entries),
+        metrics={variant.name: variant.metrics for variant in variants},
+        head=prepared.head is not None,
+        labels=prepared.class_names,
+        lineage=dict(package.meta.lineage),
+        notes=(*prepared.notes, *notes),
+    )
+
+
+def _check_request(destination: Path, precision: Sequence[str] | None, name: str | None, version: str) -> None:
+    """Everything that can be refused before work begins."""
+    destination = Path(destination)
+    if destination.exists() or destination.is_symlink():
+        raise DestinationError(f"{destination} exists already", "choose another folder, or remove it first")
+    if not destination.parent.is_dir():
+        raise DestinationError(f"there is no folder {destination.parent}", "make it first")
+    unknown = [p for p in precision or () if p not in PRECISIONS]
+    if unknown or (precision is not None and not precision):
+        raise RequestError(f"precision {', '.join(unknown) or '(none)'} is not known", f"use {', '.join(PRECISIONS)}")
+    for what, text in (("name", name), ("version", version)):
+        if text is not None and not _NAME.fullmatch(text):
+            raise RequestError(f"{what} {text!r} is not usable", "use letters, digits and . _ + -, 64 at most")
+
+
+def _safe_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+-]", "-", text).lstrip("-._+")[:64] or "model"

@@ -1,0 +1,44 @@
+"""The reference page says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import typer
+
+from model_export import cli
+from model_export.data import LABEL_NAMES, SUFFIXES
+from model_export.exit_codes import ExitCode
+from model_export.golden import CASES
+from model_export.prepare import FEWEST_ROWS
+from model_export.publish import TRIES
+from model_export.roles import ROLES
+
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "model-export.md").read_text(encoding="utf-8")
+
+
+def test_every_exit_code_has_a_row() -> None:
+    rows = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
+    assert rows == {int(code) for code in ExitCode}
+
+
+def test_every_option_of_every_command_is_named_and_no_other() -> None:
+    group = typer.main.get_command(cli.app)
+    options = {
+        name
+        for command in group.commands.values()  # type: ignore[attr-defined]  # a typer app with commands is a click group
+        for parameter in command.params
+        for name in parameter.opts
+        if name.startswith("--")
+    }
+    named = set(re.findall(r"(--[a-z][a-z0-9-]+)", PAGE))
+    assert named == options
+
+
+def test_values_and_limits_in_the_text_are_the_codes() -> None:
+    for word in (*SUFFIXES, *ROLES, *LABEL_NAMES):
+        assert f"`{word}`" in PAGE, word
+    assert f"up to {CASES} rows" in PAGE
+    assert f"At least {FEWEST_ROWS} rows" in PAGE
+    assert f"tried {TRIES} times" in PAGE

@@ -1,0 +1,164 @@
+"""`publish` against a small hub that keeps what the contract says, over a real socket."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeloop.package import Package
+from model_export.errors import HubRefusedError, HubUnreachableError
+from model_export.publish import publish
+from tests.doubles import digits
+
+
+class SmallHub(ThreadingHTTPServer):
+    """Remembers blobs and requests; can fail a number of times first."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.blobs: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.failures: list[int] = []
+        self.refuse: dict[str, tuple[int, dict[str, str]]] = {}
+
+    def handle_error(self, *args: Any) -> None:
+        """A client that goes away in the middle of a body is what one test is about."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: SmallHub
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = self.path.removeprefix("/api/v1")
+        if self._failed(f"POST {path}"):
+            return
+        if path == "/releases/missing":
+            shas = [file["sha256"] for file in json.loads(body)["files"]]
+            missing = [sha for sha in dict.fromkeys(shas) if sha not in self.server.blobs]
+            self._answer(200, {"digest": _digest(body), "missing": missing})
+        elif path == "/releases":
+            self._answer(201, {"digest": _digest(body), "name": "digits", "version": "1.0.0"})
+        else:
+            self._answer(200, {"rollout": None, "serial": 3, "got": json.loads(body)})
+
+    def do_PUT(self) -> None:
+        # The body may come in chunks; httpx sends the length that it is told.
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self._failed("PUT"):
+            return
+        sha = self.path.rpartition("/")[2]
+        assert hashlib.sha256(body).hexdigest() == sha
+        self.server.blobs[sha] = body
+        self._answer(201, {})
+
+    def _failed(self, request: str) -> bool:
+        self.server.requests.append(request)
+        if self.server.failures:
+            self._answer(self.server.failures.pop(0), {"error": "busy"})
+            return True
+        for start, (status, body) in self.server.refuse.items():
+            if request.startswith(start):
+                self._answer(status, body)
+                return True
+        return False
+
+    def _answer(self, status: int, body: Any) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def _digest(body: bytes) -> str:
+    return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+@pytest.fixture
+def hub() -> Iterator[SmallHub]:
+    server = SmallHub()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    root = tmp_path_factory.mktemp("publish") / "digits"
+    digits.build(root)
+    return Package.open(root)
+
+
+def test_every_file_is_sent_once_and_a_repetition_sends_nothing(hub: SmallHub, package: Package) -> None:
+    seen: list[str] = []
+    first = publish(package, hub.url + "/", "stable", on_file=lambda path, size: seen.append(path))
+    assert first.digest == package.digest and first.serial == 3 and first.rollout is None
+    assert set(hub.blobs) == {entry.sha256 for entry in package.index.entries}
+    assert first.files_sent == len(seen) == len(hub.blobs)
+    again = publish(package, hub.url, "stable")
+    assert (again.files_sent, again.bytes_sent, again.digest) == (0, 0, first.digest)
+    assert hub.requests[-1] == "POST /channels/stable/releases"
+
+
+def test_only_missing_files_are_sent(hub: SmallHub, package: Package) -> None:
+    lacking = max(package.index.entries, key=lambda entry: entry.size)
+    hub.blobs = {entry.sha256: b"" for entry in package.index.entries if entry.sha256 != lacking.sha256}
+    done = publish(package, hub.url, "stable")
+    assert (done.files_sent, done.bytes_sent) == (1, lacking.size)
+
+
+def test_a_hub_that_is_busy_for_a_moment_is_asked_again(hub: SmallHub, package: Package) -> None:
+    hub.failures = [503, 500, 429]
+    assert publish(package, hub.url, "stable", pause_s=0.001).digest == package.digest
+
+
+def test_a_hub_that_is_not_there_is_a_clear_error(package: Package) -> None:
+    with SmallHub() as closed:
+        url = closed.url
+    with pytest.raises(HubUnreachableError, match="no hub could be reached") as caught:
+        publish(package, url, "stable", pause_s=0.001)
+    assert "cloud-hub serve" in caught.value.hint
+    with pytest.raises(HubUnreachableError):
+        publish(package, "not an address", "stable", pause_s=0.001)
+
+
+def test_another_server_at_the_address_is_recognised(hub: SmallHub, package: Package) -> None:
+    hub.refuse = {"POST /releases/missing": (404, {"error": "nothing here"})}
+    with pytest.raises(HubUnreachableError, match="not as a hub does"):
+        publish(package, hub.url, "stable")
+    hub.refuse = {"POST /releases/missing": (200, {"hello": "world"})}
+    with pytest.raises(HubUnreachableError, match="not as a hub does"):
+        publish(package, hub.url, "stable")
+
+
+def test_the_hubs_reason_and_hint_are_passed_on(hub: SmallHub, package: Package) -> None:
+    hub.refuse = {"POST /channels": (409, {"error": "a rollout is running", "hint": "abort it first"})}
+    with pytest.raises(HubRefusedError, match="a rollout is running") as caught:
+        publish(package, hub.url, "stable")
+    assert caught.value.hint == "abort it first"
+
+
+def test_a_file_that_has_gone_is_a_clear_error(hub: SmallHub, tmp_path: Path) -> None:
+    digits.build(tmp_path / "p")
+    package = Package.open(tmp_path / "p")
+    (package.root / max(package.index.entries, key=lambda entry: entry.size).path).unlink()
+    with pytest.raises(Exception, match="changed while"):
+        publish(package, hub.url, "stable", pause_s=0.001)
