@@ -106,7 +106,7 @@ def fit_head(
     )
 
 
-def holdout_error(share: Share, weight: Floats, bias: Floats) -> float:
+def holdout_error(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> float:
     """Mean squared error of the one-hot labels, regressed on the logits: exact, from sums alone.
 
     The labels y are predicted by a·z + c with z the logits, less their mean over the classes, one scale a ≥ 0 and an
@@ -114,13 +114,14 @@ def holdout_error(share: Share, weight: Floats, bias: Floats) -> float:
     discriminant, the present one. With covariances over the share: tr Cov(y) − (tr Cov(y, z))² / tr Cov(z).
 
     Args:
-        share: of rows that the head was not fitted on.
+        stats: statistics, of which the held-out share is taken, or a share of rows that the head was not fitted on.
         weight: float64 [K, F].
         bias: float64 [K]; it goes into c and has no influence.
 
     Returns:
         0 (perfect) … tr Cov(y) (no better than the class shares).
     """
+    share = held_out(stats)
     weight = weight - weight.mean(axis=0)  # what all classes share changes no prediction
     together = float(np.sum(weight * share.cross_covariance))
     spread = float(np.einsum("kf,fg,kg->", weight, share.total_covariance, weight, optimize=True))
@@ -130,7 +131,7 @@ def holdout_error(share: Share, weight: Floats, bias: Floats) -> float:
     return max(chance - together**2 / spread, 0.0)
 
 
-def holdout_accuracy(share: Share, weight: Floats, bias: Floats) -> float:
+def holdout_accuracy(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> float:
     """Accuracy on a share under the normal approximation.
 
     Within class k the logits have the mean W m_k + b and the covariance W Σ Wᵀ of the share; for normal logits the
@@ -139,11 +140,11 @@ def holdout_accuracy(share: Share, weight: Floats, bias: Floats) -> float:
     Returns:
         0…1.
     """
-    draws = _normal_logits(share, weight, bias)
+    draws = _normal_logits(held_out(stats), weight, bias)
     return float(np.average(draws.logits.argmax(axis=1) == draws.labels, weights=draws.weights))
 
 
-def calibrate(share: Share, weight: Floats, bias: Floats) -> float:
+def calibrate(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> float:
     """The factor for logits that makes softmax's confidence mean something.
 
     It is the scale with the least cross-entropy under the normal approximation of :func:`holdout_accuracy` (temperature
@@ -153,16 +154,21 @@ def calibrate(share: Share, weight: Floats, bias: Floats) -> float:
     Returns:
         A factor from 1e-3 to 1e3.
     """
-    return _calibrate(_normal_logits(share, weight, bias))[0]
+    return _calibrate(_normal_logits(held_out(stats), weight, bias))[0]
 
 
-def holdout_loss(share: Share, weight: Floats, bias: Floats) -> float:
+def holdout_loss(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> float:
     """Cross-entropy on a share under the normal approximation, at the best scale: smooth, where accuracy has steps.
 
     Returns:
         ≥ 0, in nats; heads that differ by a positive factor, or by a term that all classes share, have the same.
     """
-    return _calibrate(_normal_logits(share, weight, bias))[1]
+    return _calibrate(_normal_logits(held_out(stats), weight, bias))[1]
+
+
+def held_out(stats: HeadStatistics | Share) -> Share:
+    """The share to judge a head on."""
+    return stats.holdout if isinstance(stats, HeadStatistics) else stats
 
 
 def heads(share: Share, method: str, grid: Sequence[float] | None = None) -> Iterator[tuple[float, Floats, Floats]]:

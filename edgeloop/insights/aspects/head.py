@@ -7,6 +7,9 @@ kept twice: ``fit`` for three labels in four, ``holdout`` for the fourth (`edgel
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
+
 import numpy as np
 
 from edgeloop.insights.aspects.base import MAX_VALUE, ROUNDING, Arrays, Aspect, Labels, refuse
@@ -17,6 +20,8 @@ SHARES = ("fit", "holdout")
 #: Both shares together must fit an insights message of 16 MiB with the rest of the window. 1,280 features (MobileNetV2)
 #: of 10 classes take 13.3 MB. A model that needs more has no head statistics: its arrays have size 0.
 MAX_BYTES = 15 << 20
+#: Up to this width a kept index of the triangle (8 F² bytes) beats a loop over its rows; above, it is too large.
+INDEXED_WIDTH = 256
 
 
 class Head(Aspect):
@@ -70,26 +75,44 @@ def packed_diagonal(width: int) -> Array:
 def unpack_gram(packed: Floats, width: int) -> Floats:
     """The symmetric matrix float64 [F, F] of its packed upper triangle."""
     full = np.zeros((width, width))
-    upper = np.triu_indices(width)
-    full[upper] = packed
-    full.T[upper] = packed
+    for row, part in _rows(packed, width):
+        full[row, row:] = part
+        full[row:, row] = part
     return full
+
+
+def _rows(packed: Array, width: int) -> Iterator[tuple[int, Array]]:
+    """(row, view of its part of the packed triangle)."""
+    start = 0
+    for row in range(width):
+        yield row, packed[start : start + width - row]
+        start += width - row
+
+
+@lru_cache(maxsize=4)
+def _upper(width: int) -> tuple[Array, Array]:
+    return np.triu_indices(width)
 
 
 def _add(into: Arrays, share: str, features: Floats, labels: Array) -> None:
     count, sums, gram = (into[f"head_{share}_{part}"] for part in ("count", "sum", "gram"))
     count += np.bincount(labels, minlength=len(count))
-    np.add.at(sums, labels, features)
+    one_hot = np.zeros((len(count), len(labels)))
+    one_hot[labels, np.arange(len(labels))] = 1.0
+    sums += one_hot @ features
     product = features.T @ features
-    start = 0
-    for row in range(len(product)):  # F short rows; triu_indices of 1,280 features would cost 13 MB a call
-        end = start + len(product) - row
-        gram[start:end] += product[row, row:]
-        start = end
+    if len(product) <= INDEXED_WIDTH:
+        gram += product[_upper(len(product))]
+    else:
+        for row, part in _rows(gram, len(product)):
+            np.add(part, product[row, row:], out=part)
 
 
 def _check_share(count: Array, sums: Array, gram: Array) -> None:
     width, labelled = sums.shape[1], int(count.sum())
+    if labelled == 0:
+        refuse(sums.any() or gram.any(), "there are head statistics without labels")
+        return
     diagonal = gram[packed_diagonal(width)]
     refuse(np.any(sums[count == 0]), "a class without labels has features")
     refuse(np.any(diagonal < 0), "the Gram matrix has a negative diagonal")
@@ -100,9 +123,13 @@ def _check_share(count: Array, sums: Array, gram: Array) -> None:
     refuse(
         np.any(between.sum(axis=0) > diagonal * (1 + ROUNDING)), "the class sums are larger than the Gram matrix allows"
     )
-    root = np.sqrt(diagonal) * (1 + ROUNDING)
-    start = 0
-    for row in range(width):  # Cauchy and Schwarz: |G_ij| ≤ √(G_ii G_jj)
-        end = start + width - row
-        refuse(np.any(np.abs(gram[start:end]) > root[row] * root[row:]), "the Gram matrix is not one")
-        start = end
+    refuse(_breaks_cauchy_schwarz(gram, np.sqrt(diagonal) * (1 + ROUNDING)), "the Gram matrix is not one")
+
+
+def _breaks_cauchy_schwarz(gram: Array, root: Array) -> bool:
+    """Whether |G_ij| ≤ √(G_ii G_jj) fails anywhere."""
+    width = len(root)
+    if width <= INDEXED_WIDTH:
+        rows, columns = _upper(width)
+        return bool(np.any(np.abs(gram) > root[rows] * root[columns]))
+    return any(bool(np.any(np.abs(part) > root[row] * root[row:])) for row, part in _rows(gram, width))
