@@ -31,6 +31,11 @@ MAX_INDEX_BYTES = 4 << 20
 _CACHED_PACKAGES = 32
 
 
+def _audit(root: Path, index: Index) -> Manifest:
+    """In a child process, since the package may be hostile; the folder is of our own hard links to blobs."""
+    return audit_in_child(root, index=index, allow_hard_links=True)
+
+
 @dataclass(frozen=True)
 class Release:
     """A published package.
@@ -72,7 +77,7 @@ class Releases:
         db: the records.
         blobs: where the files are.
         folder: where each release is laid out as a package folder; on the same file system as the blobs.
-        audit: checks a package folder and returns its manifest, or raises `PackageError`.
+        audit: checks a package folder against its index and returns its manifest, or raises `PackageError`.
         clock: unix seconds.
     """
 
@@ -82,7 +87,7 @@ class Releases:
         blobs: Blobs,
         folder: Path,
         *,
-        audit: Callable[[Path], Manifest] = lambda root: audit_in_child(root, timeout_s=120.0),
+        audit: Callable[[Path, Index], Manifest] = _audit,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._db, self._blobs, self._folder, self._audit, self._clock = db, blobs, folder, audit, clock
@@ -121,7 +126,7 @@ class Releases:
                 return present
             root = self._lay_out(parsed)
             try:
-                manifest = self._check(root)
+                manifest = self._check(root, parsed)
                 place = self._place(parsed.digest)
                 shutil.rmtree(place, ignore_errors=True)  # of a hub that was stopped before it recorded the release
                 root.replace(place)
@@ -212,7 +217,7 @@ class Releases:
             for entry in index.entries:
                 if self._blobs.size(entry.sha256) != entry.size:
                     raise BadRequest(f"the index gives a wrong size for {entry.path}: build the index again")
-                target = root / entry.path
+                target = root / entry.path  # Index.parse has refused every path that leaves the folder
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._blobs.link(entry.sha256, target)
         except (OSError, HubError) as error:
@@ -222,10 +227,10 @@ class Releases:
             raise storage_error(error, "the release") from error
         return root
 
-    def _check(self, root: Path) -> Manifest:
+    def _check(self, root: Path, index: Index) -> Manifest:
         try:
-            manifest = self._audit(root)
-            profile = Package.open(root).profile()
+            manifest = self._audit(root, index)
+            profile = Package.open(root, index=index).profile()
             if profile is not None:
                 profile.reference.merge(profile.reference)  # a reference that cannot be merged is found here, not later
         except PackageError as error:
@@ -263,11 +268,10 @@ class Releases:
         return self._folder / digest.removeprefix("sha256:")
 
     def _open_folder(self, digest: str) -> Package:
-        place = self._place(digest)
+        place, index = self._place(digest), parse_index(self.index_bytes(digest))
         if not place.is_dir():  # a data folder restored without its releases: the blobs are enough
-            index = parse_index(self.index_bytes(digest))
             self._lay_out(index).replace(place)
-        return Package.open(place)
+        return Package.open(place, index=index)
 
     def _read_profile(self, digest: str) -> Profile | None:
         return self._open(digest).profile()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
@@ -9,8 +10,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from starlette.requests import ClientDisconnect
 
+from cloud_hub.api.body_limit import drain
 from cloud_hub.api.errors import responses
-from cloud_hub.errors import BadRequest, NotFound, StorageFull, TooLarge
+from cloud_hub.errors import BadRequest, HubError, NotFound, StorageFull, TooLarge
 
 if TYPE_CHECKING:
     from cloud_hub.app import Hub
@@ -35,24 +37,32 @@ def router(hub: Hub) -> APIRouter:
     @routes.put("/{sha256}", status_code=201, responses=responses(BadRequest, TooLarge, StorageFull))
     async def put_blob(sha256: str, request: Request) -> Response:
         """Store a file whose sha256 this is: 201; 200 when it is there already."""
-        if await run_in_threadpool(hub.blobs.has, sha256):
-            async for _ in request.stream():  # a client that is cut off while it sends takes it for a failure
-                pass
-            return Response(status_code=200)
-        writer = await run_in_threadpool(hub.blobs.writer, sha256)
+        chunks = request.stream()
         try:
-            piece = bytearray()
-            async for chunk in request.stream():
-                piece += chunk
-                if len(piece) >= _PIECE:
-                    await run_in_threadpool(writer.write, bytes(piece))
-                    piece.clear()
-            await run_in_threadpool(writer.write, bytes(piece))
-            await run_in_threadpool(writer.commit)
+            if await run_in_threadpool(hub.blobs.has, sha256):
+                await drain(chunks)
+                return Response(status_code=200)
+            await _store(hub, sha256, chunks)
+        except HubError:
+            await drain(chunks)
+            raise
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
-        finally:
-            await run_in_threadpool(writer.close)
         return Response(status_code=201)
 
     return routes
+
+
+async def _store(hub: Hub, sha256: str, chunks: AsyncIterator[bytes]) -> None:
+    writer = await run_in_threadpool(hub.blobs.writer, sha256)
+    try:
+        piece = bytearray()
+        async for chunk in chunks:
+            piece += chunk
+            if len(piece) >= _PIECE:
+                await run_in_threadpool(writer.write, bytes(piece))
+                piece.clear()
+        await run_in_threadpool(writer.write, bytes(piece))
+        await run_in_threadpool(writer.commit)
+    finally:
+        await run_in_threadpool(writer.close)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloud_hub.api.errors import problem
+
+#: Enough for every honest mistake; what sends more is cut off.
+DRAINED_BYTES = 64 << 20
 
 
 class BodyLimit:
@@ -26,21 +29,15 @@ class BodyLimit:
         if limit is None:
             await self._app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > limit:
-            await self._refuse(scope, receive, send, limit)
-            return
-        # A chunked body announces nothing: it is read here, as far as the limit.
         body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        chunks = _chunks(receive)
+        # A chunked body announces nothing: it is read here, as far as the limit.
+        async for chunk in chunks:
+            body += chunk
             if len(body) > limit:
-                await self._refuse(scope, receive, send, limit)
+                await drain(chunks)
+                answer = problem(413, f"the body is larger than {limit} bytes", "send files as blobs, one request each")
+                await answer(scope, receive, send)
                 return
         whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
@@ -49,7 +46,24 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        answer = problem(413, f"the body is larger than {limit} bytes", "send files as blobs, one request each")
-        answer.headers["connection"] = "close"  # the rest of the body is not read
-        await answer(scope, receive, send)
+
+async def drain(chunks: AsyncIterator[bytes]) -> None:
+    """Read on without keeping, up to `DRAINED_BYTES`.
+
+    A client that is cut off while it sends never reads the answer that says why.
+    """
+    read = 0
+    async for chunk in chunks:
+        read += len(chunk)
+        if read > DRAINED_BYTES:
+            return
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
