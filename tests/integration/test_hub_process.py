@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -69,7 +70,7 @@ def senders(hub: HubProcess, release: str, package: Package, count: int = 3) -> 
 def assert_totals_equal_the_ledgers(hub: HubProcess, devices: list[SendingDevice]) -> None:
     totals = hub.get("insights/totals")
     assert totals["predictions"] == sum(device.ledger["predictions"] for device in devices)
-    assert totals["classes"] == sum(device.classes for device in devices).tolist()  # type: ignore[attr-defined]
+    assert totals["classes"] == np.sum([device.classes for device in devices], axis=0).tolist()
     for device in devices:
         own = hub.get(f"devices/{device.device}")["totals"]
         assert own["predictions"] == device.ledger["predictions"]

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from cloud_hub import ingest as ingest_module
 from cloud_hub.inbox import Incoming
+from cloud_hub.insights_store import count_window
 from cloud_hub.records.tables import marks
 from edgeloop.protocol import Presence, Reported
 from tests.unit.hub.kit import CHANNEL, RELEASE, TOPICS, Pipeline, Sender, envelope, window
@@ -202,7 +203,7 @@ def test_a_failure_in_the_middle_of_a_transaction_leaves_nothing_of_it(
 def test_a_defect_of_ours_sets_one_message_aside_and_counts_the_others(
     hub: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ingest_module.count_window
+    real = count_window
 
     def broken(content: Any) -> dict[str, int]:
         if content.end == 666.0:

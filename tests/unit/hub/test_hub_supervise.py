@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cloud_hub import supervise
-from cloud_hub.supervise import Supervisor, every
+from cloud_hub.supervise import Supervisor, Work, every
 
 
 def wait_for(condition: object, timeout_s: float = 5.0) -> None:
@@ -39,8 +39,16 @@ def test_failed_work_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_last_started_is_stopped_first() -> None:
     order: list[str] = []
     supervisor = Supervisor()
+
+    def work(name: str) -> Work:
+        def until_stopped(stop: threading.Event) -> None:
+            stop.wait()
+            order.append(name)
+
+        return until_stopped
+
     for name in ("a", "b", "c"):
-        supervisor.start(name, lambda stop, name=name: (stop.wait(), order.append(name)))  # type: ignore[misc]
+        supervisor.start(name, work(name))
     assert supervisor.stop(2.0) == []
     assert order == ["c", "b", "a"]
 
@@ -48,7 +56,7 @@ def test_the_last_started_is_stopped_first() -> None:
 def test_work_that_does_not_stop_is_named_and_cut_off() -> None:
     ended = threading.Event()
     supervisor = Supervisor()
-    supervisor.start("deaf", lambda stop: ended.wait())  # type: ignore[arg-type,return-value]
+    supervisor.start("deaf", lambda stop: ended.wait())  # type: ignore[arg-type]  # its answer is not used
     began = time.monotonic()
     assert supervisor.stop(0.1) == ["deaf"]
     assert time.monotonic() - began < 1.0
