@@ -173,6 +173,7 @@ def publish(
             f"sent {done.files_sent} of {done.files} files, {_bytes(done.bytes_sent)} of {_bytes(done.bytes)}",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
         _out.print(done.digest, highlight=False, soft_wrap=True)
 
@@ -196,12 +197,12 @@ def _reporting(as_json: bool) -> Iterator[None]:
 def _progress() -> Iterator[Callable[[str], None]]:
     """Steps as they begin: a spinner on a terminal, plain lines elsewhere, on stderr always."""
     if not _err.is_terminal:
-        yield lambda text: _err.print(f"{text} …", highlight=False, markup=False)
+        yield lambda text: _err.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
         return
     with _err.status("starting") as status:
 
         def step(text: str) -> None:
-            _err.print(f"{text} …", highlight=False, markup=False)
+            _err.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
             status.update(text)
 
         yield step

@@ -22,7 +22,9 @@ from model_export.probe import Probe
 from model_export.sources import Source
 
 #: With fewer rows a profile's equal-mass bins and an accuracy mean nothing.
-FEWEST_ROWS = 60
+FEWEST_ROWS = 40
+#: With fewer, an accuracy is known to a few percent only.
+ENOUGH_ROWS = 200
 #: Rows from which the roles of outputs are read.
 ROLE_ROWS = 512
 
@@ -96,7 +98,10 @@ def prepare(source: Source, table: Table, *, labels: Sequence[str] | None, given
     count = outputs[scores].shape[1]
     classes = source.classes or output_roles.declared_classes(source.model, count)
     names = _class_names(labels, classes, count)
-    notes = [*source.notes, *_settle_outputs(model, roles, outputs, scores)]
+    notes = [*source.notes]
+    if table.rows < ENOUGH_ROWS:
+        notes.append(f"{table.file} has only {table.rows} rows: its accuracy and its profile are rough")
+    notes += _settle_outputs(model, roles, outputs, scores)
     found = heads.expose(model, scores)
     if isinstance(found, Head):
         roles[found.features] = "features"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -93,7 +94,7 @@ class _Publisher:
                 sent[entry.sha256] = entry.size
                 on_file(entry.path, entry.size)
         release = self._post("/releases", content=index)
-        assigned = self._post(f"/channels/{channel}/releases", json={"digest": release["digest"]})
+        assigned = self._post(f"/channels/{quote(channel, safe='')}/releases", json={"digest": release["digest"]})
         return Published(
             digest=str(release["digest"]),
             name=package.name,

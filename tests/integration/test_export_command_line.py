@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +194,28 @@ def test_an_onnx_file_with_csv_data_and_names_of_classes(folder: Path) -> None:
     assert package.meta.labels == ("red", "green", "blue")
     assert list(package.variants) == ["cpu-fp32"]
     assert package.meta.inputs[0].shape == (-1, 4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_build_that_is_stopped_leaves_nothing(folder: Path, number: signal.Signals) -> None:
+    before = sorted(path.name for path in folder.iterdir())
+    code = "from model_export.cli import main; main()"
+    arguments = ["build", "digits.joblib", "--trust-source", "--data", "digits.npz", "-o", "stopped"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("golden cases"):
+            break  # the package is being written and tested, under another name
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 def test_a_version_and_help_are_there(tmp_path: Path) -> None:
