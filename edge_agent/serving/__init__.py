@@ -1,0 +1,1 @@
+"""Serving: one transport-neutral data plane, and doors that only translate."""

@@ -1,0 +1,215 @@
+"""Fetching: only the files that are missing, resumable, and never more bytes than the index announces."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+from edge_agent.updates.blobs import ReleaseFiles, sync_folder, variants_for
+from edge_agent.updates.errors import Refused, Transient
+from edge_agent.updates.rules import Offer
+from edgeloop.package import Index, IndexEntry, Manifest, PackageError, required_paths
+from edgeloop.package.index import MAX_INDEX_BYTES
+from edgeloop.package.manifest import MANIFEST
+
+CHUNK = 1 << 16
+#: A file may take this long, and what its bytes take at this rate: a hub that drips holds no update up for ever.
+PATIENCE_S, SLOWEST_BYTES_PER_S = 60.0, 2048.0
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """Bounds of an update: bytes of a release, and bytes of the disk that stay free."""
+
+    max_release_bytes: int
+    disk_reserve_bytes: int
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A release whose files are here: its index, the variants that may run, and the entries that were needed."""
+
+    index: Index
+    variants: tuple[str, ...]
+    entries: tuple[IndexEntry, ...]
+
+
+class Fetcher:
+    """Fetches releases from a hub over HTTP."""
+
+    def __init__(
+        self,
+        files: ReleaseFiles,
+        limits: FetchLimits,
+        *,
+        hub: str,
+        providers: Collection[str],
+        required: Collection[str],
+        received: Callable[[int], None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            files: where they go.
+            limits: bounds.
+            hub: base URL, for offers that name none.
+            providers: execution providers of this machine.
+            required: of which one has to be used; empty: any.
+            received: told of bytes that came over the network.
+            stopped: whether to give up (the agent stops, or the offer was withdrawn).
+        """
+        self._files, self._limits, self._hub = files, limits, hub.rstrip("/")
+        self._providers, self._required = providers, required
+        self._received, self._stopped = received, stopped
+        self._http = httpx.Client(timeout=httpx.Timeout(15.0), follow_redirects=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Fetcher:
+        """Use the fetcher."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def fetch(self, offer: Offer) -> Fetched:
+        """Bring every file that this device needs of a release.
+
+        Raises:
+            Transient: no network, no hub, a full disk; what has come is kept for the next try.
+            Refused: the release is wrong, or wrong for this device.
+        """
+        with _reasons():
+            base = (offer.hub or self._hub).rstrip("/")
+            index = self._index(base, offer.release)
+            self._files.save_index(index)
+            if index.total_bytes > self._limits.max_release_bytes:
+                raise Refused(
+                    f"the release has {index.total_bytes:,} bytes; this device takes "
+                    f"{self._limits.max_release_bytes:,} (max_release_bytes)"
+                )
+            manifest = self._manifest(base, index)
+            offered = {name: variant.ep for name, variant in manifest.variants.items()}
+            variants = variants_for(self._providers, self._required, offered)
+            entries = required_paths(manifest, index, variants)
+            missing = {entry.sha256: entry for entry in entries if not self._files.has(entry)}
+            self._check_disk(sum(entry.size for entry in missing.values()))
+            for entry in missing.values():
+                self._blob(base, entry)
+            return Fetched(index, variants, entries)
+
+    def _index(self, base: str, release: str) -> Index:
+        known = self._files.index(release)
+        if known is not None:
+            return known
+        chunks: list[bytes] = []
+        size = 0
+        with self._http.stream("GET", f"{base}/api/v1/releases/{release}/index") as answer:
+            _check_status(answer, f"the index of {release}")
+            for chunk in answer.iter_bytes(CHUNK):
+                size += len(chunk)
+                if size > MAX_INDEX_BYTES:
+                    raise Refused(f"the hub sends an index of more than {MAX_INDEX_BYTES:,} bytes")
+                chunks.append(chunk)
+        self._received(size)
+        data = b"".join(chunks)
+        if "sha256:" + hashlib.sha256(data).hexdigest() != release:
+            raise Refused(f"the index that the hub sends is not that of {release}: its digest differs")
+        return Index.parse(data)
+
+    def _manifest(self, base: str, index: Index) -> Manifest:
+        entry = index.by_path.get(MANIFEST)
+        if entry is None:
+            raise Refused(f"the release has no {MANIFEST}")
+        if not self._files.has(entry):
+            self._check_disk(entry.size)
+            self._blob(base, entry)
+        return Manifest.parse(self._files.blob(entry.sha256).read_bytes())
+
+    def _check_disk(self, needed: int) -> None:
+        free = shutil.disk_usage(self._files.blobs).free
+        if free - needed < self._limits.disk_reserve_bytes:
+            raise Transient(
+                f"the disk is full: {needed:,} bytes are needed, {free:,} are free and "
+                f"{self._limits.disk_reserve_bytes:,} have to stay free; make room, the update goes on by itself"
+            )
+
+    def _blob(self, base: str, entry: IndexEntry) -> None:
+        """Bring one file; a part from an earlier try is continued."""
+        part = self._files.part(entry.sha256)
+        have = part.stat().st_size if part.exists() else 0
+        if have > entry.size:
+            part.unlink()
+            have = 0
+        if have < entry.size or entry.size == 0:
+            self._download(f"{base}/api/v1/blobs/{entry.sha256}", entry, part, have)
+        with part.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                part.unlink()
+                raise Refused(f"{entry.path}: the bytes that the hub sends are not those of the index")
+        self._files.place(entry.sha256)
+
+    def _download(self, url: str, entry: IndexEntry, part: Path, have: int) -> None:
+        end = time.monotonic() + PATIENCE_S + (entry.size - have) / SLOWEST_BYTES_PER_S
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with self._http.stream("GET", url, headers=headers) as answer:
+            if have and answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.unlink()
+                raise Transient(f"{entry.path}: the hub could not continue the file; it is fetched from the start")
+            _check_status(answer, entry.path)
+            resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
+            size = have if resumed else 0
+            with part.open("ab" if resumed else "wb") as file:
+                for chunk in answer.iter_raw(CHUNK):
+                    size += len(chunk)
+                    if size > entry.size:
+                        raise Refused(f"{entry.path}: the hub sends more than the {entry.size:,} bytes of the index")
+                    file.write(chunk)
+                    self._received(len(chunk))
+                    if time.monotonic() > end:
+                        raise Transient(f"{entry.path}: the hub sends too slowly; the rest is fetched later")
+                    if self._stopped():
+                        raise Transient("stopped in the middle of a file")
+                file.flush()
+                os.fsync(file.fileno())
+        if size < entry.size:
+            raise Transient(f"{entry.path}: the connection ended after {size:,} of {entry.size:,} bytes")
+        sync_folder(self._files.blobs)
+
+
+def _check_status(answer: httpx.Response, what: str) -> None:
+    if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+        raise Transient(f"{what}: the hub does not have it (HTTP {answer.status_code})")
+    if answer.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+        raise Transient(f"{what}: the hub answers with HTTP {answer.status_code}")
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Turn what libraries raise into reasons that people can act on."""
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Transient(f"the hub cannot be reached: {error or type(error).__name__}") from error
+    except PackageError as error:
+        raise Refused(f"the release is malformed: {error}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise Transient("the disk is full; make room, the update goes on by itself") from error
+        raise Transient(f"the disk cannot be written: {error}") from error

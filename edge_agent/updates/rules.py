@@ -1,0 +1,117 @@
+"""The update life cycle: one transition table, and the decisions around it. Pure: values and a time in, values out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+IDLE, FETCHING, VERIFYING, STAGED = "idle", "fetching", "verifying", "staged"
+TESTING, PROBATION, COMMITTED, ROLLED_BACK = "testing", "probation", "committed", "rolled_back"
+
+#: What may follow what. Any failure leads to rolled_back; the last committed release serves all along.
+TRANSITIONS: Mapping[str, frozenset[str]] = {
+    IDLE: frozenset({FETCHING}),
+    FETCHING: frozenset({VERIFYING, ROLLED_BACK, IDLE, FETCHING}),
+    VERIFYING: frozenset({STAGED, ROLLED_BACK, IDLE, FETCHING}),
+    STAGED: frozenset({TESTING, ROLLED_BACK}),
+    TESTING: frozenset({PROBATION, ROLLED_BACK}),
+    PROBATION: frozenset({COMMITTED, ROLLED_BACK}),
+    COMMITTED: frozenset({FETCHING, IDLE}),
+    ROLLED_BACK: frozenset({FETCHING, IDLE}),
+}
+#: A restart in one of these means that nobody saw the release do well to the end: it is rolled back, never resumed.
+UNPROVEN = frozenset({STAGED, TESTING, PROBATION})
+#: A power cut is no fault of a release, and a release that brings the agent down again and again is: so often it is
+#: tried, after which a restart refuses the offer for good.
+MOST_RESTARTS = 3
+
+#: First wait after a failure that may pass, and the longest, in seconds.
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
+
+
+class IllegalTransition(AssertionError):
+    """A fault of ours: the table does not allow this step."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A release that this device should run.
+
+    Attributes:
+        release: its digest.
+        name: of the package.
+        version: of the package.
+        rollout: the rollout that offers it, or None when it is the channel's current release.
+        hub: base URL that its files come from, or "".
+    """
+
+    release: str
+    name: str
+    version: str
+    rollout: str | None
+    hub: str
+
+    @property
+    def key(self) -> str:
+        """What a refusal is remembered under: the same release offered by another rollout is offered anew."""
+        return f"{self.rollout or 'current'}/{self.release}"
+
+
+class Reference(Protocol):
+    """A release as a channel document names it."""
+
+    @property
+    def digest(self) -> str:
+        """``sha256:…``."""
+
+    @property
+    def name(self) -> str:
+        """Name of the package."""
+
+    @property
+    def version(self) -> str:
+        """Version of the package."""
+
+
+def check_transition(state: str, following: str) -> None:
+    """Raise `IllegalTransition` unless the table allows the step."""
+    if following not in TRANSITIONS[state]:
+        raise IllegalTransition(f"{state} may not be followed by {following}")
+
+
+def wanted(
+    offered: Reference | None,
+    *,
+    in_rollout: str | None,
+    hub: str,
+    committed: str | None,
+    refused: Collection[str],
+) -> Offer | None:
+    """What to go for, or None when there is nothing to do.
+
+    Args:
+        offered: what the channel document has for this device.
+        in_rollout: id of the rollout that offers it, or None.
+        hub: base URL of the files.
+        committed: digest of the committed release.
+        refused: keys of offers that this device has refused for good.
+    """
+    if offered is None or offered.digest == committed:
+        return None
+    offer = Offer(offered.digest, offered.name, offered.version, in_rollout, hub)
+    return None if offer.key in refused else offer
+
+
+def restart_state(state: str) -> str | None:
+    """What a stored state becomes when the agent starts: ``rolled_back`` for the unproven ones, else None (as it is)."""
+    return ROLLED_BACK if state in UNPROVEN else None
+
+
+def wait_s(failures: int, chance: random.Random) -> float:
+    """Seconds to wait after so many failures in a row: exponential, with full jitter so that a fleet spreads out.
+
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    return chance.uniform(FIRST_WAIT_S / 2, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 30)))
