@@ -222,7 +222,7 @@ class Training:
             data,
             self._work,
             version=next_version(base.version, taken),
-            lineage={"source": "retrained", "parent": run.parent, "alarm": run.alarm, "run": run.id},
+            lineage={"source": {"kind": "retrained"}, "parent": run.parent, "alarm": run.alarm, "run": run.id},
         )
 
     def _judge(self, run: Run, candidate: Candidate) -> None:
