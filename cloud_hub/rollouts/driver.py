@@ -179,7 +179,12 @@ class Rollouts:
             case Wait():
                 if _wait_kind(rollout.reason) != _wait_kind(decision.reason):
                     self._note(connection, rollout, "wait", decision.reason, now)
-                changes = {"reason": decision.reason, "done_since": decision.done_since}
+                broken = rollout.done_since is not None and decision.done_since is None
+                changes = {
+                    "reason": decision.reason,
+                    "done_since": decision.done_since,
+                    "step_started": now if broken else rollout.step_started,
+                }
                 if progress != rollout.progress or any(getattr(rollout, key) != new for key, new in changes.items()):
                     records.update(connection, rollout.id, progress=progress, **changes)
             case Widen():

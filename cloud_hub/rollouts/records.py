@@ -40,7 +40,7 @@ class Rollout:
         step: index of the present step, -1 before the first.
         fraction: devices placed below it take the candidate.
         started: unix seconds.
-        step_started: unix seconds.
+        step_started: unix seconds when the step began, or when it last stopped being done.
         done_since: unix seconds since which the step has been done without a break, or None.
         ended: unix seconds, or None.
         reason: the latest decision's.

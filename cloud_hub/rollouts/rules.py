@@ -4,7 +4,8 @@ Rules, in the order in which they are looked at:
 
 1. A release that devices refuse goes back: more than ``max_failure_share`` of the selected devices rolled it back.
 2. A release that fails its requests goes back: its error rate is above the current release's, beyond chance.
-3. What cannot be evaluated is not good: it is waited for, and the time limit of the step ends the wait.
+3. What cannot be evaluated is not good: it is waited for, and the time limit of the step ends the wait. (A step that
+   stops being done, as when another device comes online, has its whole time again.)
 4. A step is done when at least one device, and ``min_done_share`` of the selected ones that can answer, really run
    the candidate. Where all have ended and too few run it, the rollout goes back.
 5. A step that is done is watched for ``bake_s`` without a break; then the fraction grows to the next step's.
@@ -83,7 +84,7 @@ class RolloutState:
         candidate: digest of the release that is rolled out.
         step: index of the present step; -1 before the first.
         fraction: devices placed below it have been offered the candidate.
-        step_started: unix seconds when the present step began.
+        step_started: unix seconds when the present step began, or when it last stopped being done.
         done_since: unix seconds since which the step has been done without a break, or None.
     """
 
@@ -293,7 +294,8 @@ def _bake(
 
 
 def _wait_or_abort(state: RolloutState, policy: RolloutPolicy, now: float, wait: Wait) -> Decision:
-    if now - state.step_started > policy.timeout_s:
+    """Wait, but not for ever. A step that was done until now has its time again: a device may have come online."""
+    if state.done_since is None and now - state.step_started > policy.timeout_s:
         return Abort(f"step {state.step + 1} took longer than {policy.timeout_s:g} s: {wait.reason}")
     return wait
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloud_hub.errors import BadRequest, Conflict, NotFound
-from cloud_hub.policy import Step
+from cloud_hub.policy import ChannelPolicy, Step
 from edgeloop.insights import Window
 from edgeloop.package import Package
 from edgeloop.protocol import ChannelDocument, Desired
@@ -220,6 +220,33 @@ def test_every_moment_is_a_good_one_to_be_killed(world: World, new: str, tmp_pat
     kinds = [d for d in decisions(alive, rollout) if d != "wait"]
     assert kinds == ["start", "widen", "widen", "widen", "finish"]
     alive.close()
+
+
+def test_a_step_that_stops_being_done_has_its_time_again(world: World, new: str) -> None:
+    fleet(world, 1)
+    plain = POLICY.model_dump()
+    plain["rollout"] |= {"bake_s": 100.0, "timeout_s": 30.0}
+    world.channels.set_policy(CHANNEL, ChannelPolicy.model_validate(plain))
+    rollout = world.rollouts.start(CHANNEL, new)
+    for _ in range(50):
+        world.tick()
+    canary = world.devices_by_name["d0"]
+    canary.online = False
+    world.report(canary)
+    world.tick()
+    broken = world.rollouts.get(rollout)
+    assert (broken.state, broken.done_since, broken.step_started) == ("running", None, world.clock())
+    for _ in range(20):
+        world.tick()
+    canary.online = True
+    world.report(canary)
+    world.tick()
+    assert world.rollouts.get(rollout).done_since == world.clock()
+    canary.online = False
+    world.report(canary)
+    for _ in range(32):
+        world.tick()
+    assert world.rollouts.get(rollout).state == "aborted"
 
 
 def test_a_channel_that_is_given_another_release_ends_the_rollout(world: World, new: str) -> None:

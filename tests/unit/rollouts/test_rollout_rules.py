@@ -150,7 +150,7 @@ def test_windows_that_cannot_be_read_never_advance_a_rollout(which: str) -> None
     assert isinstance(ask(state, devices, 50.0), Finish)
     blind = ask(state, devices, 50.0, **{which: None})
     assert isinstance(blind, Wait) and blind.why == "evidence" and blind.done_since is None
-    assert isinstance(ask(state, devices, 101.0, **{which: None}), Abort)
+    assert isinstance(ask(replace(state, done_since=None), devices, 101.0, **{which: None}), Abort)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +182,14 @@ def test_a_break_in_the_bake_starts_it_again() -> None:
     broken = ask(at(1, 0.5, done_since=3.0), five(done, done, done, trying, trying), 10.0)
     assert broken.done_since is None
     assert ask(at(1, 0.5, done_since=None), devices, 14.0).done_since == 14.0
+
+
+def test_a_long_bake_survives_a_device_that_comes_online_late() -> None:
+    """The step was done in time; that a device below its fraction wakes up later is no reason to go back."""
+    late = five(done, done, done, trying, trying)
+    assert isinstance(ask(at(1, 0.5, done_since=20.0), late, 5000.0), Wait)
+    assert isinstance(ask(at(1, 0.5, started=5000.0), late, 5099.0), Wait), "it has its time, from now on"
+    assert isinstance(ask(at(1, 0.5, started=5000.0), late, 5101.0), Abort)
 
 
 def test_steps_that_reach_nobody_new_are_passed_over() -> None:
@@ -272,7 +280,8 @@ def test_what_holds_for_every_decision(situation: Any) -> None:
         assert isinstance(decision, Abort)
     if isinstance(decision, Wait):
         baking = decision.done_since is not None
-        assert baking or now - state.step_started <= policy.timeout_s, "every wait has an end"
+        was_done = state.done_since is not None
+        assert baking or was_done or now - state.step_started <= policy.timeout_s, "every wait has an end"
         assert decision.done_since is None or decision.done_since <= now
     assert decision == decide(state, policy, list(reversed(fleet)), now, candidate=candidate, current=current)
 
