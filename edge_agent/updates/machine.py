@@ -1,6 +1,7 @@
-"""The update machine: one thread that brings the device to the release that its channel offers, by the table in `rules`.
+"""The update machine: one thread that brings the device to the release that its channel offers.
 
-Its main verb, `_update`, reads as the life cycle. Every state is stored before it is acted on, and reported.
+The table is in `rules`; the main verb, `_update`, reads as the life cycle. Every state is stored before it is acted on,
+and reported.
 """
 
 from __future__ import annotations

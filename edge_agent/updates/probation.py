@@ -57,9 +57,7 @@ def judge(
     if previous_mean_ns and counters.predictions >= max(FEW, rules.min_predictions):
         mean = counters.latency_ns / counters.predictions
         if mean > rules.max_slowdown * previous_mean_ns:
-            return Verdict(
-                True, f"a prediction took {mean / 1e6:.2f} ms on probation, {previous_mean_ns / 1e6:.2f} before"
-            )
+            return Verdict(True, f"a prediction takes {mean / 1e6:.2f} ms; it took {previous_mean_ns / 1e6:.2f} before")
     if elapsed_s < rules.seconds:
         return Verdict(False)
     return Verdict(first or counters.predictions >= rules.min_predictions or elapsed_s >= rules.max_seconds)

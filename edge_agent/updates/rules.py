@@ -105,7 +105,7 @@ def wanted(
 
 
 def restart_state(state: str) -> str | None:
-    """What a stored state becomes when the agent starts: ``rolled_back`` for the unproven ones, else None (as it is)."""
+    """What a stored state becomes when the agent starts: ``rolled_back`` if unproven, else None (as it is)."""
     return ROLLED_BACK if state in UNPROVEN else None
 
 

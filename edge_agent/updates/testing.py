@@ -77,9 +77,7 @@ def load_tested(folder: Path, index: Index, rules: TestRules, *, variants: Seque
         problem = f"one row takes {chosen.median_ms:.2f} ms; the budget is {rules.max_latency_ms:g} ms (max_latency_ms)"
     memory = psutil.Process().memory_info().rss
     if rules.max_memory_bytes and memory > rules.max_memory_bytes:
-        problem = (
-            f"with it the agent takes {memory:,} bytes; the budget is {rules.max_memory_bytes:,} (max_memory_bytes)"
-        )
+        problem = f"the agent then takes {memory:,} bytes; the budget is {rules.max_memory_bytes:,} (max_memory_bytes)"
     if problem:
         choice.best.close()
         raise Refused(problem)

@@ -1,0 +1,237 @@
+"""The composition root of the agent: the only place that picks adapters and joins the parts."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import structlog
+
+from edge_agent.messaging import Identity, Messaging, Vitals
+from edge_agent.observing.assembly import Observing
+from edge_agent.observing.sender import Sender
+from edge_agent.observing.store import StoreError
+from edge_agent.operations import AgentOperations
+from edge_agent.serving.dataplane import DataPlane
+from edge_agent.serving.http import Door
+from edge_agent.serving.routes import Routes, error_body
+from edge_agent.settings import Settings
+from edge_agent.updates import UpdateMachine, UpdateSettings
+from edge_agent.updates.blobs import ReleaseFiles
+from edge_agent.updates.fetch import FetchLimits
+from edge_agent.updates.probation import ProbationRules
+from edge_agent.updates.testing import TestRules
+from edgeloop import __version__
+from edgeloop.insights import InsightsError, Profile
+from edgeloop.package import Package, PackageError
+from edgeloop.protocol import Topics
+from edgeloop.protocol.link import Link
+
+log = structlog.get_logger(__name__)
+
+
+class DataError(Exception):
+    """The data folder cannot be used; the message says why."""
+
+
+class AddressError(Exception):
+    """The HTTP door cannot be opened; the message says why."""
+
+
+class Agent:
+    """All parts of one agent. `run` serves until it is told to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make every part; nothing runs yet.
+
+        Raises:
+            DataError: the data folder cannot be used.
+        """
+        self._settings = settings
+        self._lock = _lock(settings.data)
+        # The store, the outbox and their sender are there without observing as well: reports go the same way.
+        self._observing = _observing(settings, lambda: self._messaging.windows_closed())
+        recorder = self._observing.recorder if settings.observe else None
+        self._plane = DataPlane(recorder, id_prefix=secrets.token_hex(6), deadline_s=settings.request_deadline_s)
+        self._updates = UpdateMachine(_update_settings(settings), self._plane)
+        self._messaging = self._make_messaging(self._observing)
+        self._updates.report_to(self._messaging)
+        operations = AgentOperations(settings, self._plane, self._updates, self._observing, self._messaging)
+        self._door = Door(Routes(self._plane, recorder, operations), error_body, settings.max_body_bytes)
+
+    def run(self, announce: Callable[[str], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then stop in order: nothing that was answered is lost.
+
+        Args:
+            announce: gets the line that says where the agent serves.
+
+        Raises:
+            AddressError: the HTTP door cannot be opened.
+        """
+        self._observing.start()
+        try:
+            # What was committed serves before the door opens, and before anything is asked of the network.
+            self._updates.start()
+            self._messaging.start(self._updates)
+            asyncio.run(self._serve(announce))
+        finally:
+            self._stop()
+
+    async def _serve(self, announce: Callable[[str], None]) -> None:
+        host, port = self._settings.listen_host, self._settings.listen_port
+        try:
+            server = await self._door.open(host, port)
+        except OSError as error:
+            raise AddressError(
+                f"HTTP cannot be served on {host}:{port}: {error.strerror or error}; set listen_port to a free port"
+            ) from error
+        port = server.sockets[0].getsockname()[1]
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        announce(f"edge-agent {self._settings.device} serves http://{host}:{port}/v2")
+        notify_service_manager("READY=1")
+        await stop.wait()
+        notify_service_manager("STOPPING=1")
+        log.info("stopping")
+        server.close()
+        await self._door.drain(self._settings.stop_timeout_s / 2)
+
+    def _stop(self) -> None:
+        """In order: no more updates, no more answers, the last windows closed and, if the broker is there, sent."""
+        timeout = self._settings.stop_timeout_s
+        self._updates.stop(timeout / 2)
+        self._plane.close()
+        self._observing.recorder.flush()
+        self._messaging.stop(timeout / 2)
+        self._observing.stop(timeout / 2)
+        self._lock.close()
+
+    def _make_messaging(self, observing: Observing) -> Messaging:
+        settings = self._settings
+        topics = Topics(settings.fleet)
+
+        def open_link(will: tuple[str, bytes]) -> Link:
+            return Link(
+                settings.broker_host,
+                settings.broker_port,
+                f"{settings.fleet}-{settings.device}",
+                will=will,
+                username=settings.broker_username,
+                password=settings.broker_password,
+            )
+
+        def make_sender(link: Link) -> Sender:
+            return Sender(
+                observing.outbox,
+                observing.store.epoch,
+                link,
+                device=settings.device,
+                topic=topics.insights(settings.device),
+                channel=lambda: messaging.channel,
+            )
+
+        messaging = Messaging(
+            Identity(settings.fleet, settings.device, settings.channel, __version__),
+            observing.store,
+            open_link,
+            make_sender,
+            recorder=observing.recorder,
+            ledger=observing.ledger,
+            vitals=self._vitals,
+            report_s=settings.report_s,
+        )
+        return messaging
+
+    def _vitals(self) -> Vitals:
+        loaded = self._plane.loaded
+        trials = "; ".join(
+            f"{t.variant} on {t.provider}: {'ok' if t.ok else t.reason}"
+            + (f", {t.median_ms:.3f} ms" if t.median_ms is not None else "")
+            for t in self._updates.trials
+        )
+        health = {"trials": trials[:1000], "last_update_bytes": self._updates.last_update_bytes}
+        if loaded is None:
+            return Vitals(health=health)
+        session = loaded.session
+        return Vitals(session.variant, session.provider, dict(session.placement), health)
+
+
+def notify_service_manager(state: str) -> None:
+    """Tell systemd about a state, when it has asked for it (sd_notify(3)); nothing otherwise."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        try:
+            channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            log.warning("the service manager cannot be told", state=state, reason=str(error))
+
+
+def _lock(data: Path) -> IO[str]:
+    """Make the data folder ours: two agents on one folder would count twice."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "lock").open("a+")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DataError(f"another agent uses {data}; give each its own data folder") from error
+    except OSError as error:
+        raise DataError(f"{data} cannot be used: {error.strerror}; set data to a folder that can be written") from error
+    return lock
+
+
+def _observing(settings: Settings, closed: Callable[[], None]) -> Observing:
+    files = ReleaseFiles(settings.data)
+
+    def profile_of(digest: str) -> Profile | None:
+        index = files.index(digest)
+        try:
+            return None if index is None else Package.open(files.folder(digest), index=index).profile()
+        except (PackageError, InsightsError):
+            return None
+
+    try:
+        return Observing(
+            settings.data / "agent.db",
+            window_s=settings.window_s,
+            checkpoint_s=settings.checkpoint_s,
+            feedback_keep=settings.feedback_keep,
+            outbox_bytes=settings.outbox_bytes,
+            profile_of=profile_of,
+            closed=closed,
+        )
+    except StoreError as error:
+        raise DataError(str(error)) from error
+
+
+def _update_settings(settings: Settings) -> UpdateSettings:
+    return UpdateSettings(
+        data=settings.data,
+        device=settings.device,
+        hub=settings.hub,
+        limits=FetchLimits(settings.max_release_bytes, settings.disk_reserve_bytes),
+        tests=TestRules(
+            policy=settings.policy,
+            required_providers=settings.required_providers,
+            allow_cpu_fallback=settings.allow_cpu_fallback,
+            max_latency_ms=settings.max_latency_ms,
+            max_memory_bytes=settings.max_memory_bytes,
+            time_budget_s=settings.trial_budget_s,
+        ),
+        probation=ProbationRules(
+            seconds=settings.probation_s,
+            min_predictions=settings.probation_min_predictions,
+            max_seconds=settings.probation_max_s,
+            max_error_share=settings.probation_max_error_share,
+            max_slowdown=settings.probation_max_slowdown,
+        ),
+    )

@@ -1,0 +1,179 @@
+"""``edge-agent doctor``: what is wrong with this device, and how to mend it. Each check is one function."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import httpx
+
+from edge_agent.settings import Settings
+from edge_agent.status import NoAgent, ask
+from edgeloop.runtime import CPU, available_providers, runtime_version
+
+#: This software was written after it: an earlier clock is wrong (2026-01-01).
+EARLIEST = 1_767_225_600.0
+#: Wheels of onnxruntime that install the same module and overwrite one another.
+WHEELS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-directml",
+    "onnxruntime-training",
+)
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: its name, how bad it is, what it saw, and how to mend it."""
+
+    check: str
+    level: Level
+    found: str
+    mend: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Run every check; none of them changes anything."""
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        _providers,
+        _wheels,
+        _data,
+        _clock,
+        _broker,
+        _hub,
+        _agent,
+    )
+    return [finding for check in checks for finding in check(settings)]
+
+
+def _providers(settings: Settings) -> Iterator[Finding]:
+    there = available_providers()
+    text = f"onnxruntime {runtime_version()} with {', '.join(there)}"
+    missing = [name for name in settings.required_providers if name not in there]
+    if settings.required_providers and len(missing) == len(settings.required_providers):
+        yield Finding(
+            "providers",
+            "error",
+            f"{text}; required: {', '.join(missing)}",
+            "install the onnxruntime wheel that has it (onnxruntime-gpu for CUDA), or change required_providers; until "
+            "then no release is activated",
+        )
+    else:
+        yield Finding("providers", "ok", text if len(there) > 1 else f"{text} ({CPU} alone)")
+
+
+def _wheels(settings: Settings) -> Iterator[Finding]:
+    installed = [name for name in WHEELS if _version(name)]
+    if len(installed) > 1:
+        yield Finding(
+            "onnxruntime wheels",
+            "error",
+            f"{' and '.join(installed)} are installed and overwrite one another",
+            f"pip uninstall -y {' '.join(installed)}, then install the one that you need",
+        )
+    else:
+        yield Finding("onnxruntime wheels", "ok", ", ".join(f"{name} {_version(name)}" for name in installed))
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _data(settings: Settings) -> Iterator[Finding]:
+    folder = settings.data
+    while not folder.exists():
+        folder = folder.parent.absolute() if folder.parent == folder else folder.parent
+    try:
+        probe = folder / f".doctor-{time.monotonic_ns()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        yield Finding(
+            "data folder", "error", f"{folder} cannot be written: {error.strerror}", "set data to a folder that can be"
+        )
+        return
+    free = shutil.disk_usage(folder).free
+    if free < 2 * settings.disk_reserve_bytes:
+        yield Finding(
+            "disk",
+            "warning",
+            f"{free:,} bytes are free; {settings.disk_reserve_bytes:,} are kept free by updates",
+            "make room, or no release can be fetched; counting goes on in the outbox as long as it can",
+        )
+    else:
+        yield Finding("disk", "ok", f"{free:,} bytes are free at {settings.data}")
+
+
+def _clock(settings: Settings) -> Iterator[Finding]:
+    now = time.time()
+    text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    if now < EARLIEST:
+        yield Finding(
+            "clock",
+            "error",
+            f"it is {text} here, which cannot be",
+            "set the clock (NTP, or a battery for the real-time clock); the agent works, counts and updates meanwhile, "
+            "and only the times of its windows are wrong",
+        )
+    else:
+        yield Finding("clock", "ok", text)
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    address = f"{settings.broker_host}:{settings.broker_port}"
+    try:
+        with socket.create_connection((settings.broker_host, settings.broker_port), timeout=5.0):
+            yield Finding("broker", "ok", f"{address} takes connections")
+    except OSError as error:
+        yield Finding(
+            "broker",
+            "error",
+            f"{address} cannot be reached: {error.strerror or error}",
+            "start the hub (it brings a broker), or set broker_host and broker_port; windows wait in the outbox",
+        )
+
+
+def _hub(settings: Settings) -> Iterator[Finding]:
+    try:
+        answer = httpx.get(f"{settings.hub}/healthz", timeout=5.0)
+        answer.raise_for_status()
+        date = answer.headers.get("date")
+        yield Finding("hub", "ok", f"{settings.hub} answers{f', its clock says {date}' if date else ''}")
+    except httpx.HTTPError as error:
+        yield Finding(
+            "hub",
+            "error",
+            f"{settings.hub} cannot be reached: {error}",
+            "start it with `cloud-hub serve`, or set hub to its address; the committed release serves meanwhile",
+        )
+
+
+def _agent(settings: Settings) -> Iterator[Finding]:
+    try:
+        status = ask(settings)
+    except NoAgent as error:
+        yield Finding("agent", "warning", str(error))
+        return
+    update = status["update"]
+    if status["serving"] is None or update["state"] == "rolled_back":
+        level: Level = "error" if status["serving"] is None else "warning"
+        serves = status["release_name"] or "nothing"
+        mend = "mend what the reason says, then publish the release again: a refused offer is not tried twice"
+        yield Finding("agent", level, f"it serves {serves}; {update['state']}: {update['reason']}", mend)
+    else:
+        yield Finding("agent", "ok", f"it serves {status['release_name']} on {status['provider']}")
+    if status["trouble"]:
+        yield Finding(
+            "outbox", "error", status["trouble"], "make room on the disk; nothing is lost while the agent runs"
+        )

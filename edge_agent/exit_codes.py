@@ -1,0 +1,19 @@
+"""Exit codes of ``edge-agent``. A number is never used again for something else; docs/reference/edge-agent.md lists them."""
+
+from __future__ import annotations
+
+OK = 0
+#: A fault of the agent.
+FAULT = 1
+#: The command line is wrong (Typer's own code).
+USAGE = 2
+#: A setting is wrong, or the settings file cannot be read.
+SETTINGS = 3
+#: The data folder cannot be used, or another agent uses it.
+DATA = 4
+#: The address is taken, or not this machine's.
+ADDRESS = 5
+#: No agent answers (`status`).
+NO_AGENT = 6
+#: `doctor` found something that keeps the agent from working.
+UNHEALTHY = 7

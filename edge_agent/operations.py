@@ -1,0 +1,96 @@
+"""What operators see and do: the status document, flush, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from edge_agent.messaging import Messaging
+from edge_agent.observing.assembly import Observing
+from edge_agent.serving.dataplane import DataPlane
+from edge_agent.settings import Settings
+from edge_agent.updates import UpdateMachine
+from edgeloop import __version__
+
+
+class AgentOperations:
+    """Implements `edge_agent.serving.routes.Operations`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        plane: DataPlane,
+        updates: UpdateMachine,
+        observing: Observing,
+        messaging: Messaging,
+    ) -> None:
+        self._settings, self._plane, self._updates = settings, plane, updates
+        self._observing, self._messaging = observing, messaging
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)  # type: ignore[arg-type]  # any object with collect() is a collector
+
+    def status(self) -> Mapping[str, Any]:
+        """The status document: what serves, what the update does, what waits to be sent."""
+        loaded, at = self._plane.loaded, self._updates.status()
+        seen = self._observing.status()
+        return {
+            "device": self._settings.device,
+            "agent_version": __version__,
+            "release": self._updates.committed(),
+            "previous": self._updates.previous(),
+            "serving": None if loaded is None else loaded.digest,
+            "release_name": "" if loaded is None else f"{loaded.package.name} {loaded.package.version}",
+            "variant": "" if loaded is None else loaded.session.variant,
+            "provider": "" if loaded is None else loaded.session.provider,
+            "placement": {} if loaded is None else dict(loaded.session.placement),
+            "update": {**asdict(at), "bytes": self._updates.last_update_bytes},
+            "trials": [asdict(trial) for trial in self._updates.trials],
+            "counters": asdict(self._plane.counters()),
+            "epoch": seen.epoch,
+            "last_seq": seen.last_seq,
+            "outbox": {"windows": seen.outbox_rows, "bytes": seen.outbox_bytes},
+            "ledger": {**seen.ledger, "by_release": seen.by_release},
+            "unclean_restarts": seen.unclean_restarts,
+            "recovered_windows": seen.recovered_windows,
+            "kept_predictions": seen.kept_predictions,
+            "unobserved": {"without_profile": seen.without_profile, "failed": seen.failed},
+            "trouble": seen.trouble,
+            "messaging": asdict(self._messaging.state()),
+        }
+
+    def flush(self) -> None:
+        """Close the open windows now."""
+        self._observing.recorder.flush()
+
+    def metrics(self) -> tuple[bytes, str]:
+        """Prometheus' text and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def collect(self) -> list[Metric]:
+        """Metrics as they are now; called by the registry."""
+        status, counters = self.status(), self._plane.counters()
+        found: list[Metric] = []
+        for name, text, total in (
+            ("predictions", "Rows answered by the release that serves.", counters.predictions),
+            ("errors", "Requests that failed through the model's fault.", counters.errors),
+            ("nonfinite", "Rows whose scores were not finite.", counters.nonfinite),
+            ("inference_seconds", "Seconds spent in runs.", counters.latency_ns / 1e9),
+        ):
+            metric = CounterMetricFamily(f"edge_agent_{name}", text, labels=["release"])
+            metric.add_metric([status["serving"] or ""], total)
+            found.append(metric)
+        info = GaugeMetricFamily("edge_agent_serving", "1 for what serves.", labels=["release", "variant", "provider"])
+        info.add_metric([status["serving"] or "", status["variant"], status["provider"]], 1.0)
+        state = GaugeMetricFamily("edge_agent_update_state", "1 for the state of the update machine.", labels=["state"])
+        state.add_metric([status["update"]["state"]], 1.0)
+        gauges = (
+            ("outbox_windows", "Windows that the hub has not acknowledged.", status["outbox"]["windows"]),
+            ("outbox_bytes", "Their size.", status["outbox"]["bytes"]),
+            ("unclean_restarts", "Starts after a kill or a power cut.", status["unclean_restarts"]),
+            ("broker_connected", "Whether the broker is there.", float(status["messaging"]["connected"])),
+        )
+        return [*found, info, state, *(GaugeMetricFamily(f"edge_agent_{n}", text, value=v) for n, text, v in gauges)]

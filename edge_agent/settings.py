@@ -1,0 +1,132 @@
+"""The settings of ``edge-agent``: one typed object. Sources, strongest first: environment, file, default.
+
+docs/reference/edge-agent.md has a table of them, and a test compares it with this class.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from edgeloop.protocol import ProtocolError, check_name
+
+ENVIRONMENT_PREFIX = "EDGE_AGENT_"
+
+
+class SettingsError(ValueError):
+    """A setting is wrong; the message names each, and says where it stands."""
+
+
+class Settings(BaseSettings):
+    """What an agent is started with; every name with a unit ends in it."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+
+    device: str = Field(description="Name of this device; unique in its fleet.")
+    fleet: str = Field(default="default", description="Name of the fleet: the topics below edgeloop/v1/<fleet>/.")
+    channel: str = Field(default="stable", description="Channel to follow, unless the hub wishes another.")
+    hub: str = Field(
+        default="http://127.0.0.1:8800", description="Base URL of the hub; a channel document may name another."
+    )
+    broker_host: str = Field(default="127.0.0.1", description="Address of the MQTT broker.")
+    broker_port: int = Field(default=1883, ge=1, le=65535, description="Its port.")
+    broker_username: str | None = Field(default=None, description="User name at the broker.")
+    broker_password: str | None = Field(default=None, repr=False, description="Password at the broker.")
+    data: Path = Field(default=Path("edge-agent-data"), description="Folder of releases, outbox and state.")
+    listen_host: str = Field(default="127.0.0.1", description="Address of the HTTP door.")
+    listen_port: int = Field(default=8080, ge=0, le=65535, description="Port of the HTTP door; 0 chooses one.")
+    max_body_bytes: int = Field(default=64 << 20, ge=1024, description="Largest body of a request, bytes.")
+    request_deadline_s: float = Field(
+        default=30.0, gt=0, description="Seconds after which a run of the model is stopped."
+    )
+    policy: Literal["quiet", "balanced", "fast"] = Field(
+        default="balanced", description="How much of the machine a run may take: one thread, half of the cores, or all."
+    )
+    required_providers: tuple[str, ...] = Field(
+        default=(), description="Execution providers of which one has to run the model; empty: any."
+    )
+    allow_cpu_fallback: bool = Field(
+        default=False, description="Whether nodes that the chosen provider lacks may run on the CPU."
+    )
+    max_latency_ms: float = Field(default=0.0, ge=0, description="Budget for one row in testing, milliseconds; 0: any.")
+    max_memory_bytes: int = Field(default=0, ge=0, description="Budget for the whole agent in testing, bytes; 0: any.")
+    trial_budget_s: float = Field(default=2.0, gt=0, description="Seconds for timing the candidates of a release.")
+    observe: bool = Field(default=True, description="Whether predictions are observed: windows, feedback, insights.")
+    window_s: float = Field(default=60.0, gt=0, description="Seconds after which an open window is closed.")
+    checkpoint_s: float = Field(
+        default=2.0, gt=0, description="Seconds between checkpoints: what a killed agent can lose."
+    )
+    report_s: float = Field(default=30.0, gt=0, description="Seconds between two reports when nothing changes.")
+    outbox_bytes: int = Field(default=64 << 20, ge=1 << 16, description="Size of the outbox before old windows merge.")
+    feedback_keep: int = Field(default=8192, ge=0, description="Recent predictions that wait for their labels.")
+    probation_s: float = Field(default=60.0, ge=0, description="Seconds that a new release is watched, at least.")
+    probation_min_predictions: int = Field(
+        default=20, ge=0, description="Predictions that it is watched for, at least."
+    )
+    probation_max_s: float = Field(
+        default=900.0, gt=0, description="Seconds after which a device without that much traffic commits as well."
+    )
+    probation_max_error_share: float = Field(
+        default=0.05, ge=0, le=1, description="Share of failed or non-finite answers beyond which it goes back."
+    )
+    probation_max_slowdown: float = Field(
+        default=10.0, gt=1, description="Latency, as a multiple of the release before, beyond which it goes back."
+    )
+    max_release_bytes: int = Field(default=8 << 30, ge=1, description="Largest release that is fetched, bytes.")
+    disk_reserve_bytes: int = Field(default=64 << 20, ge=0, description="Bytes of the disk that updates leave free.")
+    stop_timeout_s: float = Field(default=10.0, gt=0, description="Time that an orderly stop may take, seconds.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
+    log_format: Literal["text", "json"] = Field(default="text", description="How a line of the log is written.")
+
+    @field_validator("device", "fleet", "channel")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        try:
+            return check_name(value, "name")
+        except ProtocolError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("hub")
+    @classmethod
+    def _a_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("it has to begin with http:// or https://")
+        return value.rstrip("/")
+
+
+def load(config: Path | None) -> Settings:
+    """Read the settings.
+
+    Args:
+        config: a TOML file, or None for the environment and defaults alone.
+
+    Raises:
+        SettingsError: the file cannot be read, or a setting is wrong; the message names each.
+    """
+    values = {} if config is None else _read(config)
+    # pydantic-settings takes its arguments before the environment: what the environment names leaves the file's values.
+    environment = {name.upper() for name in os.environ}
+    values = {name: v for name, v in values.items() if (ENVIRONMENT_PREFIX + name).upper() not in environment}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_url=False)
+        )
+        where = "the settings" if config is None else str(config)
+        raise SettingsError(f"{where}: {problems}. docs/reference/edge-agent.md lists every setting") from error
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(config.read_text())
+    except OSError as error:
+        raise SettingsError(f"{config} cannot be read: {error.strerror}; name the file with --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{config} is not TOML: {error}") from error

@@ -1,0 +1,61 @@
+"""``edge-agent status``: ask the running agent where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from rich.table import Table
+
+from edge_agent.settings import Settings
+
+
+class NoAgent(Exception):
+    """No agent answers; the message says what to do."""
+
+
+def ask(settings: Settings) -> dict[str, Any]:
+    """The status document of the agent that these settings start.
+
+    Raises:
+        NoAgent: nobody answers at its address, or somebody else does.
+    """
+    host = "127.0.0.1" if settings.listen_host in ("0.0.0.0", "::") else settings.listen_host
+    url = f"http://{host}:{settings.listen_port}/edgeloop/v1/status"
+    try:
+        answer = httpx.get(url, timeout=5.0)
+        answer.raise_for_status()
+        return dict(answer.json())
+    except (httpx.HTTPError, ValueError) as error:
+        raise NoAgent(f"no agent answers at {url} ({error}); start it with `edge-agent run`, or see its log") from error
+
+
+def table(status: Mapping[str, Any]) -> Table:
+    """The status for people."""
+    found = Table(show_header=False)
+    update, ledger, messaging = status["update"], status["ledger"], status["messaging"]
+    connected = f"connected to {messaging['broker']}" if messaging["connected"] else f"away: {messaging['last_error']}"
+    for key, value in (
+        ("device", status["device"]),
+        (
+            "serves",
+            f"{status['release_name']} as {status['variant']} on {status['provider']}"
+            if status["serving"]
+            else "nothing",
+        ),
+        ("release", status["release"] or ""),
+        ("update", f"{update['state']}: {update['reason']}"),
+        ("channel", f"{messaging['channel']}, serial {messaging['serial']}"),
+        ("broker", connected),
+        (
+            "counted",
+            f"{ledger['predictions']:,} predictions, {ledger['feedback']:,} labels, {ledger['errors']:,} errors",
+        ),
+        ("outbox", f"{status['outbox']['windows']} windows, {status['outbox']['bytes']:,} bytes"),
+        ("restarts", f"{status['unclean_restarts']} unclean"),
+    ):
+        found.add_row(key, str(value))
+    if status["trouble"]:
+        found.add_row("trouble", status["trouble"])
+    return found
