@@ -11,6 +11,8 @@ from edgeloop.insights.sizes import Floats, Ints
 #: Half width of the bin that an atom gets, relative to its size and to the spread of the values. Wide enough for the
 #: rounding of float32 sums on different machines, far too narrow to swallow a real change.
 ATOM_TOLERANCE = 1e-6
+#: The least half width, for an atom at zero without any spread.
+ATOM_LEAST = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +33,9 @@ class Edges:
 def equal_mass_edges(values: Floats, bins: int) -> Floats:
     """Inner edges between ``bins`` bins that hold about equally many of the values.
 
-    Where values tie, quantiles coincide. A run of coinciding edges at ``v`` is spread to ``v ± tolerance``, so that
-    the atom has a bin of its own and a move off it is seen in either direction; the bins between the coinciding
-    edges stay empty in the reference and in every window, and cost nothing.
+    Where values tie, quantiles coincide. Of a run of coinciding edges at ``v`` the last goes to ``v + tolerance`` and
+    the others to ``v - tolerance``, so that the atom has a bin of its own and a move off it is seen in either direction;
+    the bins between coinciding edges stay empty in the reference and in every window, and cost nothing.
 
     Args:
         values: finite float64 [C, N], N ≥ 1.
@@ -44,14 +46,20 @@ def equal_mass_edges(values: Floats, bins: int) -> Floats:
     """
     edges = np.quantile(values, np.arange(1, bins) / bins, axis=1).T.copy()
     for row, column in zip(edges, values, strict=True):
-        spread = float(column.max() - column.min())
-        atoms, first, run = np.unique(row, return_index=True, return_counts=True)
-        for atom, start, length in zip(atoms, first, run, strict=True):
-            if length > 1:
-                half = ATOM_TOLERANCE * (abs(float(atom)) + spread)
-                row[start], row[start + length - 1] = atom - half, atom + half
-        np.maximum.accumulate(row, out=row)
+        _spread_atoms(row, float(column.max() - column.min()))
     return np.ascontiguousarray(edges, dtype=np.float64)
+
+
+def _spread_atoms(edges: Floats, spread: float) -> None:
+    """Widen every run of (all but) equal edges [B-1] to a bin around it, in place."""
+    half = ATOM_TOLERANCE * (np.abs(edges) + spread) + ATOM_LEAST
+    starts = np.flatnonzero(np.r_[True, np.diff(edges) > half[1:]])
+    ends = np.r_[starts[1:], len(edges)] - 1
+    for start, end in zip(starts, ends, strict=True):
+        if end > start:
+            edges[start:end] = edges[start] - half[start]  # all but the last: no edge may lie within the atom
+            edges[end] += half[end]
+    np.maximum.accumulate(edges, out=edges)
 
 
 def count_bins(values: Floats, edges: Floats) -> Ints:

@@ -14,7 +14,7 @@ from edgeloop.insights.binning import Edges
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array, Floats
-from edgeloop.insights.summaries import feature_signs, flatten, is_numeric, summarise
+from edgeloop.insights.summaries import feature_signs, flatten, input_summaries, is_numeric, row_width, summarise
 from edgeloop.insights.window import Window
 
 if TYPE_CHECKING:
@@ -171,8 +171,13 @@ def _check_batch(
             f"probabilities have the shape {probabilities.shape}; the profile says [N, {schema.classes}]"
         )
     count = len(probabilities)
-    if schema.inputs and (inputs.ndim < 1 or len(inputs) != count or not is_numeric(inputs)):
-        raise InsightsError(f"inputs are {inputs.dtype} {inputs.shape}; the profile says {count} numeric rows")
+    if schema.inputs and (
+        inputs.ndim < 1
+        or len(inputs) != count
+        or not is_numeric(inputs)
+        or input_summaries(row_width(inputs)) != schema.inputs
+    ):
+        raise InsightsError(f"inputs are {inputs.dtype} {inputs.shape}; the profile says {count} other numeric rows")
     if features is not None and schema.features and features.shape != (count, schema.features):
         raise InsightsError(f"features have the shape {features.shape}; the profile says [{count}, {schema.features}]")
     if latency_ns.shape not in ((count,), (0,)):

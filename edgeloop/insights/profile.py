@@ -12,7 +12,7 @@ from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.observer import Observer, row_summaries
 from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array, Floats
-from edgeloop.insights.summaries import input_names, input_summaries
+from edgeloop.insights.summaries import input_names, input_summaries, is_numeric, row_width
 from edgeloop.insights.window import Window
 
 
@@ -60,7 +60,7 @@ class Profile:
         Raises:
             InsightsError: the arrays do not fit one another, or fewer than B rows are finite.
         """
-        width = int(np.prod(inputs.shape[1:], dtype=np.int64)) if inputs.dtype.kind in "fiub" else 0
+        width = row_width(inputs) if is_numeric(inputs) else 0
         schema = WindowSchema(
             classes=int(probabilities.shape[1]) if probabilities.ndim == 2 else 0,
             features=0 if features is None else int(features.shape[1]),

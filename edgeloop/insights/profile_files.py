@@ -94,7 +94,10 @@ def _reference(tensors: dict[str, Array], schema: WindowSchema) -> dict[str, Arr
             raise InsightsError(f"the profile's reference has {name} as {array.dtype} {list(array.shape)}; {_HINT}")
         if array.dtype.kind == "i" and array.size and int(array.min()) < 0:
             raise InsightsError(f"the profile's reference has negative counts in {name}; {_HINT}")
-    return arrays_from_wire(arrays_to_wire(tensors), schema, MAX_DEVICE_COUNT)
+    try:
+        return arrays_from_wire(arrays_to_wire(tensors), schema, MAX_DEVICE_COUNT)
+    except InsightsError as error:
+        raise InsightsError(f"the profile's reference is refused: {error}; {_HINT}") from error
 
 
 def _tensors(path: Path) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -32,6 +33,11 @@ def input_names(width: int) -> tuple[str, ...]:
     return ("input mean", "input spread", *(f"input projection {i}" for i in range(SUMMARIES - 2)))
 
 
+def row_width(inputs: Array) -> int:
+    """Numbers in one row of [N, …]; also of an empty batch, whose -1 no reshape can resolve."""
+    return math.prod(inputs.shape[1:])
+
+
 def is_numeric(inputs: Array) -> bool:
     """Whether rows of this dtype can be summarised."""
     return inputs.dtype.kind in "fiub"
@@ -39,7 +45,7 @@ def is_numeric(inputs: Array) -> bool:
 
 def flatten(inputs: Array) -> Array:
     """Rows [N, …] as [N, D]."""
-    return inputs.reshape(len(inputs), -1) if inputs.size else inputs.reshape(len(inputs), 0)
+    return inputs.reshape(len(inputs), row_width(inputs))
 
 
 def summarise(rows: Array, seed: int) -> Floats:
@@ -61,9 +67,10 @@ def summarise(rows: Array, seed: int) -> Floats:
     chosen = exact if positions is None else exact[:, positions]
     np.mean(exact, axis=1, out=out[0])
     # Var = E[x²] − E[x]² loses digits only where the spread is 1e-8 of the mean, which no bin can tell from zero.
-    squares = np.einsum("nd,nd->n", exact, exact) / width
-    np.sqrt(np.maximum(squares - out[0] * out[0], 0.0), out=out[1])
-    np.matmul(signs, chosen.T, out=out[2:])
+    with np.errstate(invalid="ignore", over="ignore"):  # rows that are not finite are found and left out afterwards
+        squares = np.einsum("nd,nd->n", exact, exact) / width
+        np.sqrt(np.maximum(squares - out[0] * out[0], 0.0), out=out[1])
+        np.matmul(signs, chosen.T, out=out[2:])
     return out
 
 

@@ -42,7 +42,10 @@ def arrays_from_wire(wire: Any, schema: WindowSchema, max_count: int) -> dict[st
     """
     if not isinstance(wire, Mapping):
         raise InsightsError(f"the window's arrays are a {type(wire).__name__}; they have to be a map")
-    arrays = {name: _array_from_wire(name, spec, wire.get(name), max_count) for name, spec in schema.arrays.items()}
+    arrays: dict[str, Array] = {
+        name: _array_from_wire(name, spec, wire[name], max_count) if name in wire else np.zeros(spec.shape, spec.dtype)
+        for name, spec in schema.arrays.items()
+    }
     for aspect in ASPECTS:
         aspect.check(arrays)
     return arrays
@@ -57,8 +60,6 @@ def _array_to_wire(array: Array) -> list[Any] | bytes:
 
 
 def _array_from_wire(name: str, spec: ArraySpec, value: Any, max_count: int) -> Array:
-    if value is None:
-        return np.zeros(spec.shape, spec.dtype)
     if spec.dtype == "float64":
         if type(value) is not bytes or len(value) != 8 * spec.size:
             raise InsightsError(

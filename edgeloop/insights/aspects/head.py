@@ -115,6 +115,7 @@ def _check_share(count: Array, sums: Array, gram: Array) -> None:
         return
     diagonal = gram[packed_diagonal(width)]
     refuse(np.any(sums[count == 0]), "a class without labels has features")
+    refuse(np.any(np.abs(sums) > labelled * MAX_VALUE), f"a class sum is beyond {labelled} rows of {MAX_VALUE:g}")
     refuse(np.any(diagonal < 0), "the Gram matrix has a negative diagonal")
     refuse(np.any(diagonal > labelled * MAX_VALUE**2), f"the Gram matrix is beyond {labelled} rows of {MAX_VALUE:g}")
     # Scatter within the classes cannot be negative: Σ_k s_k² / n_k ≤ diag G.
