@@ -73,6 +73,13 @@ class RunAnswer(BaseModel):
     candidate: dict[str, Any] = Field(description="What was fitted, and from what; empty before.")
 
 
+class TriggerAnswer(BaseModel):
+    """Whether a run would start by itself now."""
+
+    start: bool
+    reason: str = Field(description="Why, or what it waits for.", examples=["417 of 600 labels have arrived"])
+
+
 class RequestBody(BaseModel):
     """A run to start by hand."""
 
@@ -95,6 +102,11 @@ def router(hub: Hub) -> APIRouter:
     ) -> list[RunAnswer]:
         """Runs, the newest first."""
         return [_answer(run) for run in hub.training.newest(channel, limit)]
+
+    @routes.get("/trigger", responses=responses(NotFound))
+    def trigger(channel: Annotated[str, Query(examples=["stable"])]) -> TriggerAnswer:
+        """What a channel waits for until a run starts by itself."""
+        return TriggerAnswer.model_validate(hub.training.outlook(channel), from_attributes=True)
 
     @routes.get("/{run}", responses=responses(NotFound))
     def get_run(run: int) -> RunAnswer:

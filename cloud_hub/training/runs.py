@@ -120,9 +120,9 @@ class Training:
         for run in queued:
             self._do(run)
 
-    def why_not(self, channel: str) -> str:
-        """Why no run starts by itself on a channel now, or why one does; raises `NotFound`."""
-        return self._trigger(self._channels.get(channel), self._clock())[0].reason
+    def outlook(self, channel: str) -> Trigger:
+        """Whether a run would start by itself on a channel now, and why, or what it waits for; raises `NotFound`."""
+        return self._trigger(self._channels.get(channel), self._clock())[0]
 
     # ── when ──────────────────────────────────────────────────────────────────────────────────
 
@@ -136,10 +136,11 @@ class Training:
                 self._queue(channel, decision.reason, alarm, labels, now)
 
     def _trigger(self, channel: Channel, now: float) -> tuple[Trigger, Alarm | None, int]:
-        alarm = self._alarm(channel)
-        with self._db.read() as connection:
-            runs = records.newest(connection, channel.name, RUNS_LOOKED_AT)
-        labels = self._labels(channel, alarm) if alarm is not None else 0
+        alarm, labels, runs = self._alarm(channel), 0, list[Run]()
+        if alarm is not None:  # most of the time there is none, and nothing has to be read each second
+            labels = self._labels(channel, alarm)
+            with self._db.read() as connection:
+                runs += records.newest(connection, channel.name, RUNS_LOOKED_AT)
         decision = trigger(
             channel.policy.retraining,
             now,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cloud_hub.errors import BadRequest, Conflict
 from cloud_hub.policy import ChannelPolicy
+from cloud_hub.training.candidate import Candidate, make
 from edgeloop.package import Package
 from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP, Slip, load
 from tests.doubles.digits import build
+from tests.doubles.packages import make_package
 from tests.integration.loop_world import CHANNEL, POLICY, Camera, World
 
 
@@ -154,7 +157,7 @@ def test_a_fleet_that_must_not_forget_refuses_and_keeps_what_it_refused(world: W
     labels = run.labels
     world.run(camera, 8)  # cooldown over, no new label: the same verdict is not asked for again
     assert len(world.training.newest()) == 1
-    assert f"of {int(np.ceil(labels * 1.25))} labels" in world.training.why_not(CHANNEL)
+    assert f"of {int(np.ceil(labels * 1.25))} labels" in world.training.outlook(CHANNEL).reason
     world.run(camera, 4, labelled=True)
     assert len(world.training.newest()) == 2 and world.training.newest()[0].alarm == alarm
 
@@ -241,3 +244,53 @@ def test_too_few_labels_of_a_class_is_a_reason_not_a_crash(world: World) -> None
     world.tick()
     run = world.training.get(run.id)
     assert run.state == "failed" and "label more inputs" in run.reason
+
+
+def test_a_channel_that_moves_on_during_a_run_keeps_what_it_was_given(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world.channels.set_policy(CHANNEL, policy(retraining={"trigger": "manual"}))
+    world.run(Camera(FIRST_SLIP), 4, labelled=True)
+    other = world.publish(make_package(tmp_path / "other", version="9"))
+
+    def slow(*arguments: Any, **settings: Any) -> Candidate:
+        world.channels.set_current(CHANNEL, other)
+        return make(*arguments, **settings)
+
+    monkeypatch.setattr("cloud_hub.training.runs.make", slow)
+    run = world.training.request(CHANNEL)
+    world.training.tick()
+    run = world.training.get(run.id)
+    assert (run.state, run.rollout) == ("failed", None) and "another release during the run" in run.reason
+    assert current(world) == other and world.rollouts.newest() == []
+
+
+def test_a_fault_of_the_trainer_is_the_runs_reason(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("cloud_hub.training.runs.make", broken)
+    world.run(Camera(FIRST_SLIP), 2, labelled=True)
+    run = world.training.request(CHANNEL)
+    world.training.tick()
+    assert world.training.get(run.id).reason == "RuntimeError: out of memory"
+
+
+def test_all_statistics_outlive_a_new_head(world: World) -> None:
+    """A fleet that sees both worlds trains on both: labels of the parent and of its child are added."""
+    world.channels.set_policy(CHANNEL, policy(retraining={"statistics": "all"}))
+    first, camera = current(world), Camera(FIRST_SLIP)
+    world.run(Camera(CLEAN), 3, labelled=True)
+    until_alarm(world, camera)
+    world.run(camera, 4, labelled=True)
+    until_ended(world, camera)
+    second = current(world)
+    run = world.training.newest()[0]
+    assert run.release == second and run.candidate["data"]["since"] is None
+    world.run(camera, 2, labelled=True)
+    given = world.insights.totals(CHANNEL)["feedback"]
+    again = world.training.request(CHANNEL)
+    world.tick()
+    data = world.training.get(again.id).candidate["data"]
+    assert set(data["releases"]) == {first, second} and data["labels"] == given
+    assert accuracy(world, CLEAN) > 0.8, "the old world was not forgotten"
