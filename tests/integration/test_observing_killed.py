@@ -15,7 +15,7 @@ from edge_agent.observing.outbox import unpack
 from tests.integration.observing_child import CHECKPOINT_S, PROGRESS
 from tests.unit.observing.doubles import profile
 
-KILLS = 200 if os.environ.get("EDGELOOP_SOAK") else 20
+KILLS = 120 if os.environ.get("EDGELOOP_SOAK") else 20
 # A checkpoint begins up to one fold (0.2 s) after it is due, and its write takes a while on a busy machine.
 SLACK_S = 0.6
 OUTBOX_BYTES = 60_000
@@ -71,8 +71,8 @@ def test_a_killed_agent_loses_a_checkpoint_interval_at_most(tmp_path: Path) -> N
             assert state.bytes <= OUTBOX_BYTES
             assert not observing.store.rows("SELECT 1 FROM open_window")
             rows = observing.store.rows("SELECT first, last, release, body FROM outbox ORDER BY first")
-            assert rows[0][0] == 1
-            assert rows[-1][1] == state.last_seq
+            # The first child may be killed before its first checkpoint; then there is nothing yet.
+            assert (rows[0][0], rows[-1][1]) == (1, state.last_seq) if rows else state.last_seq == 0
             assert all(before[1] + 1 == after[0] for before, after in itertools.pairwise(rows))
             windows = [unpack(body, schema) for _, _, _, body in rows]
             ledger = observing.ledger.totals()
