@@ -57,7 +57,7 @@ class Agent:
         self._settings = settings
         self._lock = _lock(settings.data)
         # The store, the outbox and their sender are there without observing as well: reports go the same way.
-        self._observing = _observing(settings, lambda: self._messaging.windows_closed())
+        self._observing = _observing(settings, self._windows_closed)
         recorder = self._observing.recorder if settings.observe else None
         self._plane = DataPlane(recorder, id_prefix=secrets.token_hex(6), deadline_s=settings.request_deadline_s)
         self._updates = UpdateMachine(_update_settings(settings), self._plane)
@@ -149,6 +149,9 @@ class Agent:
             report_s=settings.report_s,
         )
         return messaging
+
+    def _windows_closed(self) -> None:
+        self._messaging.windows_closed()
 
     def _vitals(self) -> Vitals:
         loaded = self._plane.loaded

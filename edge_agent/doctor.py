@@ -175,5 +175,5 @@ def _agent(settings: Settings) -> Iterator[Finding]:
         yield Finding("agent", "ok", f"it serves {status['release_name']} on {status['provider']}")
     if status["trouble"]:
         yield Finding(
-            "outbox", "error", status["trouble"], "make room on the disk; nothing is lost while the agent runs"
+            "outbox", "error", status["trouble"], "make room on the disk; while the agent runs nothing is lost"
         )

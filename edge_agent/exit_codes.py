@@ -1,4 +1,4 @@
-"""Exit codes of ``edge-agent``. A number is never used again for something else; docs/reference/edge-agent.md lists them."""
+"""Exit codes of ``edge-agent``, as docs/reference/edge-agent.md lists them. No number is ever given another meaning."""
 
 from __future__ import annotations
 

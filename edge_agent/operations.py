@@ -31,7 +31,7 @@ class AgentOperations:
         self._settings, self._plane, self._updates = settings, plane, updates
         self._observing, self._messaging = observing, messaging
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)  # type: ignore[arg-type]  # any object with collect() is a collector
+        self._registry.register(self)
 
     def status(self) -> Mapping[str, Any]:
         """The status document: what serves, what the update does, what waits to be sent."""

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     fleet: str = Field(default="default", description="Name of the fleet: the topics below edgeloop/v1/<fleet>/.")
     channel: str = Field(default="stable", description="Channel to follow, unless the hub wishes another.")
     hub: str = Field(
-        default="http://127.0.0.1:8800", description="Base URL of the hub; a channel document may name another."
+        default="http://127.0.0.1:8800", description="Base URL of the hub; channel documents may name another."
     )
     broker_host: str = Field(default="127.0.0.1", description="Address of the MQTT broker.")
     broker_port: int = Field(default=1883, ge=1, le=65535, description="Its port.")
@@ -41,9 +41,7 @@ class Settings(BaseSettings):
     listen_host: str = Field(default="127.0.0.1", description="Address of the HTTP door.")
     listen_port: int = Field(default=8080, ge=0, le=65535, description="Port of the HTTP door; 0 chooses one.")
     max_body_bytes: int = Field(default=64 << 20, ge=1024, description="Largest body of a request, bytes.")
-    request_deadline_s: float = Field(
-        default=30.0, gt=0, description="Seconds after which a run of the model is stopped."
-    )
+    request_deadline_s: float = Field(default=30.0, gt=0, description="Seconds after which a run is stopped.")
     policy: Literal["quiet", "balanced", "fast"] = Field(
         default="balanced", description="How much of the machine a run may take: one thread, half of the cores, or all."
     )
@@ -59,15 +57,13 @@ class Settings(BaseSettings):
     observe: bool = Field(default=True, description="Whether predictions are observed: windows, feedback, insights.")
     window_s: float = Field(default=60.0, gt=0, description="Seconds after which an open window is closed.")
     checkpoint_s: float = Field(
-        default=2.0, gt=0, description="Seconds between checkpoints: what a killed agent can lose."
+        default=2.0, gt=0, description="Seconds between checkpoints: a killed agent loses no more."
     )
     report_s: float = Field(default=30.0, gt=0, description="Seconds between two reports when nothing changes.")
     outbox_bytes: int = Field(default=64 << 20, ge=1 << 16, description="Size of the outbox before old windows merge.")
     feedback_keep: int = Field(default=8192, ge=0, description="Recent predictions that wait for their labels.")
     probation_s: float = Field(default=60.0, ge=0, description="Seconds that a new release is watched, at least.")
-    probation_min_predictions: int = Field(
-        default=20, ge=0, description="Predictions that it is watched for, at least."
-    )
+    probation_min_predictions: int = Field(default=20, ge=0, description="Predictions it is watched for, at least.")
     probation_max_s: float = Field(
         default=900.0, gt=0, description="Seconds after which a device without that much traffic commits as well."
     )

@@ -36,22 +36,16 @@ def table(status: Mapping[str, Any]) -> Table:
     found = Table(show_header=False)
     update, ledger, messaging = status["update"], status["ledger"], status["messaging"]
     connected = f"connected to {messaging['broker']}" if messaging["connected"] else f"away: {messaging['last_error']}"
+    serves = f"{status['release_name']} as {status['variant']} on {status['provider']}"
+    counted = f"{ledger['predictions']:,} predictions, {ledger['feedback']:,} labels, {ledger['errors']:,} errors"
     for key, value in (
         ("device", status["device"]),
-        (
-            "serves",
-            f"{status['release_name']} as {status['variant']} on {status['provider']}"
-            if status["serving"]
-            else "nothing",
-        ),
+        ("serves", serves if status["serving"] else "nothing"),
         ("release", status["release"] or ""),
         ("update", f"{update['state']}: {update['reason']}"),
         ("channel", f"{messaging['channel']}, serial {messaging['serial']}"),
         ("broker", connected),
-        (
-            "counted",
-            f"{ledger['predictions']:,} predictions, {ledger['feedback']:,} labels, {ledger['errors']:,} errors",
-        ),
+        ("counted", counted),
         ("outbox", f"{status['outbox']['windows']} windows, {status['outbox']['bytes']:,} bytes"),
         ("restarts", f"{status['unclean_restarts']} unclean"),
     ):

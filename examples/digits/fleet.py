@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,9 @@ T = TypeVar("T")
 
 FLEET = "demo"
 CHANNEL = "stable"
+
+#: What ledgers and hub both count.
+COUNTS = ("predictions", "errors", "feedback", "escalations")
 
 #: How this channel is steered: quick steps, since a demo's day lasts a minute. Each field is explained in
 #: docs/reference/cloud-hub.md.
@@ -157,11 +161,14 @@ class Fleet:
 
     def device_totals(self) -> dict[str, Any]:
         """The sum of the devices' own ledgers of committed windows."""
-        return add_totals([agent.status()["ledger"] for agent in self.agents])
+        ledgers = [agent.status()["ledger"]["by_release"] for agent in self.agents]
+        return normal_totals(
+            {f"{n}/{release}": totals for n, own in enumerate(ledgers) for release, totals in own.items()}
+        )
 
     def hub_totals(self) -> dict[str, Any]:
         """The hub's totals over everything that it has merged, in the ledger's terms."""
-        return normal_totals(self.api.get("insights/totals"))
+        return normal_totals(self.api.get("insights/totals")["by_release"])
 
     def drain(self, timeout_s: float = 60.0) -> None:
         """Close every open window and wait until the hub has acknowledged all."""
@@ -219,16 +226,12 @@ def patiently(call: Callable[[], T], timeout_s: float = 15.0) -> T:
             time.sleep(0.1)
 
 
-def normal_totals(totals: dict[str, Any]) -> dict[str, Any]:
-    """Only the counts that ledgers and hub both keep: integers and lists of integers."""
-    return {key: totals[key] for key in ("predictions", "errors", "feedback", "classes")}
-
-
-def add_totals(ledgers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add ledgers count by count."""
-    normal = [normal_totals(ledger) for ledger in ledgers]
-    classes = [list(column) for column in zip(*(ledger["classes"] for ledger in normal), strict=True)]
-    return {
-        **{key: sum(ledger[key] for ledger in normal) for key in ("predictions", "errors", "feedback")},
-        "classes": [sum(column) for column in classes],
-    }
+def normal_totals(by_release: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Sums over releases of the counts that ledgers and hub both keep, in all and for each class."""
+    totals: dict[str, Any] = dict.fromkeys(COUNTS, 0)
+    classes: list[int] = []
+    for release in by_release.values():
+        for name in COUNTS:
+            totals[name] += release[name]
+        classes = [a + b for a, b in zip_longest(classes, release["classes"], fillvalue=0)]
+    return {**totals, "classes": classes}

@@ -57,8 +57,8 @@ class Program:
             self._process = subprocess.Popen(self.argv, stdout=out, stderr=subprocess.STDOUT, env=self._env)
 
     def check(self) -> None:
-        """Raise `ProcessFailed` with the end of the log when the program has ended by itself."""
-        if not self.alive:
+        """Raise `ProcessFailed` with the end of the log when the program was started and has ended by itself."""
+        if self._process is not None and not self.alive:
             raise ProcessFailed(f"{self.name} ended; the end of {self.log}:\n{self.tail()}")
 
     def kill(self) -> None:

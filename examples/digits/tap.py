@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-from edgeloop.protocol.link import Link
 
 from edgeloop.protocol import Topics
+from edgeloop.protocol.link import Link
 from examples.digits.data import Images
 
 #: Topics that would carry inputs; nothing may appear there in this example.
