@@ -1,67 +1,69 @@
-"""Deadlines of runs: one shared thread stops what takes too long (an endless Loop runs for ever otherwise)."""
+"""Deadlines of runs: one shared thread stops what takes too long (an endless Loop runs for ever otherwise).
+
+A run that ends in time costs an entry into a dictionary and its removal; the thread looks at what is under way a few
+times a second, so a deadline is kept to within `TICK_S`.
+"""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+TICK_S = 0.05
 
 
-@dataclass(order=True)
-class Alarm:
-    """One pending deadline; ``fired`` says whether it came."""
+class Deadline:
+    """One run's deadline; ``passed`` says whether it came."""
 
-    at: float
-    number: int
-    action: Callable[[], None] = field(compare=False)
-    active: bool = field(default=True, compare=False)
-    fired: bool = field(default=False, compare=False)
+    __slots__ = ("action", "at", "passed")
+
+    def __init__(self, at: float, action: Callable[[], None]) -> None:
+        self.at, self.action, self.passed = at, action, False
 
 
 class Watchdog:
-    """Calls actions at their time, on one daemon thread that starts with the first one."""
+    """Calls actions when their time has come, on one daemon thread that sleeps while nothing runs."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._heap: list[Alarm] = []
-        self._numbers = itertools.count()
+        self._active: dict[int, Deadline] = {}
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def set(self, seconds: float, action: Callable[[], None]) -> Alarm:
-        """Have ``action`` called in ``seconds`` unless the alarm is cleared before."""
-        alarm = Alarm(time.monotonic() + seconds, next(self._numbers), action)
-        with self._condition:
+    def set(self, seconds: float, action: Callable[[], None]) -> Deadline:
+        """Have ``action`` called in ``seconds``, give or take a tick, unless it is cleared before."""
+        deadline = Deadline(time.monotonic() + seconds, action)
+        self._active[id(deadline)] = deadline
+        if not self._wake.is_set():
+            self._start()
+        return deadline
+
+    def clear(self, deadline: Deadline) -> bool:
+        """Take a deadline back; returns whether it had passed already."""
+        self._active.pop(id(deadline), None)
+        return deadline.passed
+
+    def _start(self) -> None:
+        with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 self._thread.start()
-            heapq.heappush(self._heap, alarm)
-            if self._heap[0] is alarm:
-                self._condition.notify()
-        return alarm
-
-    def clear(self, alarm: Alarm) -> bool:
-        """Take an alarm back; returns whether it had fired already."""
-        with self._condition:
-            alarm.active = False
-            return alarm.fired
+        self._wake.set()
 
     def _run(self) -> None:
-        with self._condition:
-            while True:
-                if not self._heap:
-                    self._condition.wait()
-                    continue
-                wait = self._heap[0].at - time.monotonic()
-                if wait > 0 and self._heap[0].active:
-                    self._condition.wait(wait)
-                    continue
-                alarm = heapq.heappop(self._heap)
-                if alarm.active:
-                    alarm.fired = True
-                    alarm.action()
+        while True:
+            self._wake.wait()
+            while self._active:
+                time.sleep(TICK_S)
+                now = time.monotonic()
+                for key, deadline in list(self._active.items()):
+                    if deadline.at <= now and self._active.pop(key, None) is not None:
+                        deadline.passed = True
+                        deadline.action()
+            self._wake.clear()
+            if self._active:  # a run that began between the last look and the line above
+                self._wake.set()
 
 
 WATCHDOG = Watchdog()
