@@ -34,8 +34,8 @@ def equal_mass_edges(values: Floats, bins: int) -> Floats:
     """Inner edges between ``bins`` bins that hold about equally many of the values.
 
     Where values tie, quantiles coincide. Of a run of coinciding edges at ``v`` the last goes to ``v + tolerance`` and
-    the others to ``v - tolerance``, so that the atom has a bin of its own and a move off it is seen in either direction;
-    the bins between coinciding edges stay empty in the reference and in every window, and cost nothing.
+    the others to ``v - tolerance``, so that the atom has a bin of its own and a move off it is seen in either
+    direction; the bins between coinciding edges stay empty in the reference and in every window, and cost nothing.
 
     Args:
         values: finite float64 [C, N], N ≥ 1.
