@@ -180,7 +180,9 @@ def make(
     draft = revise_head(
         base, folder / "draft", golden_outputs=golden.outputs, metrics=dict(base.meta.metrics), **settings
     )
-    outputs = {precision: _run(draft, precision, golden.inputs) for precision in golden.outputs}
+    outputs = {
+        precision: _run(draft, precision, golden.inputs, list(before)) for precision, before in golden.outputs.items()
+    }
     accuracy = _accuracies(draft)
     metrics = {
         variant: {**values, **({"accuracy": round(accuracy[variant], 4)} if variant in accuracy else {})}
@@ -263,15 +265,17 @@ def _accuracies(package: Package) -> dict[str, float]:
     return accuracies
 
 
-def _run(package: Package, precision: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Every output for ``inputs``, by a variant of this precision, or of fp32 where none of it runs here."""
+def _run(package: Package, precision: str, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """Outputs for ``inputs``, by a variant of this precision, or of fp32 where none of it runs here.
+
+    ``names`` are those that the base has reference outputs of: every byte of them is moved to every device.
+    """
     here = {spec.precision: name for name, spec in package.variants.items() if spec.device == "cpu"}
     variant = here.get(precision, here.get("fp32"))
     if variant is None:
         raise TrainingError(f"no variant of the package runs on this machine, so {precision} has no reference outputs")
     session = _load(package, variant)
     try:
-        names = [output.name for output in session.outputs]
         return dict(zip(names, session.run(dict(inputs), names), strict=True))
     finally:
         session.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ def test_cut_by_time_does_not_stumble_over_the_last_bits(min_s: float, intervals
 def test_every_stretch_is_large_enough_and_none_is_lost(counts: list[int], least: int, min_s: float) -> None:
     rows = [(10.0 * i, count) for i, count in enumerate(counts)]
     found = cut(rows, length_s=10.0, min_predictions=least, min_s=min_s)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert before.until == after.since
     covered = 0
     for stretch in found:
