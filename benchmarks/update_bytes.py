@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from edgeloop.package import Package, required_paths, revise_head
 
 from benchmarks.models import mobilenet_v2
+from edgeloop.package import Package, required_paths, revise_head
 from model_export import build_package
 
 #: Enough rows for calibration, golden cases and a profile of ten bins; what they show does not matter for sizes.

@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import edgeloop.runtime  # noqa: F401  turns onnxruntime's telemetry off before it is imported
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import ModelProto, helper, inliner, version_converter
 
+import edgeloop.runtime  # noqa: F401  turns onnxruntime's telemetry off before it is imported
 from model_export import rewrites
 from model_export.data import InputSpec
 from model_export.errors import UnsupportedModelError

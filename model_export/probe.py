@@ -10,12 +10,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import edgeloop.runtime  # noqa: F401  turns onnxruntime's telemetry off before it is imported
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 from onnx import ModelProto
 
+import edgeloop.runtime  # noqa: F401  turns onnxruntime's telemetry off before it is imported
 from model_export.errors import UnsupportedModelError
 from model_export.graph import shape_of
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import edgeloop.runtime  # noqa: F401  turns onnxruntime's telemetry off before it is imported
 import onnx
 from onnx import ModelProto, shape_inference
 from onnxruntime import quantization as ortq
 
+import edgeloop.runtime  # noqa: F401  turns onnxruntime's telemetry off before it is imported
 from model_export.errors import QuantizationError
 from model_export.graph import Array, all_nodes, consumers, initializer, prune
 from model_export.head import NODE

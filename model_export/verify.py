@@ -16,7 +16,6 @@ from edgeloop.runtime import (
     available_providers,
     check_golden,
 )
-
 from model_export.errors import GoldenMismatchError, InvalidPackageError
 
 #: Seconds for the audit, which reads every file.

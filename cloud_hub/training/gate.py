@@ -4,7 +4,7 @@ Two figures decide, and the verdict names both:
 
 - The **held-out error**: mean squared error on the held-out quarter of the fleet's feedback, exact, computed from sums
   (``cloud_hub.training.head.holdout_error``). The candidate's must be lower than the current release's, by at least
-  ``min_improvement`` of it. This is the new world.
+  ``min_improvement`` of it, and its approximate accuracy on the same feedback must be higher. This is the new world.
 - The **accuracy on the package's validation set**, of the worst variant. It must not be below ``validation_floor``.
   This is the old world: a fleet that has moved for good sets the floor to 0, one that sees both worlds does not.
 """
@@ -30,8 +30,8 @@ class Evidence:
         holdout_labels: held-out labels that both were computed from.
         validation_accuracy: of the candidate on the package's validation set, in 0…1; None where there is no set.
         current_validation_accuracy: of the current release on the same set, for the record.
-        candidate_accuracy: held-out accuracy under the normal approximation, for the record.
-        current_accuracy: the same of the current release, for the record.
+        candidate_accuracy: held-out accuracy under the normal approximation, or None.
+        current_accuracy: the same of the current release, or None.
     """
 
     candidate_error: float | None
@@ -85,6 +85,11 @@ def _on_feedback(evidence: Evidence, improvement: float | None, policy: GatePoli
         return "it is not better than the current release on held-out feedback"
     if improvement < policy.min_improvement:
         return f"it is better by {improvement:.1%} only, {policy.min_improvement:.1%} is asked for"
+    candidate, current = evidence.candidate_accuracy, evidence.current_accuracy
+    # A head can come closer to the labels on the whole and still decide worse: the squared error alone let every ridge
+    # head pass that was truly worse by more than 0.02 (docs/decisions/head-choice.md).
+    if candidate is not None and current is not None and not candidate > current:
+        return f"it decides no better on held-out feedback (accuracy about {candidate:.3f} against {current:.3f})"
     return ""
 
 

@@ -31,7 +31,7 @@ def audit_graph(path: Path, name: str, assets: Path | None, tensors: set[str], l
     """
     if path.stat().st_size > limits.file_bytes:
         return [
-            f"{name} has {path.stat().st_size:,} bytes, {limits.file_bytes:,} at most: move tensors to files of their own"
+            f"{name} has {path.stat().st_size:,} bytes, at most {limits.file_bytes:,}: move its tensors to own files"
         ]
     model = onnx.ModelProto()
     try:

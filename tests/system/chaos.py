@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from collections import Counter
@@ -33,7 +34,10 @@ class Chaos(threading.Thread):
             if victim == "broker":
                 self._kill_broker()
                 continue
-            program = self.fleet.hub if victim == "hub" else self._random.choice(self.fleet.agents).program
+            agent = self._random.choice(self.fleet.agents)
+            program = self.fleet.hub if victim == "hub" else agent.program
+            # One that was killed before it had opened its database has lost nothing and has nothing to report.
+            self.killed["serving agent"] += victim == "agent" and _answers(agent.port)
             program.kill()
             time.sleep(self._random.uniform(0.0, 1.0))
             program.start()
@@ -45,3 +49,8 @@ class Chaos(threading.Thread):
                 # The hub has other children at times (an audit, a training run): only the broker listens.
                 if any("mosquitto" in word or "amqtt" in word for word in child.cmdline()):
                     child.kill()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

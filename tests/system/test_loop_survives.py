@@ -53,7 +53,7 @@ def test_totals_are_exact_whatever_is_killed(tmp_path: Path, seed: int) -> None:
         lost = answered - devices["predictions"]
         assert 0 <= lost <= chaos.killed["agent"] * 2.5 * 40, chaos.log
         restarts = sum(agent.status()["unclean_restarts"] for agent in story.fleet.agents)
-        assert restarts == chaos.killed["agent"]
+        assert chaos.killed["serving agent"] <= restarts <= chaos.killed["agent"], chaos.log
     finally:
         close(story)
 

@@ -81,3 +81,10 @@ def test_nothing_passes_without_proof(
         assert 0 <= candidate < current < math.inf
         assert labels >= MIN_HOLDOUT_LABELS
         assert floor == 0 if accuracy is None else floor <= accuracy <= 1
+
+
+def test_closer_to_the_labels_but_deciding_worse_is_refused() -> None:
+    evidence = Evidence(**GOOD, candidate_accuracy=0.47, current_accuracy=0.47)
+    verdict = judge(evidence, POLICY)
+    assert not verdict.passed
+    assert "decides no better" in verdict.reasons[0]
