@@ -112,6 +112,7 @@ class Agent:
         self._observing.recorder.flush()
         self._messaging.stop(timeout / 2)
         self._observing.stop(timeout / 2)
+        self._updates.close()
         self._lock.close()
 
     def _make_messaging(self, observing: Observing) -> Messaging:

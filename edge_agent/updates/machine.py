@@ -123,11 +123,14 @@ class UpdateMachine:
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """End the thread; a release on probation goes back at the next start."""
+        """End the thread; a release on probation goes back at the next start. States can still be read."""
         self._stop.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+
+    def close(self) -> None:
+        """Close the store, after `stop` and after the last report."""
         if not self._thread.is_alive():
             self._store.close()
 

@@ -180,13 +180,14 @@ class Fleet:
             timeout_s,
         )
 
-    def stop(self) -> None:
-        """Stop everything, agents first, in an orderly way."""
+    def stop(self) -> dict[str, int]:
+        """Stop everything, agents first, in an orderly way; returns each program's exit status."""
+        ended = {}
         for agent in self.agents:
             agent.close()
-            agent.program.stop()
+            ended[agent.device] = agent.program.stop()
         self.api.close()
-        self.hub.stop()
+        return {**ended, self.hub.name: self.hub.stop()}
 
 
 class Agent:

@@ -53,7 +53,7 @@ class Story:
             for camera in self.cameras:
                 camera.stop()
             self.tap.stop()
-            self.fleet.stop()
+            self.figures.exit_statuses = self.fleet.stop()
         self.figures.seconds = time.monotonic() - start
         return self.figures
 

@@ -31,6 +31,7 @@ class Figures:
     seconds: float = 0.0
     labels_before_alarm: int = 0
     failed_requests: int = 0
+    exit_statuses: dict[str, int] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
 
     def checks(self) -> list[Check]:
@@ -48,6 +49,7 @@ class Figures:
             _same("labels before the first alarm", self.labels_before_alarm, 0),
             _same("inputs found in MQTT's bytes", b["inputs_uploaded"], 0),
             _same("requests that failed", self.failed_requests, 0),
+            _same("programs that did not end in order", sum(map(bool, self.exit_statuses.values())), 0),
             Check(
                 "hub's totals",
                 f"{self.totals['hub']['predictions']} predictions",
@@ -65,6 +67,7 @@ class Figures:
             "seconds": round(self.seconds, 1),
             "labels_before_alarm": self.labels_before_alarm,
             "failed_requests": self.failed_requests,
+            "exit_statuses": self.exit_statuses,
             **self.more,
             "checks": [vars(check) for check in self.checks()],
             "ok": all(check.holds for check in self.checks()),
