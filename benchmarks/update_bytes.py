@@ -65,10 +65,11 @@ def main() -> int:
             lineage={"parent": base.digest},
             version="2",
         )
-        whole = sum(entry.size for entry in base.index.entries) + len(base.index.to_bytes())
+        # Held to what a device fetches the first time: the validation set, which only the hub has, would flatter us.
+        first = sum(e.size for e in required_paths(base.manifest, base.index, None)) + len(base.index.to_bytes())
         update = fetched_bytes(new, base)
-    print(f"package {whole:,} bytes, update {update:,} bytes: {update / whole:.2%} (bound {MOST:.0%})")
-    return 0 if update <= MOST * whole else 1
+    print(f"first release {first:,} bytes, update {update:,} bytes: {update / first:.2%} (bound {MOST:.0%})")
+    return 0 if update <= MOST * first else 1
 
 
 if __name__ == "__main__":
