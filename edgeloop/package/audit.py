@@ -17,6 +17,7 @@ from edgeloop.package.errors import PackageError
 from edgeloop.package.graph_limits import GraphLimits
 from edgeloop.package.index import Index, check_path, hash_file
 from edgeloop.package.manifest import MANIFEST, Manifest, asset_folder, required_paths
+from edgeloop.package.opening import read_manifest
 
 #: Memory that the child may use; a graph of the largest size and its parsed form fit.
 CHILD_MEMORY_BYTES = 4 << 30
@@ -56,26 +57,24 @@ def audit(
     root, limits = Path(root), limits or Limits()
     problems = _files(root, index, allow_hard_links=allow_hard_links, limits=limits)
     try:
-        manifest = Manifest.parse((root / MANIFEST).read_bytes())
-    except OSError as error:
-        raise PackageError([f"{MANIFEST} cannot be read: {error.strerror}", *problems]) from error
+        manifest = read_manifest(root)
     except PackageError as error:
         raise PackageError([*error.problems, *problems]) from error
     chosen = tuple(manifest.variants) if variants is None else variants
     try:
-        here = {entry.path for entry in (index or Index.of_folder(root)).entries}
-        required_paths(manifest, index or Index.of_folder(root), chosen)
+        listed = index or Index.of_folder(root)
+        required = required_paths(manifest, listed, chosen)
     except PackageError as error:
         raise PackageError([*problems, *error.problems]) from error
-    problems += _unreferenced(manifest, here)
+    wanted = listed.entries if variants is None else required
+    problems += [f"{entry.path} is missing; fetch it again" for entry in wanted if not (root / entry.path).is_file()]
+    problems += _unreferenced(manifest, {entry.path for entry in listed.entries})
     for name in chosen:
         variant = manifest.variants[name]
         assets = None if variant.weights_uri is None else root / asset_folder(variant.weights_uri)
         path = root / variant.model_file
-        if path.is_file():
+        if path.is_file() and not path.is_symlink():
             problems += audit_graph(path, variant.model_file, assets, set(variant.tensors), limits.graph)
-        else:
-            problems.append(f"{variant.model_file} is missing")
     if problems:
         raise PackageError(problems)
     return manifest
@@ -154,7 +153,8 @@ def audit_in_child(
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "edgeloop.package.audit"],
+            # -P: a file named json.py in the folder that we stand in, maybe the package itself, is not imported.
+            [sys.executable, "-P", "-c", "import sys; from edgeloop.package.audit import main; sys.exit(main())"],
             input=json.dumps(request).encode(),
             capture_output=True,
             timeout=timeout_s,
@@ -166,12 +166,16 @@ def audit_in_child(
         ) from error
     try:
         problems = json.loads(done.stdout)
+        if done.returncode:
+            raise ValueError
     except ValueError as error:
-        end = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise PackageError(f"the audit ended with status {done.returncode} and no verdict; refused {end}") from error
+        end = "".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])[:200]
+        raise PackageError(
+            f"the audit ended with status {done.returncode} and no verdict; the package is refused. {end}"
+        ) from error
     if problems:
         raise PackageError(problems)
-    return Manifest.parse((Path(root) / MANIFEST).read_bytes())
+    return read_manifest(Path(root))
 
 
 def main() -> int:
@@ -193,7 +197,3 @@ def main() -> int:
         problems = list(error.problems)
     json.dump(problems, sys.stdout)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -39,8 +39,8 @@ def audit_graph(path: Path, name: str, assets: Path | None, tensors: set[str], l
     except DecodeError as error:
         return [f"{name} is not ONNX: {error}"]
     problems = [f"{name}: {problem}" for problem in _versions(model)]
-    if model.functions:
-        problems.append(f"{name}: it defines functions of its own; export it with its functions inlined")
+    if model.functions or model.training_info:
+        problems.append(f"{name}: it defines functions or training of its own; export it inlined, for inference")
     try:
         for graph in _graphs(model.graph, limits.depth):
             problems += [f"{name}: {problem}" for problem in _graph(graph, assets, tensors, limits)]
@@ -74,7 +74,9 @@ def _graph(graph: onnx.GraphProto, assets: Path | None, tensors: set[str], limit
         if node.op_type in FORBIDDEN_OPERATORS:
             yield f"the operator {node.op_type} is not allowed in a package"
         for attribute in node.attribute:
-            for tensor in (attribute.t, *attribute.tensors):
+            sparse_ones = (attribute.sparse_tensor, *attribute.sparse_tensors)
+            inside = (part for sparse in sparse_ones for part in (sparse.values, sparse.indices))
+            for tensor in (attribute.t, *attribute.tensors, *inside):
                 yield from _tensor(tensor, assets, tensors, limits)
     for tensor in graph.initializer:
         yield from _tensor(tensor, assets, tensors, limits)
@@ -113,8 +115,10 @@ def _tensor(tensor: onnx.TensorProto, assets: Path | None, tensors: set[str], li
         return
     try:
         offset, length = int(found.get("offset", "0")), int(found.get("length", "-1"))
+        if len(found) != len(tensor.external_data):
+            raise ValueError
     except ValueError:
-        yield f"tensor {tensor.name}: offset and length of external data have to be numbers"
+        yield f"tensor {tensor.name}: offset and length of external data have to be numbers, each key once"
         return
     file = assets / location
     if not file.is_file():

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from safetensors.numpy import save_file
 
 from edgeloop.insights import Profile
 from edgeloop.package.errors import PackageError
+from edgeloop.package.index import check_path
 from edgeloop.package.manifest import (
     COMPONENT,
     WEIGHTS_OPTION,
@@ -108,8 +110,7 @@ def write_package(dest: Path, draft: Draft) -> Package:
     Raises:
         PackageError: the destination exists, or the draft contradicts itself.
     """
-    if not draft.variants:
-        raise PackageError("a package needs at least one variant")
+    _check(draft)
     with _appearing(Path(dest)) as (root, scratch):
         weights, graphs = _split_tensors(draft, scratch)
         author = _Author(root, scratch)
@@ -150,7 +151,16 @@ def write_package(dest: Path, draft: Draft) -> Package:
             )
             variants.append(spec)
         author.commit(draft.name, draft.version, draft.description, variants, meta)
-    return Package.open(Path(dest))
+        built = Package.open(root)
+    return replace(built, root=Path(dest))
+
+
+def _check(draft: Draft) -> None:
+    names = [check_path(variant.name) for variant in draft.variants]
+    if not names or len({name.casefold() for name in names}) != len(names):
+        raise PackageError(f"a package needs one or more variants with names of their own, not {names}")
+    if lacking := {variant.precision for variant in draft.variants} - set(draft.golden_outputs):
+        raise PackageError(f"the golden outputs of {min(lacking)} are missing; no device could check that variant")
 
 
 def revise_head(
@@ -189,6 +199,8 @@ def revise_head(
         )
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise PackageError("the new head is not finite")
+    if len(uris := {variant.weights_uri for variant in base.variants.values()}) != 1:
+        raise PackageError(f"the variants' tensors lie in {len(uris)} assets; a new head needs them in one")
     stored = weight if head.transposed else weight.T
     with _appearing(Path(dest)) as (root, scratch):
         author = _Author(root, scratch)
@@ -216,7 +228,8 @@ def revise_head(
             shutil.copytree(base.root / variant.directory, root / variant.directory)
             variants.append(replace(variant, weights_uri=weights if variant.weights_uri else None))
         author.commit(base.name, version, str(base.manifest.raw.get("description", "")), variants, meta)
-    return Package.open(Path(dest))
+        built = Package.open(root)
+    return replace(built, root=Path(dest))
 
 
 class _Author:
@@ -307,6 +320,11 @@ def _split_tensors(draft: Draft, scratch: Path) -> tuple[Path, dict[str, tuple[b
         model = onnx.ModelProto()
         model.CopyFrom(variant.model)
         # The head is always a file of its own, so that a new one leaves the graph as it is.
+        # A head of another type would be read as float32, and changed as such, by everyone after us.
+        if other := {
+            t.name for t in model.graph.initializer if t.name in head and t.data_type != onnx.TensorProto.FLOAT
+        }:
+            raise PackageError(f"the head's {min(other)} of variant {variant.name} is not float32")
         tensors = [
             _write_tensor(weights, tensor, data, variant.name, keep_name=tensor.name in head)
             for tensor in model.graph.initializer
@@ -321,14 +339,13 @@ def _split_tensors(draft: Draft, scratch: Path) -> tuple[Path, dict[str, tuple[b
 def _write_tensor(weights: Path, tensor: onnx.TensorProto, data: bytes, variant: str, *, keep_name: bool) -> str:
     import onnx
 
-    safe = "".join(c if c.isalnum() or c in "_.-" else "_" for c in tensor.name)[:120] or "tensor"
-    file = f"{safe}.bin"
-    if (weights / file).exists() and (weights / file).read_bytes() != data:
-        if keep_name:
-            raise PackageError(f"the head's {tensor.name} differs between variants; it has to be the same float tensor")
-        file = f"{safe}.{variant}.bin"
+    plain = (c if (c.isascii() and c.isalnum()) or c in "_.-" else "_" for c in tensor.name)
+    safe = "".join(plain)[:120] or "tensor"
     if keep_name and safe != tensor.name:
         raise PackageError(f"the head's initializer {tensor.name!r} has to have a plain name")
+    file = _free_name(weights, safe, variant, data)
+    if keep_name and file != f"{safe}.bin":
+        raise PackageError(f"the head's {tensor.name} differs between variants; it has to be the same float tensor")
     (weights / file).write_bytes(data)
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
@@ -336,6 +353,18 @@ def _write_tensor(weights: Path, tensor: onnx.TensorProto, data: bytes, variant:
         entry = tensor.external_data.add()
         entry.key, entry.value = key, value
     return file
+
+
+def _free_name(weights: Path, safe: str, variant: str, data: bytes) -> str:
+    """A file name that no other tensor has: names that were cut short, or differ in case alone, are common."""
+    taken = {path.name.casefold(): path for path in weights.iterdir()}
+
+    def free(file: str) -> bool:
+        there = taken.get(file.casefold())
+        return there is None or (there.name == file and there.read_bytes() == data)
+
+    stems = chain((safe, f"{safe}.{variant}"), (f"{safe}.{variant}.{n}" for n in count(2)))
+    return next(file for stem in stems if free(file := f"{stem}.bin"))
 
 
 def _raw(tensor: onnx.TensorProto) -> bytes | None:

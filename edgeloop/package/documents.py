@@ -28,7 +28,10 @@ def read_json(data: bytes, what: str, *, max_bytes: int = MAX_JSON_BYTES) -> dic
     if _depth(data) > MAX_DEPTH:
         raise PackageError(f"{what} is nested deeper than {MAX_DEPTH} levels")
     try:
-        found = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+        # Of bytes, json.loads would read UTF-16 as well.
+        found = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        # 1e999 is infinity by now, and half a surrogate pair is text that cannot be written again.
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise PackageError(f"{what} is not JSON: {error}") from error
     if not isinstance(found, dict):

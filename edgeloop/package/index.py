@@ -132,9 +132,9 @@ class Index:
 def _entry(item: object) -> IndexEntry:
     if not isinstance(item, dict) or set(item) != {"path", "sha256", "size"}:
         raise PackageError("a file of the index has to have path, sha256 and size, and nothing else")
-    sha256, size = item["sha256"], item["size"]
+    path, sha256, size = check_path(item["path"]), item["sha256"], item["size"]
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
-        raise PackageError(f"{item['path']!r}: sha256 has to be 64 hex digits")
+        raise PackageError(f"{path!r}: sha256 has to be 64 hex digits")
     if type(size) is not int or not 0 <= size <= MAX_FILE_BYTES:
-        raise PackageError(f"{item['path']!r}: size has to be 0 to {MAX_FILE_BYTES} bytes")
-    return IndexEntry(check_path(item["path"]), sha256, size)
+        raise PackageError(f"{path!r}: size has to be 0 to {MAX_FILE_BYTES} bytes")
+    return IndexEntry(path, sha256, size)

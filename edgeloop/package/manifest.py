@@ -184,7 +184,10 @@ class Manifest:
         meta = _map(_map(raw, "additional_metadata"), "edgeloop")
         try:
             found = {str(name): _variant(str(name), body) for name, body in variants.items()}
-            return cls(raw["package_name"], raw["package_version"], found, _metadata(meta), raw)
+            own = _metadata(meta)
+            _check_folders(found)
+            _check_head(own.head, found)
+            return cls(raw["package_name"], raw["package_version"], found, own, raw)
         except (KeyError, TypeError, AttributeError) as error:
             raise PackageError(f"{MANIFEST}: a field is missing or of the wrong kind: {error}") from error
 
@@ -216,13 +219,16 @@ def required_paths(manifest: Manifest, index: Index, variants: Sequence[str] | N
     folders = [asset_folder(uri) for uri in (*manifest.meta.golden.values(), *(manifest.meta.profile or {}).values())]
     for name in chosen:
         variant = manifest.variants[name]
-        folders.append(variant.directory)
         wanted.add(variant.model_file)
         if variant.weights_uri is not None:
             wanted |= {f"{asset_folder(variant.weights_uri)}/{tensor}" for tensor in variant.tensors}
-    wanted |= {e.path for e in index.entries if any(e.path.startswith(f"{folder}/") for folder in folders)}
     if absent := wanted - set(index.by_path):
         raise PackageError(f"the index lacks {min(absent)}, which the manifest needs")
+    for folder in (*folders, *(manifest.variants[name].directory for name in chosen)):
+        inside = {entry.path for entry in index.entries if entry.path.startswith(f"{folder}/")}
+        if not inside:
+            raise PackageError(f"the index lacks every file of {folder}, which the manifest needs")
+        wanted |= inside
     return tuple(index.by_path[path] for path in sorted(wanted))
 
 
@@ -252,6 +258,13 @@ def _variant(name: str, body: Any) -> VariantSpec:
     weights = options.get(WEIGHTS_OPTION)
     if weights is not None:
         asset_folder(weights)
+    if not isinstance(own["tensors"], list) or "/" in directory or directory == "shared_assets":
+        raise PackageError(
+            f"{MANIFEST}: variant {name}: tensors have to be a list, variant_directory a folder of its own"
+        )
+    model_file = check_path(ort["model_file"])
+    if "/" in model_file or not model_file.endswith(".onnx"):  # ONNX Runtime reads another format from other names
+        raise PackageError(f"{MANIFEST}: variant {name}: model_file {model_file!r} has to be a plain name with .onnx")
     tensors = tuple(check_path(tensor) for tensor in own["tensors"])
     if any("/" in tensor for tensor in tensors) or (tensors and weights is None):
         raise PackageError(f"{MANIFEST}: variant {name}: tensors have to be names of files in the weights' asset")
@@ -261,10 +274,24 @@ def _variant(name: str, body: Any) -> VariantSpec:
         ep=str(body["ep"]),
         device=str(body["device"]),
         precision=str(own["precision"]),
-        model_file=f"{directory}/{check_path(ort['model_file'])}",
+        model_file=f"{directory}/{model_file}",
         weights_uri=weights,
         tensors=tensors,
     )
+
+
+def _check_folders(variants: Mapping[str, VariantSpec]) -> None:
+    if len({variant.directory.casefold() for variant in variants.values()}) != len(variants):
+        raise PackageError(f"{MANIFEST}: two variants share a variant_directory; each needs its own")
+
+
+def _check_head(head: HeadSpec | None, variants: Mapping[str, VariantSpec]) -> None:
+    """A new head is written to files of these names: they have to be tensors of every variant, and no other path."""
+    if head is None:
+        return
+    for variant in variants.values():
+        if lacking := {f"{head.weight}.bin", f"{head.bias}.bin"} - set(variant.tensors):
+            raise PackageError(f"{MANIFEST}: the head's {min(lacking)!r} is no tensor of variant {variant.name}")
 
 
 def _metadata(meta: Mapping[str, Any]) -> Metadata:
@@ -272,6 +299,8 @@ def _metadata(meta: Mapping[str, Any]) -> Metadata:
         raise PackageError(
             f"{MANIFEST}: edgeloop's format is {meta.get('format')!r}; {FORMAT} is read. Update edgeloop"
         )
+    if wrong_kind := [key for key in ("labels", "inputs", "outputs") if not isinstance(meta[key], list)]:
+        raise PackageError(f"{MANIFEST}: {wrong_kind[0]} has to be a list")
     outputs = tuple(OutputSpec(str(t["name"]), str(t["datatype"]), _shape(t), str(t["role"])) for t in meta["outputs"])
     if wrong := {output.role for output in outputs} - set(ROLES):
         raise PackageError(f"{MANIFEST}: an output has the role {min(wrong)!r}; it has to be one of {', '.join(ROLES)}")
@@ -295,8 +324,8 @@ def _metadata(meta: Mapping[str, Any]) -> Metadata:
         golden=golden,
         profile=profile,
         validation=validation,
-        metrics=dict(meta["metrics"]),
-        lineage=dict(meta["lineage"]),
+        metrics=dict(_map(meta, "metrics")),
+        lineage=dict(_map(meta, "lineage")),
         extra={key: value for key, value in meta.items() if key not in known},
     )
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from edgeloop.insights import Profile
+from edgeloop.package.documents import MAX_JSON_BYTES
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index
 from edgeloop.package.manifest import MANIFEST, Manifest, Metadata, VariantSpec, asset_folder
@@ -26,6 +27,23 @@ LABELS = "edgeloop.labels"
 def golden_outputs_file(precision: str) -> str:
     """Name of the file with the reference outputs of one precision."""
     return f"outputs-{precision}.safetensors"
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of a folder; never more of the file than a manifest may have.
+
+    Raises:
+        PackageError: there is none, or it cannot be used.
+    """
+    path = root / MANIFEST
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise PackageError(f"{MANIFEST} is no regular file; a package holds files and folders only")
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise PackageError(f"{root} is no package: {MANIFEST} cannot be read ({error.strerror})") from error
+    return Manifest.parse(data)
 
 
 @dataclass(frozen=True)
@@ -62,11 +80,7 @@ class Package:
             PackageError: there is no readable manifest, or the folder holds what no package may.
         """
         root = Path(root)
-        try:
-            manifest = Manifest.parse((root / MANIFEST).read_bytes())
-        except OSError as error:
-            raise PackageError(f"{root} is no package: {MANIFEST} cannot be read ({error.strerror})") from error
-        return cls(root, manifest, index or Index.of_folder(root))
+        return cls(root, read_manifest(root), index or Index.of_folder(root))
 
     @property
     def name(self) -> str:
@@ -153,6 +167,8 @@ class Package:
             weight, bias = (np.fromfile(path, dtype="<f4") for path in (weight_file, bias_file))
         except OSError as error:
             raise PackageError(f"the head's tensors cannot be read: {error}") from error
+        if not len(bias) or not len(weight) or len(weight) % len(bias):
+            raise PackageError(f"the head's {weight_file.name} and {bias_file.name} do not belong to one another")
         weight = weight.reshape(len(bias), -1) if self._transposed else weight.reshape(-1, len(bias)).T
         return np.ascontiguousarray(weight), bias
 

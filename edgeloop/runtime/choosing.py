@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeloop.package import Package
+from edgeloop.package import Package, PackageError
 from edgeloop.runtime.errors import InferenceError, ModelLoadError
 from edgeloop.runtime.golden import GoldenReport, check_golden
 from edgeloop.runtime.providers import Policy, available_providers
@@ -59,6 +59,8 @@ def choose(
     Raises:
         ModelLoadError: no candidate is right; the message holds the reason of each.
     """
+    if unknown := set(variants or ()) - set(package.variants):
+        raise ModelLoadError(f"there is no variant {min(unknown)!r}; there are {', '.join(package.variants)}")
     specs = [package.variants[name] for name in (variants or _present(package))]
     if required:
         specs = [spec for spec in specs if spec.ep in required]
@@ -77,9 +79,15 @@ def choose(
         except ModelLoadError as error:
             table.append(Trial(spec.name, spec.ep, False, None, str(error)))
             continue
-        golden = check_golden(session, package)
+        try:
+            golden = check_golden(session, package)
+        except PackageError as error:
+            session.close()
+            table.append(Trial(spec.name, spec.ep, False, None, f"golden: {error}"))
+            continue
         median = _median_ms(session, package, time_budget_s / len(specs)) if golden.ok else None
-        table.append(Trial(spec.name, spec.ep, golden.ok, median, golden.reason))
+        reason = "it failed on one golden case alone" if golden.ok and median is None else golden.reason
+        table.append(Trial(spec.name, spec.ep, median is not None, median, reason))
         if median is not None and (best is None or median < best[0]):
             if best is not None:
                 best[1].close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-#: Open Inference Protocol → numpy. BYTES are numpy objects; BF16 travels as its bits in uint16.
+#: Open Inference Protocol → numpy. BYTES are numpy objects; numpy has nothing for BF16.
 OIP_TO_NUMPY: dict[str, npt.DTypeLike] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,

@@ -34,11 +34,14 @@ def evaluate(
         batch: rows of one run.
 
     Raises:
-        InferenceError: the model has neither probabilities nor logits, failed, or gave what is not finite.
+        InferenceError: the model has neither probabilities nor logits, failed, or gave what is not finite;
+            or the labels are none of its own.
     """
     name = session.output("probabilities") or session.output("logits")
     if name is None:
         raise InferenceError("the model has neither probabilities nor logits; nothing can be evaluated")
+    if not len(labels):
+        raise InferenceError("there are no labelled rows; nothing can be evaluated")
     found = []
     for start in range(0, len(labels), batch):
         part = {key: values[start : start + batch] for key, values in inputs.items()}
@@ -47,6 +50,10 @@ def evaluate(
             raise InferenceError(f"output {name} is not finite on the validation data")
         found.append(scores)
     scores = np.concatenate(found)
+    if scores.ndim != 2 or scores.shape[0] != len(labels):
+        raise InferenceError(f"output {name} has the shape {scores.shape} for {len(labels)} labelled rows")
+    if labels.min() < 0 or labels.max() >= scores.shape[1]:
+        raise InferenceError(f"labels are {labels.min()} to {labels.max()}; the model has {scores.shape[1]} classes")
     predicted = scores.argmax(axis=1)
     confusion = np.zeros((scores.shape[1], scores.shape[1]), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
