@@ -125,6 +125,16 @@ class Connection(asyncio.Protocol):
             if not self._headers_done and self._header_bytes > MAX_HEADER_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"headers may have {MAX_HEADER_BYTES} bytes")
 
+    def pause_writing(self) -> None:
+        """The client does not read its answers: nothing more is read from it until it does."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        if self._transport is not None and len(self._queue) < MAX_PIPELINED:
+            self._transport.resume_reading()
+
     # ── httptools' callbacks ──────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:

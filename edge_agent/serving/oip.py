@@ -20,6 +20,9 @@ from edgeloop.runtime.datatypes import OIP_TO_NUMPY, oip_name
 
 Array = npt.NDArray[Any]
 
+#: `json.dumps` with arguments would make a new encoder for each answer.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 MAX_DIMENSIONS = 16
 MAX_ID = 256
 
@@ -121,7 +124,7 @@ def write_response(
             tensor["data"] = _to_json(array)
         described.append(tensor)
     answer = {"model_name": model, "model_version": version, "id": identity, "outputs": described}
-    header = json.dumps(answer, separators=(",", ":")).encode()
+    header = _encode(answer).encode()
     return (b"".join((header, *chunks)), len(header)) if chunks else (header, None)
 
 

@@ -39,6 +39,8 @@ ORT_TO_OIP: dict[str, str] = {
     "tensor(string)": "BYTES",
 }
 
+_NAMES = {np.dtype(known): name for name, known in OIP_TO_NUMPY.items()}
+
 
 def numpy_dtype(datatype: str) -> np.dtype[np.generic]:
     """The numpy dtype of an Open Inference Protocol datatype.
@@ -58,4 +60,4 @@ def oip_name(dtype: npt.DTypeLike) -> str:
     kind = np.dtype(dtype)
     if kind.kind in "OSU":
         return "BYTES"
-    return next(name for name, known in OIP_TO_NUMPY.items() if np.dtype(known) == kind)
+    return _NAMES[kind]
