@@ -2,13 +2,13 @@
 
 Predictions are kept in chunks of columns, not one object each: that is what makes keeping them cheap. Chunks are
 written at each checkpoint and read again at start; whether a row has had its label is written with the window that
-counted it.
+counted it. Where an id stands is looked up chunk by chunk, and a chunk makes its index when it is first asked: most
+predictions never get a label, and they should not pay for one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import sqlite3
 from collections import deque
@@ -32,8 +32,6 @@ MAX_ID_CHARACTERS = 256
 MAX_BYTES = 32 << 20
 _ROW_BYTES = 100
 _CHUNK_LIMIT = 1 << 30
-_CHUNK_SHIFT, _ROW_SHIFT = 42, 21
-_MOST_ROWS = (1 << 21) - 1
 
 Array = npt.NDArray[Any]
 
@@ -101,20 +99,16 @@ class Chunk:
         self.has_features = False
         self._counts: list[npt.NDArray[np.int64]] = []
         self._parts: dict[str, list[Array]] = {"predicted": [], "confidence": [], "features": []}
-
-    @property
-    def slot(self) -> int:
-        """The number as it is used in memory, where far fewer than 2^20 chunks are at a time."""
-        return self.number % (1 << 20)
+        self._places: dict[str, tuple[int, int]] = {}
+        self._indexed = 0
 
     @property
     def stored(self) -> bool:
         """Whether the store has all rows."""
         return self.stored_rows == self.rows
 
-    def append(self, batch: Batch) -> int:
-        """Add a batch; returns the row at which it begins."""
-        start = self.rows
+    def append(self, batch: Batch) -> None:
+        """Add a batch."""
         added = len(batch.predicted)
         self.rows += added
         self.ids.extend(batch.ids)
@@ -128,7 +122,17 @@ class Chunk:
         self.labelled.extend(bytes(added))
         width = batch.features[0].size * 4 if batch.features is not None and added else 0
         self.bytes += added * (width + _ROW_BYTES)
-        return start
+
+    def place(self, prediction_id: str) -> tuple[int, int] | None:
+        """First row and number of rows of a request, or None; the later one where an id came twice."""
+        if self._indexed < len(self.ids):
+            counts = self.counts()
+            starts, new = np.cumsum(counts) - counts, slice(self._indexed, None)
+            rows = zip(starts[new].tolist(), counts[new].tolist(), strict=True)
+            self._places.update(zip(self.ids[new], rows, strict=True))
+            self._places.pop("", None)
+            self._indexed = len(self.ids)
+        return self._places.get(prediction_id)
 
     def column(self, name: str) -> Array:
         """A column of all rows; parts are joined once and stay joined."""
@@ -192,9 +196,6 @@ class Retention:
     def __init__(self, keep_rows: int) -> None:
         self._keep_rows = keep_rows
         self._chunks: deque[Chunk] = deque()
-        self._by_slot: dict[int, Chunk] = {}
-        # id → chunk slot, first row and rows in one integer: half the size of a tuple, and built without a loop.
-        self._index: dict[str, int] = {}
         self._dropped: list[int] = []
         self._next_number = 1
         self.rows = 0
@@ -202,7 +203,7 @@ class Retention:
 
     def add(self, release: str, batch: Batch) -> None:
         """Keep a batch; an id that comes again means the newer prediction from now on."""
-        if self._keep_rows <= 0 or not 0 < len(batch.predicted) <= _MOST_ROWS:
+        if self._keep_rows <= 0 or not len(batch.predicted):
             return
         ids = _storable(batch.ids)
         if ids is not batch.ids:
@@ -211,22 +212,20 @@ class Retention:
         if chunk is None or chunk.sealed or chunk.release != release or chunk.rows >= CHUNK_ROWS:
             chunk = self._new_chunk(release)
         before = chunk.bytes
-        row = chunk.append(batch)
+        chunk.append(batch)
         self.rows += len(batch.predicted)
         self._bytes += chunk.bytes - before
-        self._enter(chunk, row, batch.ids, batch.counts)
         self._drop_old()
 
     def find(self, prediction_id: str, row: int) -> Found | str | None:
         """The prediction; None when it is not kept, or a sentence when its request had no such row."""
-        place = self._index.get(prediction_id)
-        if place is None:
-            return None
-        chunk = self._by_slot[place >> _CHUNK_SHIFT]
-        start, count = place >> _ROW_SHIFT & _MOST_ROWS, place & _MOST_ROWS
-        if not 0 <= row < count:
-            return f"index {row} is outside the request's batch of {count}"
-        return Found(chunk, start + row)
+        for chunk in reversed(self._chunks):  # the newest first: it has the prediction that an id means now
+            if (place := chunk.place(prediction_id)) is not None:
+                start, count = place
+                if not 0 <= row < count:
+                    return f"index {row} is outside the request's batch of {count}"
+                return Found(chunk, start + row)
+        return None
 
     def mark(self, found: Found) -> None:
         """Note that the label has come; it is written at the next checkpoint."""
@@ -260,8 +259,6 @@ class Retention:
             self._chunks.append(chunk)
             self.rows += chunk.rows
             self._bytes += chunk.bytes
-            self._by_slot[chunk.slot] = chunk
-            self._enter(chunk, 0, chunk.ids, chunk.counts())
         self._drop_old()
 
     def written(self, changes: Changes) -> None:
@@ -275,18 +272,10 @@ class Retention:
         for chunk, _ in changes.relabelled:
             chunk.labels_changed = True
 
-    def _enter(self, chunk: Chunk, row: int, ids: Sequence[str], counts: npt.NDArray[np.int64]) -> None:
-        """Note where the requests' rows are, the first at ``row``."""
-        starts = row + np.cumsum(counts) - counts
-        places = (chunk.slot << _CHUNK_SHIFT) + (starts << _ROW_SHIFT) + counts
-        self._index.update(zip(ids, places.tolist(), strict=True))
-        self._index.pop("", None)
-
     def _new_chunk(self, release: str) -> Chunk:
         chunk = Chunk(self._next_number, release)
         self._next_number += 1
         self._chunks.append(chunk)
-        self._by_slot[chunk.slot] = chunk
         return chunk
 
     def _drop_old(self) -> None:
@@ -295,20 +284,9 @@ class Retention:
             if self.rows - oldest.rows < self._keep_rows and self._bytes <= MAX_BYTES:
                 return
             self._chunks.popleft()
-            del self._by_slot[oldest.slot]
             self.rows -= oldest.rows
             self._bytes -= oldest.bytes
             self._dropped.append(oldest.number)
-            self._leave(oldest)
-
-    def _leave(self, oldest: Chunk) -> None:
-        """Forget the places of the oldest chunk's requests."""
-        own = range(oldest.slot << _CHUNK_SHIFT, oldest.slot + 1 << _CHUNK_SHIFT)
-        places = list(map(self._index.pop, oldest.ids, itertools.repeat(own.start)))
-        if min(places) not in own or max(places) not in own:  # an id has come again since: its newer place stays
-            self._index.update(
-                {name: place for name, place in zip(oldest.ids, places, strict=True) if place not in own}
-            )
 
 
 def _storable(ids: Sequence[str]) -> Sequence[str]:
