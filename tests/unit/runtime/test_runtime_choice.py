@@ -175,7 +175,6 @@ def test_the_fastest_correct_one_wins(tmp_path: Path) -> None:
     assert slow is not None and quick is not None and quick < slow
     assert not trials["wrong"].ok and trials["wrong"].median_ms is None and "golden" in trials["wrong"].reason
     assert not trials["elsewhere"].ok and NEVER in trials["elsewhere"].reason
-    assert MOST_RUNS >= 1
     assert len(choice.best.run({"x": np.zeros((1, 64), np.float32)})) == 3
 
 
