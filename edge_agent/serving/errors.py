@@ -19,5 +19,9 @@ class NotReady(ServingError):
     """No release serves yet."""
 
 
+class Busy(ServingError):
+    """Too many requests wait already; a later try may do."""
+
+
 class ModelFailed(ServingError):
     """The model failed on a request that fits it."""

@@ -1,7 +1,8 @@
 """The HTTP door: an asyncio protocol on httptools. It reads requests, hands them to a handler, writes what comes back.
 
-One connection's answers leave in the order of its requests; a handler that answers at once costs no task. Headers,
-bodies and the time that a sender may take are bounded.
+One connection's answers leave in the order of its requests; a handler that answers at once costs no task. Whatever a
+client does is bounded: connections, headers, bodies (one, and all together), requests ahead of their answers, answers
+that it does not read, and the time that it may take for each.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import NamedTuple
 
 import httptools
 import structlog
@@ -19,29 +21,35 @@ log = structlog.get_logger(__name__)
 
 MAX_HEADER_BYTES = 32 << 10
 MAX_PIPELINED = 32
-#: A sender that has begun a request has so long to finish it; an idle connection is kept so long.
-REQUEST_TIMEOUT_S, IDLE_TIMEOUT_S = 30.0, 120.0
+#: Files that are open must leave room for databases and downloads; a process has 1,024 by default.
+MAX_CONNECTIONS = 512
+#: All bodies that are in memory at once, as a multiple of the largest that one may be.
+BODIES_AT_ONCE = 4
+#: A sender that has begun a request has so long to finish it, a client to read its answers; an idle connection is kept
+#: so long; after a refusal a client's further bytes are thrown away for so long, so that it can still read why.
+REQUEST_TIMEOUT_S, READ_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S = 30.0, 30.0, 120.0, 2.0
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A whole request: method, path without the query, header names in lower case, body."""
 
     method: str
     path: str
-    headers: dict[str, str]
+    headers: dict[bytes, bytes]
     body: bytes
     keep_alive: bool
+    old: bool = False
 
 
-@dataclass(frozen=True)
-class Response:
-    """What goes back."""
+class Response(NamedTuple):
+    """What goes back; ``headers`` are whole lines, each with its end."""
 
     status: int
     body: bytes
     content_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: str = ""
 
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
@@ -55,7 +63,10 @@ class Door:
     handler: Handler
     error_body: ErrorBody
     max_body_bytes: int
+    max_connections: int = MAX_CONNECTIONS
     connections: set[Connection] = field(default_factory=set)
+    #: Bytes of the bodies whose requests have not been answered yet.
+    held_bytes: int = 0
     closing: bool = False
 
     async def open(self, host: str, port: int) -> asyncio.Server:
@@ -77,15 +88,19 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._queue: deque[Request] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._failed = False
         self._until = 0.0
-        # Of the request that is being read; `_fresh` starts the next one.
-        self._url, self._headers = b"", dict[str, str]()
+        self._held = 0
+        # Refused: what still comes is thrown away. Stuck: the client does not read its answers.
+        self._refused = self._stuck = False
+        self._refusal: Response | None = None
+        # Of the request that is being read; `on_message_begin` starts the next one.
+        self._url, self._headers = b"", dict[bytes, bytes]()
         self._body: list[bytes] = []
         self._body_bytes = self._header_bytes = 0
         self._headers_done = self._in_request = False
@@ -97,120 +112,147 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._door.connections.add(self)
-        self._wait(IDLE_TIMEOUT_S)
+        if len(self._door.connections) > self._door.max_connections:
+            self._refuse(503, f"{self._door.max_connections} clients are connected already; try again in a moment")
+        else:
+            self._wait(IDLE_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone; what runs for it ends by itself, since the run is counted all the same."""
         self._door.connections.discard(self)
-        self._stop_timer()
+        self._door.held_bytes -= self._held
+        self._held = 0
         self._queue.clear()
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
-        if self._failed:
+        if self._refused:
             return
-        if not self._in_request:
-            self._in_request = True
-            self._wait(REQUEST_TIMEOUT_S)
-        self._header_bytes += len(data) if not self._headers_done else 0
+        if not self._headers_done:
+            self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(HTTPStatus.NOT_IMPLEMENTED, "no protocol to upgrade to is spoken here")
+            self._refused = True  # it was answered as plain HTTP/1.1 and is closed; more cannot be understood
         except httptools.HttpParserError as error:
-            if not self._failed:
-                self._refuse(HTTPStatus.BAD_REQUEST, f"this is not HTTP/1.1: {error}")
+            self._refuse(400, f"this is not HTTP/1.1: {error}")
         else:
             if not self._headers_done and self._header_bytes > MAX_HEADER_BYTES:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"headers may have {MAX_HEADER_BYTES} bytes")
+                self._refuse(431, f"headers may have {MAX_HEADER_BYTES} bytes")
 
     def pause_writing(self) -> None:
-        """The client does not read its answers: nothing more is read from it until it does."""
+        """The client does not read its answers: nothing is read from it or done for it until it does."""
+        self._stuck = True
+        self._wait(READ_TIMEOUT_S)
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        if self._transport is not None and len(self._queue) < MAX_PIPELINED:
-            self._transport.resume_reading()
+        self._stuck = False
+        if self._task is None:
+            self._serve()
 
     # ── httptools' callbacks ──────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._fresh()
-        self._in_request = True
+        self._url, self._headers, self._body = b"", {}, []
+        self._body_bytes = self._header_bytes = 0
+        self._headers_done, self._in_request = False, True
+        self._wait(REQUEST_TIMEOUT_S)
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        """One header; those after the body are thrown away."""
+        if not self._headers_done:
+            self._headers[name.lower()] = value
+        else:
+            self._header_bytes += len(name) + len(value)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                self._refuse(431, f"headers may have {MAX_HEADER_BYTES} bytes")
 
     def on_headers_complete(self) -> None:
         """The body comes next."""
         self._headers_done = True
-        length = self._headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._door.max_body_bytes:
-            self._refuse(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"a body may have {self._door.max_body_bytes} bytes",
-            )
-        elif self._headers.get("expect", "").lower() == "100-continue" and self._transport:
+        length = self._headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length[:20]) > self._door.max_body_bytes:
+            self._refuse(413, f"a body may have {self._door.max_body_bytes} bytes (max_body_bytes)")
+        # While an earlier request is being answered this line would come before its answer; clients wait a while only.
+        elif b"expect" in self._headers and self._transport is not None and not self.busy:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        self._body_bytes += len(body)
-        if self._body_bytes > self._door.max_body_bytes:
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {self._door.max_body_bytes} bytes")
+        if self._refused:
+            return
+        size, door = len(body), self._door
+        self._body_bytes += size
+        self._held += size
+        door.held_bytes += size
+        if self._body_bytes > door.max_body_bytes:
+            self._refuse(413, f"a body may have {door.max_body_bytes} bytes (max_body_bytes)")
+        elif door.held_bytes > BODIES_AT_ONCE * door.max_body_bytes:
+            self._refuse(503, "other requests take all the memory that there is for them; try again in a moment")
         else:
             self._body.append(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if self._failed:
+        if self._refused:
             return
         self._in_request = False
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        keep = self._parser.should_keep_alive() and not self._door.closing
-        path = self._url.split(b"?", 1)[0].decode("latin-1")
-        self._queue.append(Request(self._parser.get_method().decode("latin-1"), path, self._headers, body, keep))
+        parser, parts = self._parser, self._body
+        keep = parser.should_keep_alive() and not parser.should_upgrade()
+        path = self._url.partition(b"?")[0].decode("latin-1")
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        old = keep and parser.get_http_version() == "1.0"
+        self._queue.append(Request(parser.get_method().decode("latin-1"), path, self._headers, body, keep, old))
+        self._body = []
         self._headers_done, self._header_bytes = False, 0
-        if len(self._queue) >= MAX_PIPELINED and self._transport:
-            self._transport.pause_reading()
         if self._task is None:
             self._serve()
+        elif len(self._queue) >= MAX_PIPELINED and self._transport is not None:
+            self._transport.pause_reading()
 
     # ── answering ─────────────────────────────────────────────────────────────────────────────
 
     @property
     def busy(self) -> bool:
         """Whether a request is under way."""
-        return self._task is not None or bool(self._queue)
+        return self._task is not None or (bool(self._queue) and not self._stuck)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; an answer that the client does not read is given up."""
         if self._transport is not None:
-            self._transport.close()
+            if self._stuck:
+                self._transport.abort()
+            else:
+                self._transport.close()
 
     def _serve(self) -> None:
         """Answer what is queued, until something has to be waited for."""
-        while self._queue:
+        while self._queue and not self._stuck:
             request = self._queue.popleft()
             try:
                 answer = self._door.handler(request)
             except Exception:
                 answer = self._broken(request)
             if not isinstance(answer, Response):
-                self._task = asyncio.ensure_future(self._finish(request, answer))
+                self._task = self._loop.create_task(self._finish(request, answer))
                 return
             self._write(request, answer)
-        if self._transport is not None and not self._in_request:
-            self._wait(IDLE_TIMEOUT_S)
+        if self._transport is not None and not self._stuck:
+            if self._refusal is not None:
+                self._say_refusal(self._transport, self._refusal)
+            elif not self._in_request:
+                self._wait(IDLE_TIMEOUT_S)
             self._transport.resume_reading()
 
     async def _finish(self, request: Request, answer: Awaitable[Response]) -> None:
@@ -224,56 +266,80 @@ class Connection(asyncio.Protocol):
 
     def _broken(self, request: Request) -> Response:
         log.exception("a request broke the handler", method=request.method, path=request.path[:200])
-        text = "this is a fault of the agent; its log has the details"
-        return Response(HTTPStatus.INTERNAL_SERVER_ERROR, self._door.error_body(text))
+        return Response(500, self._door.error_body("this is a fault of the agent; its log has the details"))
 
     def _write(self, request: Request, response: Response) -> None:
+        size = len(request.body)
+        if self._held >= size:  # it is 0 after the connection was lost
+            self._held -= size
+            self._door.held_bytes -= size
         if self._transport is None or self._transport.is_closing():
             return
         keep = request.keep_alive and not self._door.closing
-        extra = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
-        head = (
-            f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\n"
-            f"content-type: {response.content_type}\r\ncontent-length: {len(response.body)}\r\n{extra}"
-            f"{'' if keep else 'connection: close' + chr(13) + chr(10)}\r\n"
-        ).encode("latin-1")
+        tail = ("connection: keep-alive\r\n" if request.old else "") if keep else "connection: close\r\n"
+        head = _head(response, tail)
         self._transport.write(head if request.method == "HEAD" else head + response.body)
         if not keep:
-            self._transport.close()
+            self._queue.clear()
+            self._transport.close()  # when all of it has been read
+            self._wait(READ_TIMEOUT_S)
 
-    def _refuse(self, status: HTTPStatus, text: str) -> None:
+    def _refuse(self, status: int, text: str) -> None:
         """Answer with an error and close: after a broken request nothing more of this connection can be trusted."""
-        if self._failed:
+        if self._refused:
             return
-        self._failed = True
-        self._write(Request("", "", {}, b"", keep_alive=False), Response(int(status), self._door.error_body(text)))
+        self._refused, self._in_request = True, False
+        self._body, self._headers = [], {}
+        self._refusal = Response(status, self._door.error_body(text))
+        if self._task is None:  # else after the answers that come first
+            self._serve()
 
-    # ── timers ────────────────────────────────────────────────────────────────────────────────
+    def _say_refusal(self, transport: asyncio.Transport, refusal: Response) -> None:
+        """Say why, and end our half of the connection.
 
-    def _fresh(self) -> None:
-        self._url, self._headers, self._body = b"", {}, []
-        self._body_bytes = self._header_bytes = 0
-        self._headers_done = self._in_request = False
+        Bytes that are under way would make the kernel reset the connection before the client has read it, so they are
+        read and thrown away for a moment.
+        """
+        self._refusal = None
+        if transport.is_closing():
+            return
+        transport.write(_head(refusal, "connection: close\r\n") + refusal.body)
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._until = self._loop.time() + LINGER_S
+        self._look_in(LINGER_S)
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────
 
     def _wait(self, seconds: float) -> None:
-        """Close the connection when nothing complete has come in ``seconds``."""
-        loop = asyncio.get_running_loop()
-        self._until = loop.time() + seconds
-        if self._timer is None:
-            self._timer = loop.call_later(seconds, self._late)
+        """End the connection when nothing complete has come in ``seconds``."""
+        self._until = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._until + REQUEST_TIMEOUT_S:
+            self._look_in(seconds)
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._late)
 
     def _late(self) -> None:
         """The timer looks once in a while; most requests only move the time that it looks at."""
         self._timer = None
-        left = self._until - asyncio.get_running_loop().time()
-        if self.busy or left > 0:
-            self._timer = asyncio.get_running_loop().call_later(max(left, 1.0), self._late)
+        left = self._until - self._loop.time()
+        if self._transport is None:
+            return
+        if left > 0 or self.busy:
+            self._look_in(max(left, 1.0))
+        elif self._refused or self._stuck or self._transport.is_closing():
+            self._transport.abort()
         elif self._in_request:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the request was not finished within {REQUEST_TIMEOUT_S:.0f} s")
+            self._refuse(408, f"the request was not finished within {REQUEST_TIMEOUT_S:.0f} s")
         else:
             self.close()
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+
+def _head(response: Response, tail: str) -> bytes:
+    return (
+        f"HTTP/1.1 {response.status} {_PHRASES[response.status]}\r\ncontent-type: {response.content_type}\r\n"
+        f"content-length: {len(response.body)}\r\n{response.headers}{tail}\r\n"
+    ).encode("latin-1")

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
 
 from edge_agent.ports import FeedbackItem, Recorder
 from edge_agent.serving import oip
 from edge_agent.serving.dataplane import Answer, DataPlane
-from edge_agent.serving.errors import BadRequest, ModelFailed, NotFound, NotReady, ServingError
+from edge_agent.serving.errors import BadRequest, Busy, ModelFailed, NotFound, NotReady, ServingError
 from edge_agent.serving.http import Request, Response
 from edgeloop import __version__
 
-CODES: Mapping[type[ServingError], int] = {BadRequest: 400, NotFound: 404, NotReady: 503, ModelFailed: 500}
+CODES: Mapping[type[ServingError], int] = {BadRequest: 400, NotFound: 404, Busy: 429, ModelFailed: 500, NotReady: 503}
 EXTENSIONS = ["binary_tensor_data"]
-HEADER_LENGTH = "inference-header-content-length"
+HEADER_LENGTH = "Inference-Header-Content-Length"
+_HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 #: Labels that one request may bring.
 MAX_FEEDBACK = 10_000
 
+Answering = Response | Awaitable[Response]
+
 
 class Operations(Protocol):
-    """What operators may ask of the agent, beside predictions."""
+    """What operators may ask of the agent, beside predictions. These may take a while: they run in a thread."""
 
     def status(self) -> Mapping[str, Any]:
         """The status document."""
@@ -31,6 +37,14 @@ class Operations(Protocol):
 
     def metrics(self) -> tuple[bytes, str]:
         """Prometheus' text and its content type."""
+
+
+class ModelPath(NamedTuple):
+    """A path below /v2/models/: model, version if it names one, and what follows."""
+
+    model: str
+    version: str | None
+    rest: tuple[str, ...]
 
 
 def error_body(text: str) -> bytes:
@@ -43,22 +57,22 @@ class Routes:
 
     def __init__(self, plane: DataPlane, recorder: Recorder | None, operations: Operations) -> None:
         self._plane, self._recorder, self._operations = plane, recorder, operations
-        self._fixed: dict[tuple[str, str], Callable[[Request], Response]] = {
+        self._fixed: dict[tuple[str, str], Callable[[Request], Answering]] = {
             ("GET", "/v2"): self._server,
             ("GET", "/v2/health/live"): lambda request: Response(200, b"{}"),
             ("GET", "/v2/health/ready"): self._ready,
-            ("GET", "/metrics"): self._metrics,
-            ("GET", "/edgeloop/v1/status"): lambda request: _json(self._operations.status()),
-            ("POST", "/edgeloop/v1/flush"): self._flush,
-            ("POST", "/edgeloop/v1/feedback"): self._feedback,
+            ("GET", "/metrics"): lambda request: _aside(self._metrics),
+            ("GET", "/edgeloop/v1/status"): lambda request: _aside(lambda: _json(self._operations.status())),
+            ("POST", "/edgeloop/v1/flush"): lambda request: _aside(self._flush),
+            ("POST", "/edgeloop/v1/feedback"): lambda request: _aside(lambda: self._feedback(request.body)),
         }
 
-    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+    def __call__(self, request: Request) -> Answering:
         """Answer a request."""
         try:
+            if request.path.startswith("/v2/models/"):
+                return self._model(request, model_path(request.path))
             path = request.path.rstrip("/") or "/"
-            if path.startswith("/v2/models/"):
-                return self._model(request, path.split("/")[3:])
             method = "GET" if request.method == "HEAD" else request.method
             if (handler := self._fixed.get((method, path))) is not None:
                 return handler(request)
@@ -75,83 +89,107 @@ class Routes:
 
     def _ready(self, request: Request) -> Response:
         if self._plane.loaded is None:
-            raise NotReady("no release serves yet")
+            raise NotReady("no release serves yet; `edge-agent status` says what the update is waiting for")
         return Response(200, b"{}")
 
-    def _model(self, request: Request, parts: list[str]) -> Response | Awaitable[Response]:
-        model, rest = parts[0], parts[1:]
-        version = None
-        if len(rest) >= 2 and rest[0] == "versions":
-            version, rest = rest[1], rest[2:]
-        match request.method, rest:
-            case "POST", ["infer"]:
-                return self._infer(request, model, version)
-            case "GET" | "HEAD", []:
-                return self._metadata(model, version)
-            case "GET" | "HEAD", ["ready"]:
-                self._plane.find(model, version)
-                return Response(200, b"{}")
+    def _model(self, request: Request, path: ModelPath) -> Answering:
+        match path.rest:
+            case ("infer",):
+                expected, answer = "POST", self._infer
+            case ("ready",):
+                expected, answer = "GET", self._model_ready
+            case ():
+                expected, answer = "GET", self._metadata
             case _:
-                raise NotFound(f"there is no {request.method} {request.path[:200]}")
+                raise NotFound(f"there is nothing at {request.path[:200]}")
+        if request.method != expected and not (request.method == "HEAD" and expected == "GET"):
+            return Response(405, error_body(f"{request.method} is not for {request.path[:200]}; use {expected}"))
+        return answer(request, path)
 
-    def _metadata(self, model: str, version: str | None) -> Response:
-        inputs, outputs = self._plane.find(model, version)
-        loaded = self._plane.loaded
+    def _model_ready(self, request: Request, path: ModelPath) -> Answering:
+        self._plane.describe(path.model, path.version)
+        return Response(200, b"{}")
+
+    def _metadata(self, request: Request, path: ModelPath) -> Answering:
+        found = self._plane.describe(path.model, path.version)
         return _json(
             {
-                "name": model,
-                "versions": [loaded.package.version if loaded is not None else ""],
+                "name": found.name,
+                "versions": [found.version],
                 "platform": "onnxruntime_onnx",
-                "inputs": [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in inputs],
-                "outputs": [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in outputs],
+                "inputs": [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in found.inputs],
+                "outputs": [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in found.outputs],
             }
         )
 
-    def _infer(self, request: Request, model: str, version: str | None) -> Response | Awaitable[Response]:
-        length = request.headers.get(HEADER_LENGTH)
-        if length is not None and not (length.isascii() and length.isdigit() and len(length) < 16):
-            raise BadRequest(f"Inference-Header-Content-Length has to be a number of bytes, not {length:.40}")
+    def _infer(self, request: Request, path: ModelPath) -> Answering:
+        headers = request.headers
+        length = headers.get(_HEADER_LENGTH)
+        if length is not None and not (length.isdigit() and len(length) < 16):
+            raise BadRequest(f"{HEADER_LENGTH} has to be a number of bytes, not {length.decode('latin-1'):.40}")
+        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            return Response(415, error_body("send the body without Content-Encoding; compressed ones are not read"))
         read = oip.read_request(request.body, None if length is None else int(length))
-        wanted = None if read.outputs is None else [output.name for output in read.outputs]
-        answer = self._plane.infer(model, version, read.id, read.inputs, wanted)
+        answer = self._plane.infer(path.model, path.version, read.id, read.inputs, read.outputs)
         return _answer(read, answer) if isinstance(answer, Answer) else _later(read, answer)
 
     # ── edgeloop's own ────────────────────────────────────────────────────────────────────────
 
-    def _feedback(self, request: Request) -> Response:
+    def _feedback(self, body: bytes) -> Response:
         if self._recorder is None:
             raise BadRequest("this agent does not observe (observe = false), so it keeps nothing to label")
-        items = _feedback_items(request.body)
+        items = _feedback_items(body)
         result = self._recorder.feedback(items)
-        body = {
+        found = {
             "accepted": result.accepted,
             "unknown": list(result.unknown),
             "duplicate": list(result.duplicate),
             "invalid": [{"id": identity, "reason": reason} for identity, reason in result.invalid],
         }
-        return _json(body, 404 if len(items) == 1 and result.unknown else 200)
+        if len(items) == 1 and result.unknown:
+            text = "no such prediction is kept: the id is wrong, or feedback_keep newer rows have come since"
+            return _json({"error": text, **found}, 404)
+        return _json(found)
 
-    def _flush(self, request: Request) -> Response:
+    def _flush(self) -> Response:
         self._operations.flush()
         return Response(200, b"{}")
 
-    def _metrics(self, request: Request) -> Response:
+    def _metrics(self) -> Response:
         body, content_type = self._operations.metrics()
         return Response(200, body, content_type)
 
 
+@lru_cache(maxsize=1024)
+def model_path(path: str) -> ModelPath:
+    """Take a path below /v2/models/ apart; ``/versions/{v}`` may follow the model's name."""
+    model, *rest = [unquote(part) for part in path.rstrip("/").split("/")[3:]] or [""]
+    if len(rest) >= 2 and rest[0] == "versions":
+        return ModelPath(model, rest[1], tuple(rest[2:]))
+    return ModelPath(model, None, tuple(rest))
+
+
 def _answer(read: oip.InferRequest, answer: Answer) -> Response:
-    named = {} if read.outputs is None else {output.name: output.binary for output in read.outputs}
-    outputs = [(name, array, named.get(name, read.binary)) for name, array in answer.outputs.items()]
+    named = dict(zip(read.outputs, read.binary, strict=True))
+    default = read.binary_default
+    outputs = [(name, array, named.get(name, default)) for name, array in answer.outputs]
     body, length = oip.write_response(answer.model, answer.version, answer.id, outputs)
     if length is None:
         return Response(200, body)
-    return Response(200, body, "application/octet-stream", ((HEADER_LENGTH, str(length)),))
+    return Response(200, body, "application/octet-stream", f"{HEADER_LENGTH}: {length}\r\n")
 
 
 async def _later(read: oip.InferRequest, answer: Awaitable[Answer]) -> Response:
     try:
         return _answer(read, await answer)
+    except ServingError as error:
+        return _failed(error)
+
+
+async def _aside(work: Callable[[], Response]) -> Response:
+    """Run what may wait for a disk or a lock in a thread, so that predictions do not wait with it."""
+    try:
+        return await asyncio.get_running_loop().run_in_executor(None, work)
     except ServingError as error:
         return _failed(error)
 

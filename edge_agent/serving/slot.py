@@ -1,0 +1,160 @@
+"""A slot: one release that serves, what is known of it once, and the requests that run on it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.ports import LoadedRelease, Recorder, ServingCounters
+from edge_agent.serving.errors import BadRequest
+from edgeloop.package import OutputSpec, TensorSpec
+from edgeloop.runtime.datatypes import numpy_dtype
+
+Array = npt.NDArray[Any]
+
+#: Rows and runs with which a new session is timed.
+WARM_UP_RUNS = 7
+WARM_UP_DEADLINE_S = 30.0
+#: Combinations of wanted outputs that are remembered; clients name them, so there must be an end.
+MOST_PLANS = 64
+
+
+class Plan(NamedTuple):
+    """What a run computes for one combination of wanted outputs.
+
+    Attributes:
+        names: of all outputs that are computed: the client's first, then what only observing needs.
+        wanted: the client's.
+        recorded: name and position of what observing gets.
+        scores: positions of outputs that have to be finite.
+    """
+
+    names: list[str]
+    wanted: tuple[str, ...]
+    recorded: tuple[tuple[str, int], ...]
+    scores: tuple[int, ...]
+
+
+class Slot:
+    """A release that serves. The data plane's lock guards the counts."""
+
+    def __init__(self, loaded: LoadedRelease, recorder: Recorder | None) -> None:
+        package, session = loaded.package, loaded.session
+        self.loaded = loaded
+        self.model, self.version = package.name, package.version
+        self.inputs: tuple[TensorSpec, ...] = session.inputs
+        self.first = session.inputs[0].name
+        self._expected = [(spec, numpy_dtype(spec.datatype), len(spec.shape)) for spec in session.inputs]
+        self._known = {output.name for output in session.outputs}
+        # The features are for observing; a client gets them when it names them.
+        self.usual_specs: tuple[OutputSpec, ...] = tuple(o for o in session.outputs if o.role != "features")
+        self._usual = tuple(output.name for output in self.usual_specs)
+        extra = recorder.wanted_outputs(loaded) if recorder is not None else ()
+        self._recorded = tuple(name for name in extra if name in self._known)
+        self._scores = {o.name for o in session.outputs if o.role in ("probabilities", "logits")}
+        self._plans: dict[tuple[str, ...], Plan] = {}
+        self.predictions = self.errors = self.nonfinite = self.latency_ns = 0
+        self.in_flight = 0
+        self.retired = False
+        self.row_ns = _time_one_row(loaded)
+
+    def counters(self) -> ServingCounters:
+        """Totals since the switch."""
+        return ServingCounters(self.predictions, self.errors, self.nonfinite, self.latency_ns)
+
+    def retire(self, following: Slot | None) -> bool:
+        """Take no new requests; returns whether the session may be closed at once."""
+        self.retired = True
+        return self.in_flight == 0 and not self.lives_on(following)
+
+    def lives_on(self, other: Slot | None) -> bool:
+        """Whether another slot uses the same session."""
+        return other is not None and other.loaded.session is self.loaded.session
+
+    def plan(self, wanted: tuple[str, ...]) -> Plan:
+        """What to compute for the outputs that a client names; () means the usual ones.
+
+        Raises:
+            BadRequest: there is no such output.
+        """
+        if (plan := self._plans.get(wanted)) is not None:
+            return plan
+        if unknown := set(wanted) - self._known:
+            raise BadRequest(f"there is no output {min(unknown)!r:.200}; there are {', '.join(self._usual)}")
+        mine = tuple(dict.fromkeys(wanted)) or self._usual
+        names = list(dict.fromkeys((*mine, *self._recorded)))
+        plan = Plan(
+            names,
+            mine,
+            tuple((name, names.index(name)) for name in self._recorded),
+            tuple(position for position, name in enumerate(names) if name in self._scores),
+        )
+        if len(self._plans) >= MOST_PLANS:
+            self._plans.clear()
+        self._plans[wanted] = plan
+        return plan
+
+    def check(self, inputs: Mapping[str, Array]) -> int:
+        """Hold inputs to the model's names, datatypes and shapes; returns the number of rows.
+
+        Raises:
+            BadRequest: they do not fit; the message says what would.
+        """
+        for spec, dtype, dimensions in self._expected:
+            array = inputs.get(spec.name)
+            if array is None:
+                raise BadRequest(f"input {spec.name!r} is missing; {self.model} takes {_describe(self.inputs)}")
+            if array.dtype != dtype:
+                raise BadRequest(f"input {spec.name!r} is {array.dtype}; it has to be {spec.datatype}")
+            shape = array.shape
+            fits = len(shape) == dimensions
+            for want, got in zip(spec.shape, shape, strict=False):
+                fits = fits and want in (-1, got)
+            if not fits:
+                raise BadRequest(f"input {spec.name!r} has shape {list(shape)}; it has to be {list(spec.shape)}")
+        if len(inputs) > len(self._expected):
+            unknown = min(set(inputs) - {spec.name for spec in self.inputs})
+            raise BadRequest(f"there is no input {unknown!r:.200}; {self.model} takes {_describe(self.inputs)}")
+        shape = inputs[self.first].shape
+        rows = shape[0] if shape else 1
+        if rows == 0:
+            raise BadRequest("the batch is empty; send at least one row")
+        return rows
+
+    def blame(self, inputs: Mapping[str, Array]) -> None:
+        """Called when an output is not finite: inputs that are not finite either are the client's fault.
+
+        Raises:
+            BadRequest: they are. Else it is the model's fault, and counted as such.
+        """
+        for name, array in inputs.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise BadRequest(f"input {name!r} holds NaN or infinity, and {self.model} gives no finite answer to it")
+
+
+def finite(array: Array) -> bool:
+    """Whether every element is finite. The product with itself says so in one call, unless it overflows."""
+    if array.dtype.kind != "f" or math.isfinite(np.vdot(array, array)):
+        return True
+    return bool(np.isfinite(array).all())
+
+
+def _describe(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in specs)
+
+
+def _time_one_row(loaded: LoadedRelease) -> int:
+    """Median nanoseconds for one row, on the golden inputs; it also warms the session up."""
+    row = {name: values[:1] for name, values in loaded.package.golden().inputs.items()}
+    times = []
+    for _ in range(WARM_UP_RUNS):
+        start = time.perf_counter_ns()
+        loaded.session.run(row, None, WARM_UP_DEADLINE_S)
+        times.append(time.perf_counter_ns() - start)
+    return int(statistics.median(times))
