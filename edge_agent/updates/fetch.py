@@ -22,7 +22,6 @@ from edgeloop.package import Index, IndexEntry, Manifest, PackageError, required
 from edgeloop.package.index import MAX_INDEX_BYTES
 from edgeloop.package.manifest import MANIFEST
 
-CHUNK = 1 << 16
 #: A file may take this long, and what its bytes take at this rate: a hub that drips holds no update up for ever.
 PATIENCE_S, SLOWEST_BYTES_PER_S = 60.0, 2048.0
 
@@ -122,7 +121,7 @@ class Fetcher:
         size = 0
         with self._http.stream("GET", f"{base}/api/v1/releases/{release}/index") as answer:
             _check_status(answer, f"the index of {release}")
-            for chunk in answer.iter_bytes(CHUNK):
+            for chunk in answer.iter_bytes():
                 size += len(chunk)
                 if size > MAX_INDEX_BYTES:
                     raise Refused(f"the hub sends an index of more than {MAX_INDEX_BYTES:,} bytes")
@@ -176,7 +175,8 @@ class Fetcher:
             resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
             size = have if resumed else 0
             with part.open("ab" if resumed else "wb") as file:
-                for chunk in answer.iter_raw(CHUNK):
+                # Without a size: a chunk that is waited for would be lost with the connection, and nothing resumed.
+                for chunk in answer.iter_raw():
                     size += len(chunk)
                     if size > entry.size:
                         raise Refused(f"{entry.path}: the hub sends more than the {entry.size:,} bytes of the index")

@@ -23,7 +23,7 @@ from edge_agent.updates.fetch import Fetched, Fetcher, FetchLimits
 from edge_agent.updates.probation import ProbationRules, judge
 from edge_agent.updates.rules import FETCHING, IDLE, PROBATION, ROLLED_BACK, STAGED, TESTING, VERIFYING, Offer
 from edge_agent.updates.store import Installed, Position, UpdateStore
-from edge_agent.updates.testing import TestRules, load_installed, load_tested
+from edge_agent.updates.testing import TestingRules, load_installed, load_tested
 from edgeloop.package import PackageError, audit_in_child
 from edgeloop.protocol import ChannelDocument
 from edgeloop.runtime import Trial, available_providers
@@ -42,7 +42,7 @@ class UpdateSettings:
     device: str
     hub: str
     limits: FetchLimits
-    tests: TestRules
+    tests: TestingRules
     probation: ProbationRules
     audit_timeout_s: float = 120.0
     chance: random.Random = field(default_factory=random.Random)
@@ -175,11 +175,13 @@ class UpdateMachine:
                 self._wake.wait()
                 self._wake.clear()
                 continue
+            had = self._fetched
             try:
                 self._update(offer)
                 self._failures = 0
             except Transient as error:
-                self._failures += 1
+                # A line that brings a part each time is slow, not dead: the wait does not grow then.
+                self._failures = self._failures + 1 if self._fetched == had else 1
                 self._pause(offer, error)
             except UpdateError as error:
                 self._failures = 0

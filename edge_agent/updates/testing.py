@@ -17,7 +17,7 @@ from edgeloop.runtime import ModelLoadError, Policy, Trial, choose
 
 
 @dataclass(frozen=True)
-class TestRules:
+class TestingRules:
     """What a release must show before it serves.
 
     Attributes:
@@ -45,7 +45,7 @@ class Tested:
     table: tuple[Trial, ...]
 
 
-def load_tested(folder: Path, index: Index, rules: TestRules, *, variants: Sequence[str] | None = None) -> Tested:
+def load_tested(folder: Path, index: Index, rules: TestingRules, *, variants: Sequence[str] | None = None) -> Tested:
     """Load a release, check its golden cases on the provider that really runs, and hold it to the budgets.
 
     Args:
@@ -84,11 +84,11 @@ def load_tested(folder: Path, index: Index, rules: TestRules, *, variants: Seque
     return Tested(loaded, choice.table)
 
 
-def load_installed(folder: Path, index: Index, installed: Installed, rules: TestRules) -> LoadedRelease:
+def load_installed(folder: Path, index: Index, installed: Installed, rules: TestingRules) -> LoadedRelease:
     """Load a release that was committed before, as it ran best then; its golden cases are checked again.
 
     Raises:
         Refused: it can no longer be loaded here; the message says why.
     """
-    quick = TestRules(rules.policy, (), rules.allow_cpu_fallback, time_budget_s=0.0)
+    quick = TestingRules(rules.policy, (), rules.allow_cpu_fallback, time_budget_s=0.0)
     return load_tested(folder, index, quick, variants=[installed.variant]).loaded
