@@ -40,7 +40,8 @@ def full_retrain_accuracy(digits: Digits, labelled: Split, seen: Split) -> float
         seen: what the fleet is judged on, in the same world.
 
     Returns:
-        Accuracy in 0…1 on ``seen``.
+        Accuracy in 0…1 on ``seen``, the mean of three trainings.
     """
     everything = Split(np.concatenate([digits.train.x, labelled.x]), np.concatenate([digits.train.y, labelled.y]))
-    return float(train(everything).score(seen.x, seen.y))
+    # One training differs from the next by 0.02; the mean of three is a fairer line to be held to.
+    return float(np.mean([train(everything, seed).score(seen.x, seen.y) for seed in range(3)]))
