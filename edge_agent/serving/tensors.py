@@ -96,7 +96,7 @@ def json_data(array: Array) -> str:
 
 def datatype_of(array: Array) -> str:
     """The protocol's name of an output's dtype."""
-    return _NAMES.get(array.dtype) or oip_name(array.dtype)
+    return _NAMES.get(array.dtype) or oip_name(array.dtype.newbyteorder("="))
 
 
 def _flatten(name: str, data: list[Any], shape: tuple[int, ...]) -> list[Any]:

@@ -1,0 +1,375 @@
+"""The data plane over real sessions: what it answers, what it notes, and that a switch loses no request."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_agent.ports import LoadedRelease, ServingCounters
+from edge_agent.serving import dataplane
+from edge_agent.serving.dataplane import Answer, DataPlane
+from edge_agent.serving.errors import BadRequest, Busy, ModelFailed, NotFound, NotReady
+from edge_agent.serving.slot import MOST_PLANS
+from edgeloop.package import Package
+from edgeloop.runtime import InferenceError
+from tests.doubles.door import NotingRecorder, loaded
+
+ROW = {"x": np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)}
+OBSERVED = ("probabilities", "features")
+
+
+@pytest.fixture
+def recorder() -> NotingRecorder:
+    return NotingRecorder(*OBSERVED)
+
+
+@pytest.fixture
+def plane(first: Package, recorder: NotingRecorder) -> Iterator[DataPlane]:
+    plane = DataPlane(recorder, id_prefix="life1")
+    plane.switch(loaded(first))
+    yield plane
+    plane.close()
+
+
+def ask(plane: DataPlane, inputs: Any = None, *wanted: str, identity: str = "", version: str | None = None) -> Answer:
+    """One answer, waited for where it has to be."""
+    answer = plane.infer("digits", version, identity, ROW if inputs is None else inputs, wanted)
+    return answer if isinstance(answer, Answer) else asyncio.run(wait(answer))
+
+
+async def wait(answer: Awaitable[Answer]) -> Answer:
+    return await answer
+
+
+def names(answer: Answer) -> list[str]:
+    return [name for name, _ in answer.outputs]
+
+
+class Double:
+    """A session around a real one, whose runs a test can hold up, change or make fail."""
+
+    def __init__(self, release: LoadedRelease) -> None:
+        self.real = release.session
+        self.gate = threading.Event()
+        self.gate.set()
+        self.running = threading.Semaphore(0)
+        self.error: Exception | None = None
+        self.spoil: float | None = None
+        self.closed = 0
+        self.release = LoadedRelease(release.digest, release.package, self, release.profile)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def run(self, inputs: Any, outputs: Any = None, deadline_s: float | None = None) -> list[Any]:
+        self.running.release()
+        assert self.gate.wait(10)
+        if self.error is not None:
+            raise self.error
+        found = [np.array(array) for array in self.real.run(inputs, outputs, deadline_s)]
+        if self.spoil is not None:
+            found[list(outputs).index("probabilities")][0, 0] = self.spoil
+        return found
+
+    def close(self) -> None:
+        self.closed += 1
+        self.real.close()
+
+
+# ── answers ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_usual_outputs_are_all_but_the_features(plane: DataPlane) -> None:
+    assert names(ask(plane)) == ["label", "probabilities"]
+    assert [output.name for output in plane.describe("digits", None).outputs] == ["label", "probabilities"]
+
+
+def test_wanted_outputs_come_in_the_order_in_which_they_were_named(plane: DataPlane) -> None:
+    assert names(ask(plane, None, "features", "label")) == ["features", "label"]
+    assert names(ask(plane, None, "label", "label")) == ["label"]
+
+
+def test_answers_are_those_of_the_session(plane: DataPlane, first: Package) -> None:
+    rows = np.random.default_rng(3).random((5, 64), dtype=np.float32)
+    expected = loaded(first).session.run({"x": rows}, ["label", "probabilities"])
+    for (_, got), want in zip(ask(plane, {"x": rows}).outputs, expected, strict=True):
+        assert (got == want).all()
+
+
+def test_ids_are_the_clients_or_new(plane: DataPlane) -> None:
+    assert ask(plane, identity="mine").id == "mine"
+    made = {ask(plane).id for _ in range(50)}
+    assert len(made) == 50
+    assert all(identity.startswith("life1-") for identity in made)
+
+
+def test_a_version_may_be_named(plane: DataPlane) -> None:
+    assert ask(plane, version="1").version == "1"
+    for model, version in (("digits", "2"), ("other", None), ("", None), ("digits", "")):
+        with pytest.raises(NotFound, match="digits, version 1, serves"):
+            plane.infer(model, version, "", ROW, ())
+        with pytest.raises(NotFound):
+            plane.describe(model, version)
+
+
+def test_without_a_release_nothing_is_answered(first: Package) -> None:
+    plane = DataPlane(None, id_prefix="p")
+    with pytest.raises(NotReady, match="edge-agent status"):
+        plane.infer("digits", None, "", ROW, ())
+    assert plane.counters() == ServingCounters(0, 0, 0, 0)
+    plane.switch(loaded(first))
+    assert ask(plane).model == "digits"
+    plane.switch(None)
+    assert plane.loaded is None
+    plane.close()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "wanted", "said"),
+    [
+        ({}, (), "input 'x' is missing; digits takes x FP32"),
+        ({"y": ROW["x"]}, (), "input 'x' is missing"),
+        ({**ROW, "y": ROW["x"]}, (), "there is no input 'y'"),
+        ({"x": ROW["x"].astype(np.float64)}, (), "is float64; it has to be FP32"),
+        ({"x": ROW["x"][:, :63]}, (), r"shape \[1, 63\]; it has to be \[-1, 64\]"),
+        ({"x": ROW["x"][0]}, (), r"shape \[64\]"),
+        ({"x": ROW["x"][None]}, (), r"shape \[1, 1, 64\]"),
+        ({"x": ROW["x"][:0]}, (), "the batch is empty"),
+        (ROW, ("nothing",), "there is no output 'nothing'; there are label, probabilities"),
+        ({"x": np.full((1, 64), np.nan, np.float32)}, (), "input 'x' holds NaN"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_the_clients_fault(
+    plane: DataPlane, recorder: NotingRecorder, inputs: Any, wanted: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(BadRequest, match=said):
+        plane.infer("digits", None, "", inputs, wanted)
+    assert plane.counters() == ServingCounters(0, 0, 0, 0)
+    assert (recorder.errors, recorder.recorded) == (0, [])
+
+
+def test_names_that_clients_make_up_do_not_fill_the_memory(plane: DataPlane) -> None:
+    for number in range(3 * MOST_PLANS):
+        ask(plane, None, *["label"] * (number + 1))
+    slot = plane._slot
+    assert slot is not None
+    assert len(slot._plans) <= MOST_PLANS
+
+
+# ── what is noted ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_observing_gets_what_it_wants_and_the_client_what_it_asked_for(
+    plane: DataPlane, recorder: NotingRecorder
+) -> None:
+    answer = ask(plane, None, "label")
+    assert names(answer) == ["label"]
+    identity, inputs, outputs, latency = recorder.recorded[0]
+    assert identity == answer.id
+    assert (inputs == ROW["x"]).all()
+    assert {name: array.shape for name, array in outputs.items()} == {"probabilities": (1, 10), "features": (1, 16)}
+    assert latency > 0
+
+
+def test_rows_are_counted(plane: DataPlane) -> None:
+    ask(plane, {"x": np.zeros((7, 64), np.float32)})
+    ask(plane)
+    counters = plane.counters()
+    assert (counters.predictions, counters.errors, counters.nonfinite) == (8, 0, 0)
+    assert counters.latency_ns > 0
+
+
+def test_a_failing_model_is_counted_and_said(first: Package, recorder: NotingRecorder) -> None:
+    double = Double(loaded(first))
+    plane = DataPlane(recorder, id_prefix="p")
+    plane.switch(double.release)
+    double.error = InferenceError("the node exploded")
+    with pytest.raises(ModelFailed, match="digits failed on this input: the node exploded"):
+        ask(plane)
+    assert plane.counters() == ServingCounters(0, 1, 0, 0)
+    assert recorder.errors == 1
+    plane.close()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_answer_that_is_not_finite_is_no_answer(first: Package, recorder: NotingRecorder, bad: float) -> None:
+    double = Double(loaded(first))
+    plane = DataPlane(recorder, id_prefix="p")
+    plane.switch(double.release)
+    double.spoil = bad
+    with pytest.raises(ModelFailed, match="output probabilities is not finite"):
+        ask(plane, {"x": np.zeros((3, 64), np.float32)})
+    assert plane.counters() == ServingCounters(0, 1, 3, 0)
+    assert (recorder.errors, recorder.recorded) == (1, [])
+    double.spoil = None
+    assert ask(plane).outputs  # and a large finite number is not taken for one
+    double.spoil = 3e38
+    assert ask(plane).outputs
+    plane.close()
+
+
+def test_without_a_recorder_nothing_is_noted(first: Package) -> None:
+    plane = DataPlane(None, id_prefix="p")
+    plane.switch(loaded(first))
+    assert names(ask(plane)) == ["label", "probabilities"]
+    plane.close()
+
+
+# ── long runs ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_long_runs_go_to_a_thread_and_short_ones_do_not(plane: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(plane.infer("digits", None, "", ROW, ()), Answer)
+    monkeypatch.setattr(dataplane, "INLINE_NS", 0)
+
+    async def run() -> Answer:
+        answer = plane.infer("digits", None, "", ROW, ())
+        assert not isinstance(answer, Answer)
+        return await answer
+
+    assert names(asyncio.run(run())) == ["label", "probabilities"]
+
+
+def test_too_many_long_runs_are_refused(first: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataplane, "INLINE_NS", 0)
+    monkeypatch.setattr(dataplane, "MOST_WAITING", 3)
+    double = Double(loaded(first))
+    plane = DataPlane(None, id_prefix="p", threads=1)
+    plane.switch(double.release)
+    double.gate.clear()
+
+    async def run() -> None:
+        waiting = [plane.infer("digits", None, "", ROW, ()) for _ in range(4)]
+        with pytest.raises(Busy, match="4 requests wait"):
+            plane.infer("digits", None, "", ROW, ())
+        double.gate.set()
+        for answer in waiting:
+            assert not isinstance(answer, Answer)
+            assert (await answer).model == "digits"
+        later = plane.infer("digits", None, "", ROW, ())
+        assert not isinstance(later, Answer)
+        await later
+
+    asyncio.run(run())
+    assert plane.counters().predictions == 5
+    plane.close()
+    assert double.closed == 1
+
+
+def test_closing_waits_for_a_run_but_not_for_ever(first: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataplane, "INLINE_NS", 0)
+    double = Double(loaded(first))
+    plane = DataPlane(None, id_prefix="p", threads=1)
+    plane.switch(double.release)
+    double.gate.clear()
+    while double.running.acquire(blocking=False):
+        pass
+
+    async def run() -> None:
+        running, waiting = (plane.infer("digits", None, "", ROW, ()) for _ in range(2))
+        assert double.running.acquire(timeout=10)
+        start = time.monotonic()
+        await asyncio.to_thread(plane.close, 0.2)
+        assert 0.1 < time.monotonic() - start < 5
+        assert double.closed == 0, "a run is still under way"
+        double.gate.set()
+        assert not isinstance(running, Answer) and not isinstance(waiting, Answer)
+        assert (await running).model == "digits"
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(run())
+    assert double.closed == 1
+
+
+# ── switching ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_request_ends_on_the_release_that_it_began_on(
+    first: Package, second: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataplane, "INLINE_NS", 0)
+    old, new = Double(loaded(first)), Double(loaded(second))
+    plane = DataPlane(None, id_prefix="p")
+    plane.switch(old.release)
+    old.gate.clear()
+    while old.running.acquire(blocking=False):
+        pass
+
+    async def run() -> None:
+        slow = plane.infer("digits", None, "", ROW, ())
+        assert old.running.acquire(timeout=10)
+        plane.switch(new.release)
+        assert plane.loaded is new.release
+        quick = plane.infer("digits", None, "", ROW, ())
+        assert not isinstance(quick, Answer) and not isinstance(slow, Answer)
+        assert (await quick).version == "2"
+        assert old.closed == 0
+        old.gate.set()
+        assert (await slow).version == "1"
+
+    asyncio.run(run())
+    assert (old.closed, new.closed) == (1, 0)
+    assert plane.counters().predictions == 1, "counted since the switch"
+    plane.close()
+    assert new.closed == 1
+
+
+def test_the_same_release_again_keeps_its_session(first: Package) -> None:
+    double = Double(loaded(first))
+    plane = DataPlane(None, id_prefix="p")
+    plane.switch(double.release)
+    plane.switch(double.release)
+    assert double.closed == 0
+    assert ask(plane).version == "1"
+    plane.close()
+    assert double.closed == 1
+
+
+def test_a_release_that_cannot_be_timed_does_not_replace_the_one_that_serves(plane: DataPlane, first: Package) -> None:
+    broken = Double(loaded(first))
+    broken.error = InferenceError("no")
+    with pytest.raises(InferenceError):
+        plane.switch(broken.release)
+    assert ask(plane).version == "1"
+
+
+@pytest.mark.parametrize("inline_ns", [0, 10**9])
+def test_no_request_is_lost_in_a_hundred_switches(
+    first: Package, second: Package, monkeypatch: pytest.MonkeyPatch, inline_ns: int
+) -> None:
+    monkeypatch.setattr(dataplane, "INLINE_NS", inline_ns)
+    plane = DataPlane(None, id_prefix="p")
+    plane.switch(loaded(first))
+    stop = threading.Event()
+
+    async def load() -> tuple[int, set[str]]:
+        answered, versions = 0, set()
+        while not stop.is_set():
+            answer = plane.infer("digits", None, "", ROW, ())
+            versions.add((answer if isinstance(answer, Answer) else await answer).version)
+            answered += 1
+            await asyncio.sleep(0)
+        return answered, versions
+
+    async def clients() -> list[tuple[int, set[str]]]:
+        return await asyncio.gather(*(load() for _ in range(4)))
+
+    def switch() -> None:
+        for number in range(100):
+            plane.switch(loaded((first, second)[number % 2]))
+        stop.set()
+
+    switching = threading.Thread(target=switch)
+    switching.start()
+    results = asyncio.run(clients())
+    switching.join()
+    assert min(answered for answered, _ in results) > 0
+    assert set.union(*(versions for _, versions in results)) == {"1", "2"}
+    plane.close()
