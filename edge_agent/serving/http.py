@@ -8,6 +8,9 @@ that it does not read, and the time that it may take for each.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -120,8 +123,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone; what runs for it ends by itself, since the run is counted all the same."""
         self._door.connections.discard(self)
-        self._door.held_bytes -= self._held
-        self._held = 0
+        self._release(self._held)
         self._queue.clear()
         self._transport = None
         if self._timer is not None:
@@ -232,7 +234,7 @@ class Connection(asyncio.Protocol):
         """Close the connection; an answer that the client does not read is given up."""
         if self._transport is not None:
             if self._stuck:
-                self._transport.abort()
+                _cut(self._transport)
             else:
                 self._transport.close()
 
@@ -269,10 +271,7 @@ class Connection(asyncio.Protocol):
         return Response(500, self._door.error_body("this is a fault of the agent; its log has the details"))
 
     def _write(self, request: Request, response: Response) -> None:
-        size = len(request.body)
-        if self._held >= size:  # it is 0 after the connection was lost
-            self._held -= size
-            self._door.held_bytes -= size
+        self._release(len(request.body))
         if self._transport is None or self._transport.is_closing():
             return
         keep = request.keep_alive and not self._door.closing
@@ -284,11 +283,18 @@ class Connection(asyncio.Protocol):
             self._transport.close()  # when all of it has been read
             self._wait(READ_TIMEOUT_S)
 
+    def _release(self, size: int) -> None:
+        """Bytes of a body that are no longer held; all of them are released when the connection is lost."""
+        size = min(size, self._held)
+        self._held -= size
+        self._door.held_bytes -= size
+
     def _refuse(self, status: int, text: str) -> None:
         """Answer with an error and close: after a broken request nothing more of this connection can be trusted."""
         if self._refused:
             return
         self._refused, self._in_request = True, False
+        self._release(self._body_bytes)
         self._body, self._headers = [], {}
         self._refusal = Response(status, self._door.error_body(text))
         if self._task is None:  # else after the answers that come first
@@ -331,11 +337,18 @@ class Connection(asyncio.Protocol):
         if left > 0 or self.busy:
             self._look_in(max(left, 1.0))
         elif self._refused or self._stuck or self._transport.is_closing():
-            self._transport.abort()
+            _cut(self._transport)
         elif self._in_request:
             self._refuse(408, f"the request was not finished within {REQUEST_TIMEOUT_S:.0f} s")
         else:
             self.close()
+
+
+def _cut(transport: asyncio.Transport) -> None:
+    """Reset the connection: the kernel keeps megabytes for a client that does not read, until it gives it up."""
+    with contextlib.suppress(OSError):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _head(response: Response, tail: str) -> bytes:

@@ -21,6 +21,8 @@ Array = npt.NDArray[Any]
 #: Rows and runs with which a new session is timed.
 WARM_UP_RUNS = 7
 WARM_UP_DEADLINE_S = 30.0
+#: The product of two larger numbers overflows FP32. Without this bound a client could have a new release rolled back.
+ABSURD = 1e18
 #: Combinations of wanted outputs that are remembered; clients name them, so there must be an end.
 MOST_PLANS = 64
 
@@ -128,14 +130,17 @@ class Slot:
         return rows
 
     def blame(self, inputs: Mapping[str, Array]) -> None:
-        """Called when an output is not finite: inputs that are not finite either are the client's fault.
+        """Called when an output is not finite: inputs that no model could answer are the client's fault.
 
         Raises:
             BadRequest: they are. Else it is the model's fault, and counted as such.
         """
         for name, array in inputs.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise BadRequest(f"input {name!r} holds NaN or infinity, and {self.model} gives no finite answer to it")
+            if array.dtype.kind == "f" and not (np.abs(array) < ABSURD).all():
+                raise BadRequest(
+                    f"input {name!r} holds NaN, infinity or numbers beyond {ABSURD:g}; {self.model} has no finite "
+                    "answer to it"
+                )
 
 
 def finite(array: Array) -> bool:

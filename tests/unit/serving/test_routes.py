@@ -1,0 +1,231 @@
+"""What is at which address: the protocol's answers, and edgeloop's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_agent.serving.routes import MAX_FEEDBACK, ModelPath, model_path
+from edgeloop import __version__
+from edgeloop.package import Package
+from tests.doubles.door import Client, NotingRecorder, ServingKit, connected
+
+X = np.linspace(0, 1, 64, dtype=np.float32)
+JSON_TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 64], "data": X.tolist()}
+INFER = "/v2/models/digits/infer"
+
+
+@pytest.fixture(scope="module")
+def recorder() -> NotingRecorder:
+    return NotingRecorder("probabilities", "features")
+
+
+@pytest.fixture(scope="module")
+def kit(first: Package, recorder: NotingRecorder) -> Iterator[ServingKit]:
+    kit = ServingKit(first, recorder)
+    yield kit
+    kit.close()
+
+
+@pytest.fixture
+def client(kit: ServingKit) -> Iterator[Client]:
+    with connected(kit.port) as client:
+        yield client
+
+
+def infer(client: Client, path: str = INFER, **request: Any) -> tuple[int, Any]:
+    got = client.request("POST", path, json.dumps({"inputs": [JSON_TENSOR], **request}).encode())
+    return got.status, json.loads(got.body)
+
+
+def test_the_server_says_what_it_is(client: Client) -> None:
+    got = client.request("GET", "/v2")
+    assert json.loads(got.body) == {"name": "edgeloop", "version": __version__, "extensions": ["binary_tensor_data"]}
+    assert got.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/digits/ready",
+        "/v2/models/digits/versions/1/ready",
+        "/v2/health/ready/",
+        "/v2/models/digits/ready?verbose=1",
+        "/v2/models/%64igits/ready",
+    ],
+)
+def test_it_is_ready(client: Client, path: str) -> None:
+    assert client.request("GET", path).status == 200
+    assert client.request("HEAD", path).status == 200
+
+
+@pytest.mark.parametrize("path", ["/v2/models/digits", "/v2/models/digits/versions/1", "/v2/models/digits/"])
+def test_the_model_is_described_without_its_features(client: Client, path: str) -> None:
+    assert json.loads(client.request("GET", path).body) == {
+        "name": "digits",
+        "versions": ["1"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 64]}],
+        "outputs": [
+            {"name": "label", "datatype": "INT64", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
+        ],
+    }
+
+
+def test_inference_in_json(client: Client) -> None:
+    status, answer = infer(client, id="mine")
+    assert status == 200
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("digits", "1", "mine")
+    label, probabilities = answer["outputs"]
+    assert (label["datatype"], label["shape"]) == ("INT64", [1])
+    assert probabilities["shape"] == [1, 10]
+    assert label["data"] == [int(np.argmax(probabilities["data"]))]
+
+
+def test_an_answer_always_has_an_id(client: Client) -> None:
+    assert infer(client)[1]["id"].startswith("kit-")
+
+
+def test_outputs_are_binary_where_that_is_wanted(client: Client) -> None:
+    outputs = [
+        {"name": "features", "parameters": {"binary_data": True}},
+        {"name": "label"},
+        {"name": "probabilities", "parameters": {"binary_data": True}},
+    ]
+    body = json.dumps({"inputs": [JSON_TENSOR], "outputs": outputs}).encode()
+    got = client.request("POST", INFER, body)
+    assert got.headers["content-type"] == "application/octet-stream"
+    length = int(got.headers["inference-header-content-length"])
+    head = json.loads(got.body[:length])
+    assert [output["name"] for output in head["outputs"]] == ["features", "label", "probabilities"]
+    assert [output.get("parameters") for output in head["outputs"]] == [
+        {"binary_data_size": 64},
+        None,
+        {"binary_data_size": 40},
+    ]
+    probabilities = np.frombuffer(got.body[length + 64 :], "<f4")
+    assert probabilities.argmax() == head["outputs"][1]["data"][0]
+    everything = json.dumps({"inputs": [JSON_TENSOR], "parameters": {"binary_data_output": True}}).encode()
+    got = client.request("POST", INFER, everything)
+    assert len(got.body) == int(got.headers["inference-header-content-length"]) + 8 + 40
+
+
+def test_an_unnamed_media_type_and_an_odd_one_are_the_same(client: Client) -> None:
+    body = json.dumps({"inputs": [JSON_TENSOR]}).encode()
+    for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Type": "application/json"}):
+        assert client.request("POST", INFER, body, headers).status == 200
+
+
+def test_an_empty_list_of_outputs_means_the_usual_ones(client: Client) -> None:
+    assert [output["name"] for output in infer(client, outputs=[])[1]["outputs"]] == ["label", "probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said"),
+    [
+        ("GET", "/", 404, "docs/reference"),
+        ("GET", "/v2/models/other", 404, "there is no model other"),
+        ("GET", "/v2/models/digits/versions/9", 404, "version 9"),
+        ("GET", "/v2/models/digits/versions/9/ready", 404, "version 9"),
+        ("POST", "/v2/models/other/infer", 404, "there is no model other"),
+        ("POST", "/v2/models/digits/versions/9/infer", 404, "version 9"),
+        ("GET", "/v2/models/", 404, "there is no model"),
+        ("GET", "/v2/models/digits/nothing", 404, "there is nothing at"),
+        ("GET", INFER, 405, "use POST"),
+        ("POST", "/v2/models/digits", 405, "use GET"),
+        ("POST", "/v2/health/live", 405, "POST is not for"),
+        ("DELETE", "/edgeloop/v1/feedback", 405, "DELETE is not for"),
+    ],
+)
+def test_what_is_not_there(client: Client, method: str, path: str, status: int, said: str) -> None:
+    body = json.dumps({"inputs": [JSON_TENSOR]}).encode() if method == "POST" else b""
+    got = client.request(method, path, body)
+    assert (got.status, said in json.loads(got.body)["error"]) == (status, True), got
+
+
+def test_compressed_bodies_are_refused_by_name(client: Client) -> None:
+    got = client.request("POST", INFER, b"\x1f\x8b", {"Content-Encoding": "gzip"})
+    assert got.status == 415
+    assert "Content-Encoding" in json.loads(got.body)["error"]
+
+
+def test_paths_are_taken_apart_and_decoded() -> None:
+    assert model_path("/v2/models/a%2Fb/versions/1.0%2B2/infer") == ModelPath("a/b", "1.0+2", ("infer",))
+    assert model_path("/v2/models/a/infer/") == ModelPath("a", None, ("infer",))
+    assert model_path("/v2/models/a/versions") == ModelPath("a", None, ("versions",))
+
+
+def test_feedback_says_what_became_of_each_label(client: Client, recorder: NotingRecorder) -> None:
+    infer(client, id="known")
+    items = [{"id": "known", "label": 3}, {"id": "known", "label": "three", "index": 0}, {"id": "strange", "label": 1}]
+    got = client.request("POST", "/edgeloop/v1/feedback", json.dumps({"items": items}).encode())
+    assert got.status == 200
+    assert json.loads(got.body) == {"accepted": 2, "unknown": ["strange"], "duplicate": [], "invalid": []}
+    assert [(item.label, item.index) for item in recorder.items[-3:]] == [(3, 0), ("three", 0), (1, 0)]
+
+
+def test_a_single_unknown_label_is_a_404(client: Client) -> None:
+    got = client.request("POST", "/edgeloop/v1/feedback", b'{"items": [{"id": "strange", "label": 1}]}')
+    assert got.status == 404
+    assert json.loads(got.body)["unknown"] == ["strange"]
+    assert "error" in json.loads(got.body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"items": []}',
+        b'{"items": {}}',
+        b'{"items": [1]}',
+        b'{"items": [{"id": "a"}]}',
+        b'{"items": [{"label": 1}]}',
+        b'{"items": [{"id": 1, "label": 1}]}',
+        b'{"items": [{"id": "a", "label": true}]}',
+        b'{"items": [{"id": "a", "label": 1.5}]}',
+        b'{"items": [{"id": "a", "label": null}]}',
+        b'{"items": [{"id": "a", "label": 1, "index": -1}]}',
+        b'{"items": [{"id": "a", "label": 1, "index": "0"}]}',
+        b'{"items": [{"id": "a", "label": 1, "lable": 1}]}',
+        json.dumps({"items": [{"id": "a", "label": 1}] * (MAX_FEEDBACK + 1)}).encode(),
+    ],
+)
+def test_feedback_that_is_none(client: Client, recorder: NotingRecorder, body: bytes) -> None:
+    before = len(recorder.items)
+    got = client.request("POST", "/edgeloop/v1/feedback", body)
+    assert got.status == 400
+    assert json.loads(got.body)["error"]
+    assert len(recorder.items) == before, "all or nothing"
+
+
+def test_status_flush_and_metrics(client: Client, kit: ServingKit) -> None:
+    assert json.loads(client.request("GET", "/edgeloop/v1/status").body) == {"device": "test"}
+    assert client.request("POST", "/edgeloop/v1/flush").status == 200
+    assert kit.operations.flushed == 1
+    got = client.request("GET", "/metrics")
+    assert got.headers["content-type"].startswith("text/plain")
+    assert b"edge_agent_predictions_total" in got.body
+
+
+def test_without_a_release_it_lives_and_is_not_ready() -> None:
+    kit = ServingKit(None)
+    try:
+        with connected(kit.port) as client:
+            assert client.request("GET", "/v2/health/live").status == 200
+            for path in ("/v2/health/ready", "/v2/models/digits", "/v2/models/digits/ready"):
+                assert client.request("GET", path).status == 503
+            assert client.request("POST", INFER, json.dumps({"inputs": [JSON_TENSOR]}).encode()).status == 503
+            got = client.request("POST", "/edgeloop/v1/feedback", b'{"items": [{"id": "a", "label": 1}]}')
+            assert got.status == 400
+            assert "does not observe" in json.loads(got.body)["error"]
+    finally:
+        kit.close()
