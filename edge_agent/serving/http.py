@@ -137,8 +137,8 @@ class Connection(asyncio.Protocol):
             self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refused = True  # it was answered as plain HTTP/1.1 and is closed; more cannot be understood
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(400, f"this is not HTTP/1.1: {error}")
         else:
@@ -207,11 +207,11 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if self._refused:
+        if self._refused or self._parser.should_upgrade():
             return
         self._in_request = False
         parser, parts = self._parser, self._body
-        keep = parser.should_keep_alive() and not parser.should_upgrade()
+        keep = parser.should_keep_alive()
         path = self._url.partition(b"?")[0].decode("latin-1")
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         old = keep and parser.get_http_version() == "1.0"
@@ -222,6 +222,29 @@ class Connection(asyncio.Protocol):
             self._serve()
         elif len(self._queue) >= MAX_PIPELINED and self._transport is not None:
             self._transport.pause_reading()
+
+    def _stay(self, rest: bytes) -> None:
+        """Go on with HTTP/1.1, as a server may that is offered another protocol (Java's client offers HTTP/2).
+
+        The parser thinks that the request's body belongs to that protocol; one that never saw the offer does not.
+        """
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(405, "this is no proxy")
+            return
+        version = self._parser.get_http_version().encode()
+        closing = b"close" in self._headers.pop(b"connection", b"").lower()
+        del self._headers[b"upgrade"]
+        lines = [b"%b: %b\r\n" % header for header in self._headers.items()]
+        again = b"%b %b HTTP/%b\r\n%b%b\r\n" % (
+            method,
+            self._url,
+            version,
+            b"".join(lines),
+            b"connection: close\r\n" if closing else b"",
+        )
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(again + rest)
 
     # ── answering ─────────────────────────────────────────────────────────────────────────────
 

@@ -146,8 +146,19 @@ def test_an_old_client_may_keep_its_connection(client: Client) -> None:
 
 
 def test_an_offer_to_upgrade_is_answered_as_plain_http(client: Client) -> None:
-    client.send(b"GET /x HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n")
-    assert client.answer().body == b"GET /x "
+    offer = b"POST /x HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    offer += b"Content-Length: 3\r\n\r\n"
+    assert client.send(offer + b"abc").answer().body == b"POST /x abc"
+    client.send(offer)
+    client.send(b"d")
+    assert client.send(b"ef" + offer + b"ghi").answer().body == b"POST /x def"
+    assert client.answer().body == b"POST /x ghi"
+    got = client.send(offer.replace(b"Upgrade, ", b"close, Upgrade, ") + b"abc").answer()
+    assert (got.body, got.headers["connection"]) == (b"POST /x abc", "close")
+
+
+def test_it_is_no_proxy(client: Client) -> None:
+    assert client.send(b"CONNECT t:80 HTTP/1.1\r\nHost: t:80\r\n\r\n").answer().status == 405
     assert client.ended()
 
 
