@@ -1,4 +1,4 @@
-"""What observing costs the throughput of serving, and how far the door is from a bare loop: MLP 64 → 128 → 10 over HTTP.
+"""What observing costs the throughput of serving, and how far the door is from a bare loop: MLP 64→128→10, HTTP.
 
     python -m benchmarks.serving_overhead
 
