@@ -17,3 +17,7 @@ class InferenceError(Exception):
 
 class DeadlineExceeded(InferenceError):
     """A run took longer than it was allowed to and was stopped."""
+
+
+class Stopped(InferenceError):
+    """A run was stopped because nobody waits for it any more."""
