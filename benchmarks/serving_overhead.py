@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,9 +22,9 @@ import numpy as np
 import onnx
 
 from benchmarks.kit import mlp
+from benchmarks.kit.agent import agent
 from benchmarks.kit.load import Clients, Load, binary_request
-from edgeloop.package import Package
-from tests.doubles.installed import install
+from benchmarks.kit.processes import running
 from tests.integration.brokers import free_port
 
 CONNECTIONS = 8
@@ -36,13 +35,13 @@ LEAST_OBSERVED, LEAST_OF_BARE = 0.97, 0.6
 def main() -> int:
     """Exit status: 0 when both bounds hold."""
     request = binary_request("mlp", np.random.default_rng(0).random((1, mlp.INPUTS), dtype=np.float32))
-    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as running:
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         package = mlp.package(folder / "package")
         ports = {
-            "with windows": running.enter_context(agent(folder, package, observe=True)),
-            "without": running.enter_context(agent(folder, package, observe=False)),
-            "bare loop": running.enter_context(bare(folder)),
+            "with windows": stack.enter_context(agent(folder / "observing", package, observe=True)).port,
+            "without": stack.enter_context(agent(folder / "plain", package, observe=False)).port,
+            "bare loop": stack.enter_context(bare(folder)),
         }
         clients = {name: Clients(port, CONNECTIONS, request) for name, port in ports.items()}
         for client in clients.values():
@@ -89,40 +88,13 @@ def show(blocks: list[dict[str, Load]]) -> None:
 
 
 @contextlib.contextmanager
-def agent(folder: Path, package: Package, *, observe: bool) -> Iterator[int]:
-    """An agent process on which the package is installed; gives its port."""
-    name, port = "observing" if observe else "plain", free_port()
-    install(package, folder / name)
-    config = folder / f"{name}.toml"
-    config.write_text(
-        f'device = "{name}"\ndata = "{folder / name}"\nlisten_port = {port}\nbroker_port = {free_port()}\n'
-        f'policy = "quiet"\nobserve = {str(observe).lower()}\nlog_level = "error"\n'
-    )
-    with process("-m", "edge_agent", "run", "--config", str(config)):
-        yield port
-
-
-@contextlib.contextmanager
 def bare(folder: Path) -> Iterator[int]:
     """The bare loop; gives its port."""
     port = free_port()
     onnx.save(mlp.model(), folder / "mlp.onnx")
-    with process("-m", "benchmarks.kit.bare", str(folder / "mlp.onnx"), str(port)):
+    with running([sys.executable, "-m", "benchmarks.kit.bare", str(folder / "mlp.onnx"), str(port)]) as process:
+        process.line()
         yield port
-
-
-@contextlib.contextmanager
-def process(*arguments: str) -> Iterator[None]:
-    """A Python process that says a line when it is ready."""
-    running = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
-    try:
-        assert running.stdout is not None
-        if not running.stdout.readline():
-            raise SystemExit(f"{' '.join(arguments)} did not start")
-        yield
-    finally:
-        running.terminate()
-        running.communicate(timeout=30)
 
 
 if __name__ == "__main__":
