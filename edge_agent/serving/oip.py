@@ -15,7 +15,6 @@ from edge_agent.serving import tensors
 from edge_agent.serving.errors import BadRequest
 from edge_agent.serving.tensors import Array
 
-MAX_DIMENSIONS = 16
 MAX_ID = 256
 
 
@@ -110,7 +109,7 @@ def _inputs(found: Mapping[str, Any], rest: memoryview) -> dict[str, Array]:
         name = _text(tensor, "name")
         if name in inputs:
             raise BadRequest(f"input {name!r} is given twice")
-        datatype, shape = _type_and_shape(name, tensor)
+        datatype, shape = tensors.form(name, tensor.get("datatype"), tensor.get("shape"))
         size = _parameters(tensor).get("binary_data_size")
         if size is None:
             inputs[name] = tensors.from_json(name, datatype, shape, tensor.get("data"))
@@ -160,15 +159,3 @@ def _parameters(parent: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest("parameters has to be an object")
     return value
-
-
-def _type_and_shape(name: str, tensor: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
-    datatype, shape = tensor.get("datatype"), tensor.get("shape")
-    if not isinstance(datatype, str) or datatype not in tensors.DATATYPES:
-        raise BadRequest(f"input {name!r}: datatype {datatype!r:.40} is not one of {', '.join(tensors.DATATYPES)}")
-    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
-        raise BadRequest(f"input {name!r}: shape has to be a list of at most {MAX_DIMENSIONS} lengths")
-    for length in shape:
-        if type(length) is not int or not 0 <= length < 1 << 31:
-            raise BadRequest(f"input {name!r}: a length in shape is {length!r:.40}, no number from 0 to 2^31")
-    return datatype, tuple(shape)

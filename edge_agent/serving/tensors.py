@@ -32,9 +32,26 @@ DATATYPES = (*OIP_TO_NUMPY, BF16)
 _NAMES: Mapping[np.dtype[Any], str] = {np.dtype(dtype): name for name, dtype in OIP_TO_NUMPY.items()}
 #: Kind of a dtype → what its elements may be in JSON.
 _ALLOWED: Mapping[str, set[type]] = {"b": {bool, int}, "i": {int}, "u": {int}, "f": {int, float}}
+MAX_DIMENSIONS = 16
 _LITTLE_ENDIAN = sys.byteorder == "little"
 #: Without spaces: a fifth fewer bytes for lists of numbers.
 encode_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def form(name: str, datatype: object, shape: object) -> tuple[str, tuple[int, ...]]:
+    """A tensor's datatype and shape, as a request announces them.
+
+    Raises:
+        BadRequest: they are none.
+    """
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise BadRequest(f"input {name!r}: datatype {datatype!r:.40} is not one of {', '.join(DATATYPES)}")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise BadRequest(f"input {name!r}: shape has to be a list of at most {MAX_DIMENSIONS} lengths")
+    for length in shape:
+        if type(length) is not int or not 0 <= length < 1 << 31:
+            raise BadRequest(f"input {name!r}: a length in shape is {length!r:.40}, no number from 0 to 2^31")
+    return datatype, tuple(shape)
 
 
 def from_binary(name: str, datatype: str, shape: tuple[int, ...], data: memoryview) -> Array:
