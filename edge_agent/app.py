@@ -16,8 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-import structlog
-
+from edge_agent.logs import Log
 from edge_agent.messaging import Identity, Messaging, Vitals
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.sender import Sender
@@ -38,7 +37,7 @@ from edgeloop.package import Package, PackageError
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 
 class DataError(Exception):

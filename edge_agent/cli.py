@@ -1,58 +1,74 @@
-"""The command ``edge-agent``. It only translates: options, results, errors and exit codes."""
+"""The command ``edge-agent``. It only translates: options, results, errors and exit codes.
+
+Each command imports what it runs: ``--help`` and wrong settings do not wait for onnxruntime, and an agent does not
+carry for years what ``status`` and ``doctor`` need for a moment.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
-
-import typer
-from rich.console import Console
-from rich.table import Table
 
 from edge_agent import exit_codes
 from edge_agent.settings import Settings, SettingsError, load
 from edgeloop import __version__
 
-app = typer.Typer(
-    name="edge-agent",
-    help="Runs, observes and updates a model on this device.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-_out = Console()
 
-Config = Annotated[Path | None, typer.Option(help="Settings, a TOML file; EDGE_AGENT_* variables are stronger.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+class Failed(Exception):
+    """A command cannot do its work: what to say, and the exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    sys.exit(command(sys.argv[1:]))
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"edge-agent {__version__}")
-        raise typer.Exit(exit_codes.OK)
+def command(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit code.
+
+    Raises:
+        SystemExit: the command line is wrong, or asked for help or the version.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help(sys.stderr)
+        return exit_codes.USAGE
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except Failed as error:
+        print(f"edge-agent: {error}", file=sys.stderr)
+        return error.code
 
 
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
-    ] = False,
-) -> None:
-    """Options of the program itself."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("edge-agent", description="Runs, observes and updates a model on this device.")
+    parser.set_defaults(run=None)
+    parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, run, prints in (("run", _run, False), ("status", _status, True), ("doctor", _doctor, True)):
+        one = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        one.set_defaults(run=run)
+        one.add_argument(
+            "--config", type=Path, metavar="FILE", help="Settings, a TOML file; EDGE_AGENT_* variables are stronger."
+        )
+        if prints:
+            one.add_argument("--json", action="store_true", help="Print the result as one JSON object.")
+    return parser
 
 
-@app.command()
-def run(config: Config = None) -> None:
+def _run(options: argparse.Namespace) -> int:
     """Run the agent until it is told to stop (SIGTERM, SIGINT)."""
-    settings = _settings(config)
-    # onnxruntime takes a while to import: --help and wrong settings do not wait for it.
+    settings = _settings(options)
     from edge_agent.app import AddressError, Agent, DataError
     from edge_agent.logs import configure
 
@@ -60,53 +76,55 @@ def run(config: Config = None) -> None:
     try:
         Agent(settings).run(announce=lambda line: print(line, flush=True))
     except DataError as error:
-        raise _failed(str(error), exit_codes.DATA) from error
+        raise Failed(str(error), exit_codes.DATA) from error
     except AddressError as error:
-        raise _failed(str(error), exit_codes.ADDRESS) from error
+        raise Failed(str(error), exit_codes.ADDRESS) from error
+    return exit_codes.OK
 
 
-@app.command()
-def status(config: Config = None, as_json: Json = False) -> None:
+def _status(options: argparse.Namespace) -> int:
     """Say what the running agent serves, what its update does, and what waits to be sent."""
     from edge_agent.status import NoAgent, ask, table
 
     try:
-        found = ask(_settings(config))
+        found = ask(_settings(options))
     except NoAgent as error:
-        raise _failed(str(error), exit_codes.NO_AGENT) from error
-    if as_json:
-        typer.echo(json.dumps(found))
+        raise Failed(str(error), exit_codes.NO_AGENT) from error
+    if options.json:
+        print(json.dumps(found))
     else:
-        _out.print(table(found))
+        _show(table(found))
+    return exit_codes.OK
 
 
-@app.command()
-def doctor(config: Config = None, as_json: Json = False) -> None:
+def _doctor(options: argparse.Namespace) -> int:
     """Examine providers, disk, clock, broker and hub: what is wrong, and how to mend it."""
     from edge_agent.doctor import examine
 
-    findings = examine(_settings(config))
+    findings = examine(_settings(options))
     healthy = all(finding.level != "error" for finding in findings)
-    if as_json:
-        typer.echo(json.dumps({"healthy": healthy, "findings": [asdict(finding) for finding in findings]}))
+    if options.json:
+        print(json.dumps({"healthy": healthy, "findings": [asdict(finding) for finding in findings]}))
     else:
+        from rich.table import Table
+
         colours = {"ok": "green", "warning": "yellow", "error": "red"}
-        table = Table("check", "", "found", "how to mend it")
+        found = Table("check", "", "found", "how to mend it")
         for finding in findings:
             level = f"[{colours[finding.level]}]{finding.level}[/]"
-            table.add_row(finding.check, level, finding.found, finding.mend)
-        _out.print(table)
-    if not healthy:
-        raise typer.Exit(exit_codes.UNHEALTHY)
+            found.add_row(finding.check, level, finding.found, finding.mend)
+        _show(found)
+    return exit_codes.OK if healthy else exit_codes.UNHEALTHY
 
 
-def _settings(config: Path | None) -> Settings:
+def _show(table: object) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
     try:
-        return load(config)
+        return load(options.config)
     except SettingsError as error:
-        raise _failed(str(error), exit_codes.SETTINGS) from error
-
-
-def _failed(message: str, code: int) -> typer.Exit:
-    typer.echo(f"edge-agent: {message}", err=True)
-    return typer.Exit(code)
+        raise Failed(str(error), exit_codes.SETTINGS) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 OK = 0
 #: A fault of the agent.
 FAULT = 1
-#: The command line is wrong (Typer's own code).
+#: The command line is wrong (argparse's own code).
 USAGE = 2
 #: A setting is wrong, or the settings file cannot be read.
 SETTINGS = 3

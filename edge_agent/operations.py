@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
 from edge_agent.messaging import Messaging
+from edge_agent.metrics import CONTENT_TYPE, Metric, exposition
 from edge_agent.observing.assembly import Observing
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.settings import Settings
@@ -30,8 +28,6 @@ class AgentOperations:
     ) -> None:
         self._settings, self._plane, self._updates = settings, plane, updates
         self._observing, self._messaging = observing, messaging
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
     def status(self) -> Mapping[str, Any]:
         """The status document: what serves, what the update does, what waits to be sent."""
@@ -68,29 +64,20 @@ class AgentOperations:
 
     def metrics(self) -> tuple[bytes, str]:
         """Prometheus' text and its content type."""
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
-
-    def collect(self) -> list[Metric]:
-        """Metrics as they are now; called by the registry."""
         status, counters = self.status(), self._plane.counters()
-        found: list[Metric] = []
-        for name, text, total in (
-            ("predictions", "Rows answered by the release that serves.", counters.predictions),
-            ("errors", "Requests that failed through the model's fault.", counters.errors),
-            ("nonfinite", "Rows whose scores were not finite.", counters.nonfinite),
-            ("inference_seconds", "Seconds spent in runs.", counters.latency_ns / 1e9),
-        ):
-            metric = CounterMetricFamily(f"edge_agent_{name}", text, labels=["release"])
-            metric.add_metric([status["serving"] or ""], total)
-            found.append(metric)
-        info = GaugeMetricFamily("edge_agent_serving", "1 for what serves.", labels=["release", "variant", "provider"])
-        info.add_metric([status["serving"] or "", status["variant"], status["provider"]], 1.0)
-        state = GaugeMetricFamily("edge_agent_update_state", "1 for the state of the update machine.", labels=["state"])
-        state.add_metric([status["update"]["state"]], 1.0)
-        gauges = (
-            ("outbox_windows", "Windows that the hub has not acknowledged.", status["outbox"]["windows"]),
-            ("outbox_bytes", "Their size.", status["outbox"]["bytes"]),
-            ("unclean_restarts", "Starts after a kill or a power cut.", status["unclean_restarts"]),
-            ("broker_connected", "Whether the broker is there.", float(status["messaging"]["connected"])),
+        serving = {"release": status["serving"] or ""}
+        how = {**serving, "variant": status["variant"], "provider": status["provider"]}
+        outbox, connected = status["outbox"], float(status["messaging"]["connected"])
+        found = (
+            Metric("predictions_total", "Rows answered by the release that serves.", counters.predictions, serving),
+            Metric("errors_total", "Requests that failed through the model's fault.", counters.errors, serving),
+            Metric("nonfinite_total", "Rows whose scores were not finite.", counters.nonfinite, serving),
+            Metric("inference_seconds_total", "Seconds spent in runs.", counters.latency_ns / 1e9, serving),
+            Metric("serving", "1 for what serves.", 1, how),
+            Metric("update_state", "1 for the state of the update machine.", 1, {"state": status["update"]["state"]}),
+            Metric("outbox_windows", "Windows that the hub has not acknowledged.", outbox["windows"]),
+            Metric("outbox_bytes", "Their size.", outbox["bytes"]),
+            Metric("unclean_restarts", "Starts after a kill or a power cut.", status["unclean_restarts"]),
+            Metric("broker_connected", "Whether the broker is there.", connected),
         )
-        return [*found, info, state, *(GaugeMetricFamily(f"edge_agent_{n}", text, value=v) for n, text, v in gauges)]
+        return exposition(found), CONTENT_TYPE

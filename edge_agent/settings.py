@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
+from edge_agent.fields import Field, FieldsError, Text, read
 from edgeloop.protocol import ProtocolError, check_name
 
 ENVIRONMENT_PREFIX = "EDGE_AGENT_"
@@ -22,16 +21,34 @@ class SettingsError(ValueError):
     """A setting is wrong; the message names each, and says where it stands."""
 
 
-class Settings(BaseSettings):
+def _a_name(value: str) -> str:
+    try:
+        return check_name(value, "name")
+    except ProtocolError as error:
+        raise ValueError(str(error)) from error
+
+
+def _a_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("it has to begin with http:// or https://")
+    return value.rstrip("/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
     """What an agent is started with; every name with a unit ends in it."""
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
-
-    device: str = Field(description="Name of this device; unique in its fleet.")
-    fleet: str = Field(default="default", description="Name of the fleet: the topics below edgeloop/v1/<fleet>/.")
-    channel: str = Field(default="stable", description="Channel to follow, unless the hub wishes another.")
+    device: str = Field(description="Name of this device; unique in its fleet.", check=_a_name)
+    fleet: str = Field(
+        default="default", description="Name of the fleet: the topics below edgeloop/v1/<fleet>/.", check=_a_name
+    )
+    channel: str = Field(
+        default="stable", description="Channel to follow, unless the hub wishes another.", check=_a_name
+    )
     hub: str = Field(
-        default="http://127.0.0.1:8800", description="Base URL of the hub; channel documents may name another."
+        default="http://127.0.0.1:8800",
+        description="Base URL of the hub; channel documents may name another.",
+        check=_a_url,
     )
     broker_host: str = Field(default="127.0.0.1", description="Address of the MQTT broker.")
     broker_port: int = Field(default=1883, ge=1, le=65535, description="Its port.")
@@ -79,21 +96,6 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="How a line of the log is written.")
 
-    @field_validator("device", "fleet", "channel")
-    @classmethod
-    def _a_name(cls, value: str) -> str:
-        try:
-            return check_name(value, "name")
-        except ProtocolError as error:
-            raise ValueError(str(error)) from error
-
-    @field_validator("hub")
-    @classmethod
-    def _a_url(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("it has to begin with http:// or https://")
-        return value.rstrip("/")
-
 
 def load(config: Path | None) -> Settings:
     """Read the settings.
@@ -105,18 +107,15 @@ def load(config: Path | None) -> Settings:
         SettingsError: the file cannot be read, or a setting is wrong; the message names each.
     """
     values = {} if config is None else _read(config)
-    # pydantic-settings takes its arguments before the environment: what the environment names leaves the file's values.
-    environment = {name.upper() for name in os.environ}
-    values = {name: v for name, v in values.items() if (ENVIRONMENT_PREFIX + name).upper() not in environment}
+    known = {ENVIRONMENT_PREFIX + name.upper(): name for name in Settings.__dataclass_fields__}
+    for variable, text in os.environ.items():
+        if (name := known.get(variable.upper())) is not None:
+            values[name] = Text(text)
     try:
-        return Settings(**values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors(include_url=False)
-        )
+        return read(Settings, values)
+    except FieldsError as error:
         where = "the settings" if config is None else str(config)
-        raise SettingsError(f"{where}: {problems}. docs/reference/edge-agent.md lists every setting") from error
+        raise SettingsError(f"{where}: {error}. docs/reference/edge-agent.md lists every setting") from error
 
 
 def _read(config: Path) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
 from rich.table import Table
 
 from edge_agent.settings import Settings
@@ -22,13 +23,21 @@ def ask(settings: Settings) -> dict[str, Any]:
         NoAgent: nobody answers at its address, or somebody else does.
     """
     host = "127.0.0.1" if settings.listen_host in ("0.0.0.0", "::") else settings.listen_host
-    url = f"http://{host}:{settings.listen_port}/edgeloop/v1/status"
+    connection = http.client.HTTPConnection(host, settings.listen_port, timeout=5.0)
     try:
-        answer = httpx.get(url, timeout=5.0)
-        answer.raise_for_status()
-        return dict(answer.json())
-    except (httpx.HTTPError, ValueError) as error:
-        raise NoAgent(f"no agent answers at {url} ({error}); start it with `edge-agent run`, or see its log") from error
+        connection.request("GET", "/edgeloop/v1/status")
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != http.client.OK:
+            raise ValueError(f"HTTP {answer.status}")
+        return dict(json.loads(body))
+    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
+        address = f"http://{host}:{settings.listen_port}"
+        raise NoAgent(
+            f"no agent answers at {address} ({error}); start it with `edge-agent run`, or see its log"
+        ) from error
+    finally:
+        connection.close()
 
 
 def table(status: Mapping[str, Any]) -> Table:

@@ -14,15 +14,14 @@ from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import structlog
-
+from edge_agent.logs import Log
 from edge_agent.ports import LoadedRelease, Recorder, ServingCounters
 from edge_agent.serving.errors import Busy, ModelFailed, NotFound, NotReady
 from edge_agent.serving.slot import Array, Plan, Slot, finite
 from edgeloop.package import OutputSpec, TensorSpec
 from edgeloop.runtime import DeadlineExceeded, InferenceError
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 #: Runs that are expected to be shorter than this stay on the event loop: handing one to a thread costs about 50 µs,
 #: and longer ones would keep other clients waiting.

@@ -18,9 +18,10 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 import httptools
-import structlog
 
-log = structlog.get_logger(__name__)
+from edge_agent.logs import Log
+
+log = Log(__name__)
 
 MAX_HEADER_BYTES = 32 << 10
 MAX_PIPELINED = 32

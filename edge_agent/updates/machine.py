@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import structlog
-
+from edge_agent.logs import Log
 from edge_agent.ports import LoadedRelease, Reporter, Serving, UpdateStatus
 from edge_agent.updates import rules
 from edge_agent.updates.blobs import ReleaseFiles
@@ -28,7 +27,7 @@ from edgeloop.package import PackageError, audit_in_child
 from edgeloop.protocol import ChannelDocument
 from edgeloop.runtime import Trial, available_providers
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 #: How often a release on probation is looked at, seconds.
 PROBATION_LOOK_S = 0.1

@@ -10,9 +10,10 @@ Pure but for :meth:`Profile.save` and :meth:`Profile.load`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edgeloop.insights.aspects.latency import latency_quantile_ns
 from edgeloop.insights.binning import Edges
-from edgeloop.insights.drift import AspectDrift, DriftReport, compare
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.observer import Observer
 from edgeloop.insights.profile import Profile
@@ -20,6 +21,12 @@ from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.shares import holdout_share
 from edgeloop.insights.sizes import ArraySpec
 from edgeloop.insights.window import Window
+from edgeloop.lazy import lazily
+
+if TYPE_CHECKING:
+    from edgeloop.insights.drift import AspectDrift, DriftReport, compare
+else:
+    __getattr__ = lazily(__name__, {"drift": ("AspectDrift", "DriftReport", "compare")})
 
 __all__ = [
     "ArraySpec",

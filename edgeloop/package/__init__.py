@@ -5,8 +5,10 @@ The format on disk is ONNX Runtime's model package (schema 1.x); ONNX Runtime al
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from edgeloop.lazy import lazily
 from edgeloop.package.audit import Limits, audit, audit_in_child
-from edgeloop.package.author import Draft, DraftVariant, revise_head, write_package
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index, IndexEntry
 from edgeloop.package.manifest import (
@@ -20,6 +22,11 @@ from edgeloop.package.manifest import (
     required_paths,
 )
 from edgeloop.package.opening import Golden, Package
+
+if TYPE_CHECKING:
+    from edgeloop.package.author import Draft, DraftVariant, revise_head, write_package
+else:
+    __getattr__ = lazily(__name__, {"author": ("Draft", "DraftVariant", "revise_head", "write_package")})
 
 __all__ = [
     "Draft",
