@@ -22,18 +22,22 @@ from edge_agent.observing.assembly import Observing
 from edge_agent.observing.sender import Sender
 from edge_agent.observing.store import StoreError
 from edge_agent.operations import AgentOperations
-from edge_agent.serving.dataplane import DataPlane
+from edge_agent.ports import LoadedRelease
+from edge_agent.serving.batching import BatchRules
+from edge_agent.serving.dataplane import DataPlane, ServingRules
 from edge_agent.serving.http import Door
+from edge_agent.serving.repository import Refusal, Repository
 from edge_agent.serving.routes import Routes, error_body
 from edge_agent.settings import Settings
 from edge_agent.updates import UpdateMachine, UpdateSettings
 from edge_agent.updates.blobs import ReleaseFiles
+from edge_agent.updates.errors import Refused
 from edge_agent.updates.fetch import FetchLimits
 from edge_agent.updates.probation import ProbationRules
-from edge_agent.updates.testing import TestingRules
+from edge_agent.updates.testing import TestingRules, load_tested
 from edgeloop import __version__
 from edgeloop.insights import InsightsError, Profile
-from edgeloop.package import Package, PackageError
+from edgeloop.package import Index, Package, PackageError, audit_in_child
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
 
@@ -66,12 +70,17 @@ class Agent:
         # The store, the outbox and their sender are there without observing as well: reports go the same way.
         self._observing = _observing(settings, self._windows_closed)
         recorder = self._observing.recorder if settings.observe else None
-        self._plane = DataPlane(recorder, id_prefix=secrets.token_hex(6), deadline_s=settings.request_deadline_s)
+        self._plane = DataPlane(recorder, id_prefix=secrets.token_hex(6), rules=_serving_rules(settings))
         self._updates = _updates(settings, self._plane)
         self._messaging = self._make_messaging(self._observing)
         self._updates.report_to(self._messaging)
+        self._repository = Repository(
+            settings.model_repository, self._plane, _local_package(settings), allowed=settings.repository_api
+        )
         operations = AgentOperations(settings, self._plane, self._updates, self._observing, self._messaging)
-        self._door = Door(Routes(self._plane, recorder, operations), error_body, settings.max_body_bytes)
+        self._door = Door(
+            Routes(self._plane, recorder, operations, self._repository), error_body, settings.max_body_bytes
+        )
 
     def run(self, announce: Callable[[str], None]) -> None:
         """Serve until SIGTERM or SIGINT, then stop in order: nothing that was answered is lost.
@@ -91,6 +100,7 @@ class Agent:
             self._observing.start()
             # What was committed serves before the door opens, and before anything is asked of the network.
             self._updates.start()
+            self._repository.load_all()
             # No more updates, no more answers, the last windows closed and, if the broker is there, sent.
             at_the_end.callback(self._messaging.stop, timeout / 2)
             self._messaging.start(self._updates)
@@ -248,20 +258,46 @@ def _updates(settings: Settings, plane: DataPlane) -> UpdateMachine:
         ) from error
 
 
+def _local_package(settings: Settings) -> Callable[[Path], LoadedRelease]:
+    """Loads a folder of the device's own repository, as strictly as what comes from the hub."""
+
+    def load(folder: Path) -> LoadedRelease:
+        try:
+            audit_in_child(folder)
+            return load_tested(folder, Index.of_folder(folder), _testing_rules(settings)).loaded
+        except (PackageError, Refused) as error:
+            raise Refusal(str(error)) from error
+
+    return load
+
+
+def _testing_rules(settings: Settings) -> TestingRules:
+    return TestingRules(
+        policy=settings.policy,
+        required_providers=settings.required_providers,
+        allow_cpu_fallback=settings.allow_cpu_fallback,
+        max_latency_ms=settings.max_latency_ms,
+        max_memory_bytes=settings.max_memory_bytes,
+        time_budget_s=settings.trial_budget_s,
+    )
+
+
+def _serving_rules(settings: Settings) -> ServingRules:
+    return ServingRules(
+        deadline_s=settings.request_deadline_s,
+        instances=settings.instances,
+        most_waiting=settings.max_waiting,
+        batches=BatchRules(settings.max_batch, settings.batch_delay_ms / 1e3, settings.preferred_batches),
+    )
+
+
 def _update_settings(settings: Settings) -> UpdateSettings:
     return UpdateSettings(
         data=settings.data,
         device=settings.device,
         hub=settings.hub,
         limits=FetchLimits(settings.max_release_bytes, settings.disk_reserve_bytes),
-        tests=TestingRules(
-            policy=settings.policy,
-            required_providers=settings.required_providers,
-            allow_cpu_fallback=settings.allow_cpu_fallback,
-            max_latency_ms=settings.max_latency_ms,
-            max_memory_bytes=settings.max_memory_bytes,
-            time_budget_s=settings.trial_budget_s,
-        ),
+        tests=_testing_rules(settings),
         probation=ProbationRules(
             seconds=settings.probation_s,
             min_predictions=settings.probation_min_predictions,

@@ -92,10 +92,11 @@ class Recorder(Protocol):
         loaded: LoadedRelease,
         prediction_id: str,
         inputs: Array,
-        outputs: Mapping[str, Array],
+        outputs: Sequence[Array],
+        places: Mapping[str, int],
         latency_ns: int,
     ) -> None:
-        """Note one answered request: ``inputs`` is the first input [N, …]; ``outputs`` by name, [N, …]."""
+        """Note one answered request: the first input [N, …]; its run's outputs, [N, …] each; name → place in them."""
 
     def record_error(self, loaded: LoadedRelease) -> None:
         """Note one request that failed through the model's or the agent's fault (never the client's)."""

@@ -59,6 +59,25 @@ class Settings:
     listen_port: int = Field(default=8080, ge=0, le=65535, description="Port of the HTTP door; 0 chooses one.")
     max_body_bytes: int = Field(default=64 << 20, ge=1024, description="Largest body of a request, bytes.")
     request_deadline_s: float = Field(default=30.0, gt=0, description="Seconds after which a run is stopped.")
+    model_repository: Path | None = Field(
+        default=None, description="Folder of packages that are served beside the channel's model; empty: none."
+    )
+    repository_api: bool = Field(default=False, description="Whether clients may load and unload those packages.")
+    instances: int = Field(
+        default=0, ge=0, le=256, description="Runs of one model at once; 0: as many as the policy's threads allow."
+    )
+    max_waiting: int = Field(default=64, ge=1, description="Requests that may wait for one model; more get a 429.")
+    max_batch: int = Field(
+        default=32,
+        ge=1,
+        description="Rows of a batch of waiting requests, where that is measured to help; 1: none.",
+    )
+    batch_delay_ms: float = Field(
+        default=0.0, ge=0, description="How long a request may wait for others, milliseconds."
+    )
+    preferred_batches: tuple[int, ...] = Field(
+        default=(), description="Sizes of a batch that are waited for within the delay; empty: max_batch."
+    )
     policy: Literal["quiet", "balanced", "fast"] = Field(
         default="balanced", description="How much of the machine a run may take: one thread, half of the cores, or all."
     )

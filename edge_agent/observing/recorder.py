@@ -123,18 +123,19 @@ class WindowRecorder:
         loaded: LoadedRelease,
         prediction_id: str,
         inputs: Array,
-        outputs: Mapping[str, Array],
+        outputs: Sequence[Array],
+        places: Mapping[str, int],
         latency_ns: int,
     ) -> None:
         """Note one answered request. The arrays are read later: nobody may change them after this."""
         waiting = self._waiting
-        waiting.append((loaded, prediction_id, inputs, outputs, latency_ns))
+        waiting.append((loaded, prediction_id, inputs, outputs, places, latency_ns))
         if len(waiting) >= self._fold_at:
             self._fold_now()
 
     def record_error(self, loaded: LoadedRelease) -> None:
         """Note one request that failed through the model's or the agent's fault."""
-        self._waiting.append((loaded, "", _NO_ROWS, {}, 0))
+        self._waiting.append((loaded, "", _NO_ROWS, (), {}, 0))
 
     def feedback(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
         """Take true labels for earlier predictions, those of this very moment included."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from functools import partial
+from operator import is_, itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ from edgeloop.insights import InsightsError, Observer, Window
 Array = npt.NDArray[Any]
 
 
-#: One request as the data plane handed it over: (release, prediction id, inputs, outputs by name, nanoseconds). A plain
-#: tuple, since one is made for every request; one that failed has no rows and no outputs.
-Answered = tuple[LoadedRelease, str, Array, Mapping[str, Array], int]
+#: One request as the data plane handed it over: (release, prediction id, inputs, outputs, name → place in the outputs,
+#: nanoseconds). A plain tuple, since one is made for every request; one that failed has no rows and no outputs.
+Answered = tuple[LoadedRelease, str, Array, Sequence[Array], Mapping[str, int], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +61,9 @@ class Watch:
 
     def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
         """Count answered requests of this release into ``window``; returns what is to be kept of them."""
-        _, ids, parts, outputs, latencies = zip(*answered, strict=True)
+        _, ids, parts, outputs, places, latencies = zip(*answered, strict=True)
         inputs = _join(parts)
-        joined = {name: _join(list(map(itemgetter(name), outputs))) for name in self.outputs}
+        joined = {name: _join(_column(outputs, places, name)) for name in self.outputs}
         scores = loaded.session.probabilities(joined)
         if scores is None:
             raise InsightsError("the outputs hold no class scores; build the package again with model-export")
@@ -73,6 +74,14 @@ class Watch:
             latency = np.repeat(latency, counts)
         self.observer.observe(window, inputs, scores, features, latency)
         return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features)
+
+
+def _column(outputs: Sequence[Sequence[Array]], places: Sequence[Mapping[str, int]], name: str) -> list[Array]:
+    """One output of every request. Requests that want the same have the very same places."""
+    first = places[0]
+    if all(map(partial(is_, first), places)):
+        return list(map(itemgetter(first[name]), outputs))
+    return [found[place[name]] for found, place in zip(outputs, places, strict=True)]
 
 
 def _join(parts: Sequence[Array]) -> Array:

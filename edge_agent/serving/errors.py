@@ -23,5 +23,13 @@ class Busy(ServingError):
     """Too many requests wait already; a later try may do."""
 
 
+class DeadlinePassed(ServingError):
+    """The client's time, or the agent's own, was over before there was an answer."""
+
+
+class Forbidden(ServingError):
+    """The owner of the device has not allowed this."""
+
+
 class ModelFailed(ServingError):
     """The model failed on a request that fits it."""

@@ -5,18 +5,38 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from edge_agent.ports import FeedbackItem, Recorder
 from edge_agent.serving import oip
-from edge_agent.serving.dataplane import Answer, DataPlane
-from edge_agent.serving.errors import BadRequest, Busy, ModelFailed, NotFound, NotReady, ServingError
+from edge_agent.serving.calls import Answer, Call
+from edge_agent.serving.dataplane import NOTHING_SERVES, DataPlane
+from edge_agent.serving.errors import (
+    BadRequest,
+    Busy,
+    DeadlinePassed,
+    Forbidden,
+    ModelFailed,
+    NotFound,
+    NotReady,
+    ServingError,
+)
 from edge_agent.serving.http import Request, Response
+from edge_agent.serving.repository import Repository
 from edgeloop import __version__
 
-CODES: Mapping[type[ServingError], int] = {BadRequest: 400, NotFound: 404, Busy: 429, ModelFailed: 500, NotReady: 503}
+CODES: Mapping[type[ServingError], int] = {
+    BadRequest: 400,
+    Forbidden: 403,
+    NotFound: 404,
+    Busy: 429,
+    ModelFailed: 500,
+    NotReady: 503,
+    DeadlinePassed: 504,
+}
 EXTENSIONS = ["binary_tensor_data"]
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
@@ -55,8 +75,11 @@ def error_body(text: str) -> bytes:
 class Routes:
     """Maps requests to the data plane, the recorder and the operations."""
 
-    def __init__(self, plane: DataPlane, recorder: Recorder | None, operations: Operations) -> None:
+    def __init__(
+        self, plane: DataPlane, recorder: Recorder | None, operations: Operations, repository: Repository
+    ) -> None:
         self._plane, self._recorder, self._operations = plane, recorder, operations
+        self._repository = repository
         self._fixed: dict[tuple[str, str], Callable[[Request], Answering]] = {
             ("GET", "/v2"): self._server,
             ("GET", "/v2/health/live"): lambda request: Response(200, b"{}"),
@@ -88,8 +111,8 @@ class Routes:
         return _json({"name": "edgeloop", "version": __version__, "extensions": EXTENSIONS})
 
     def _ready(self, request: Request) -> Response:
-        if self._plane.loaded is None:
-            raise NotReady("no release serves yet; `edge-agent status` says what the update is waiting for")
+        if not self._plane.ready():
+            raise NotReady(NOTHING_SERVES)
         return Response(200, b"{}")
 
     def _model(self, request: Request, path: ModelPath) -> Answering:
@@ -115,7 +138,7 @@ class Routes:
         return _json(
             {
                 "name": found.name,
-                "versions": [found.version],
+                "versions": list(found.versions),
                 "platform": "onnxruntime_onnx",
                 "inputs": [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in found.inputs],
                 "outputs": [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in found.outputs],
@@ -130,7 +153,7 @@ class Routes:
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             return Response(415, error_body("send the body without Content-Encoding; compressed ones are not read"))
         read = oip.read_request(request.body, None if length is None else int(length))
-        answer = self._plane.infer(path.model, path.version, read.id, read.inputs, read.outputs)
+        answer = self._plane.infer(Call(path.model, path.version, read.id, read.inputs, read.outputs))
         return _answer(read, answer) if isinstance(answer, Answer) else _later(read, answer)
 
     # ── edgeloop's own ────────────────────────────────────────────────────────────────────────
@@ -179,9 +202,9 @@ def _answer(read: oip.InferRequest, answer: Answer) -> Response:
     return Response(200, body, "application/octet-stream", f"{HEADER_LENGTH}: {length}\r\n")
 
 
-async def _later(read: oip.InferRequest, answer: Awaitable[Answer]) -> Response:
+async def _later(read: oip.InferRequest, answer: Future[Answer]) -> Response:
     try:
-        return _answer(read, await answer)
+        return _answer(read, await asyncio.wrap_future(answer))
     except ServingError as error:
         return _failed(error)
 

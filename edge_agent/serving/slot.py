@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,15 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.ports import LoadedRelease, Recorder, ServingCounters
+from edge_agent.serving.batching import BatchRules, measure
 from edge_agent.serving.errors import BadRequest
+from edge_agent.serving.statistics import Tally
 from edgeloop.package import OutputSpec, TensorSpec
 from edgeloop.runtime.datatypes import numpy_dtype
 
 Array = npt.NDArray[Any]
 
-#: Rows and runs with which a new session is timed.
-WARM_UP_RUNS = 7
-WARM_UP_DEADLINE_S = 30.0
 #: The product of two larger numbers overflows FP32. Without this bound a client could have a new release rolled back.
 ABSURD = 1e18
 #: Combinations of wanted outputs that are remembered; clients name them, so there must be an end.
@@ -33,22 +30,32 @@ class Plan(NamedTuple):
     Attributes:
         names: of all outputs that are computed: the client's first, then what only observing needs.
         wanted: the client's.
-        recorded: name and position of what observing gets.
+        recorded: name → position of what observing gets.
         scores: positions of outputs that have to be finite.
     """
 
     names: list[str]
     wanted: tuple[str, ...]
-    recorded: tuple[tuple[str, int], ...]
+    recorded: Mapping[str, int]
     scores: tuple[int, ...]
 
 
 class Slot:
     """A release that serves. The data plane's lock guards the counts."""
 
-    def __init__(self, loaded: LoadedRelease, recorder: Recorder | None) -> None:
+    def __init__(self, loaded: LoadedRelease, recorder: Recorder | None, rules: BatchRules) -> None:
+        """Measure the session; it is warm afterwards.
+
+        Args:
+            loaded: the release.
+            recorder: who observes it; None: nobody.
+            rules: of batches.
+
+        Raises:
+            InferenceError: the model fails on a golden case.
+        """
         package, session = loaded.package, loaded.session
-        self.loaded = loaded
+        self.loaded, self.recorder = loaded, recorder
         self.model, self.version = package.name, package.version
         self.inputs: tuple[TensorSpec, ...] = session.inputs
         self.first = session.inputs[0].name
@@ -61,14 +68,17 @@ class Slot:
         self._recorded = tuple(name for name in extra if name in self._known)
         self._scores = {o.name for o in session.outputs if o.role in ("probabilities", "logits")}
         self._plans: dict[tuple[str, ...], Plan] = {}
-        self.predictions = self.errors = self.nonfinite = self.latency_ns = 0
+        self.tally = Tally()
         self.in_flight = 0
         self.retired = False
-        self.row_ns = _time_one_row(loaded)
+        self.rules = rules
+        self.evidence = measure(session, package.golden().inputs, rules.max_rows)
+        self.row_ns = self.evidence.run_ns[1]
 
     def counters(self) -> ServingCounters:
         """Totals since the switch."""
-        return ServingCounters(self.predictions, self.errors, self.nonfinite, self.latency_ns)
+        tally = self.tally
+        return ServingCounters(tally.rows, tally.failures, tally.nonfinite, tally.run_ns)
 
     def retire(self, following: Slot | None) -> bool:
         """Take no new requests; returns whether the session may be closed at once."""
@@ -94,7 +104,7 @@ class Slot:
         plan = Plan(
             names,
             mine,
-            tuple((name, names.index(name)) for name in self._recorded),
+            {name: names.index(name) for name in self._recorded},
             tuple(position for position, name in enumerate(names) if name in self._scores),
         )
         if len(self._plans) >= MOST_PLANS:
@@ -152,14 +162,3 @@ def finite(array: Array) -> bool:
 
 def _describe(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in specs)
-
-
-def _time_one_row(loaded: LoadedRelease) -> int:
-    """Median nanoseconds for one row, on the golden inputs; it also warms the session up."""
-    row = {name: values[:1] for name, values in loaded.package.golden().inputs.items()}
-    times = []
-    for _ in range(WARM_UP_RUNS):
-        start = time.perf_counter_ns()
-        loaded.session.run(row, None, WARM_UP_DEADLINE_S)
-        times.append(time.perf_counter_ns() - start)
-    return int(statistics.median(times))

@@ -12,6 +12,7 @@ from edgeloop.package.audit import Limits, audit, audit_in_child
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index, IndexEntry
 from edgeloop.package.manifest import (
+    MANIFEST,
     HeadSpec,
     Manifest,
     Metadata,
@@ -21,7 +22,7 @@ from edgeloop.package.manifest import (
     asset_folder,
     required_paths,
 )
-from edgeloop.package.opening import Golden, Package
+from edgeloop.package.opening import Golden, Package, read_manifest
 
 if TYPE_CHECKING:
     from edgeloop.package.author import Draft, DraftVariant, revise_head, write_package
@@ -29,6 +30,7 @@ else:
     __getattr__ = lazily(__name__, {"author": ("Draft", "DraftVariant", "revise_head", "write_package")})
 
 __all__ = [
+    "MANIFEST",
     "Draft",
     "DraftVariant",
     "Golden",
@@ -46,6 +48,7 @@ __all__ = [
     "asset_folder",
     "audit",
     "audit_in_child",
+    "read_manifest",
     "required_paths",
     "revise_head",
     "write_package",

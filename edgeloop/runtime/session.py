@@ -18,7 +18,7 @@ from edgeloop.runtime.datatypes import ORT_TO_OIP
 from edgeloop.runtime.deadline import NEVER, WATCHDOG
 from edgeloop.runtime.errors import DeadlineExceeded, InferenceError, ModelLoadError, ProviderError, Stopped
 from edgeloop.runtime.ort import ort
-from edgeloop.runtime.providers import CPU, Policy, available_providers, session_options
+from edgeloop.runtime.providers import CPU, Policy, available_providers, session_options, threads_of
 
 Array = npt.NDArray[Any]
 
@@ -33,10 +33,15 @@ class ModelSession:
         placement: provider → number of nodes that really run there.
         inputs: what a run takes.
         outputs: what a run can give, with roles.
+        threads: of one run.
+        instances: runs at once that the policy's threads allow; a session may be used by several threads.
     """
 
-    def __init__(self, package: Package, variant: str, provider: str, session: Any) -> None:
+    def __init__(
+        self, package: Package, variant: str, provider: str, session: Any, *, threads: int = 1, instances: int = 1
+    ) -> None:
         self.package, self.variant, self.provider = package, variant, provider
+        self.threads, self.instances = threads, instances
         self._session = session
         # The call below the wrapper: the wrapper checks names that are checked here already, which takes a quarter of a
         # small model's run, and answers a provider's failure by going on with another one without a word.
@@ -93,7 +98,9 @@ class ModelSession:
         except Exception as error:  # ONNX Runtime's exceptions have no common root
             kind = ProviderError if provider != CPU else ModelLoadError
             raise kind(f"{variant} on {provider}: {_first_line(error)}") from error
-        loaded = cls(package, variant, provider, session)
+        allowed = threads_of(policy)
+        own = threads or allowed
+        loaded = cls(package, variant, provider, session, threads=own, instances=max(1, allowed // own))
         if loaded.placement and provider not in loaded.placement:
             raise ProviderError(
                 f"{variant}: {provider} was asked for, and {', '.join(loaded.placement)} would run every node"

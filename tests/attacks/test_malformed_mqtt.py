@@ -14,6 +14,7 @@ import pytest
 from edge_agent.ports import FeedbackItem
 from edgeloop.protocol import ChannelDocument, Reported, Topics, encode
 from edgeloop.protocol.link import Link
+from tests.doubles.recording import record
 from tests.integration.agent_parts import AgentParts
 from tests.integration.brokers import BrokerProcess, broker_or_skip, find_mosquitto
 from tests.integration.toy_hub import FLEET
@@ -104,7 +105,7 @@ def attacker(broker: BrokerProcess, agent: AgentParts) -> Iterator[Callable[[str
 def attack(agent: AgentParts, publish: Callable[[str, bytes], None], payloads: list[tuple[str, bytes]]) -> None:
     """Send all, see each of them counted, and then see the agent do its work as if nothing had been."""
     inputs, outputs = batch(1)
-    agent.observing.recorder.record(release(), "mine", inputs, outputs, 1)
+    record(agent.observing.recorder, release(), "mine", inputs, outputs, 1)
     agent.observing.recorder.flush()
     before = agent.messaging.state()
     for topic, payload in payloads:
@@ -163,7 +164,7 @@ def test_labels_for_others_and_for_nothing_change_nothing(
     agent: AgentParts, attacker: Callable[[str, bytes], None]
 ) -> None:
     inputs, outputs = batch(1)
-    agent.observing.recorder.record(release(), "mine", inputs, outputs, 1)
+    record(agent.observing.recorder, release(), "mine", inputs, outputs, 1)
     items = [[f"never-{i}", i % 4] for i in range(998)] + [["mine", 99], ["mine", "no such class"]]
     attacker(TOPICS.answers(DEVICE), cbor2.dumps({"v": 1, "items": items}))
     time.sleep(0.5)

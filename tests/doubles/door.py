@@ -8,11 +8,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_agent.ports import FeedbackItem, FeedbackResult, LoadedRelease, Recorder
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.http import Door, Handler
+from edge_agent.serving.repository import Repository
 from edge_agent.serving.routes import Routes, error_body
 from edgeloop.package import Package
 from edgeloop.runtime import ModelSession
@@ -133,8 +135,11 @@ class NotingRecorder:
     def wanted_outputs(self, loaded: LoadedRelease) -> tuple[str, ...]:
         return self.wanted
 
-    def record(self, loaded: LoadedRelease, prediction_id: str, inputs: Any, outputs: Any, latency_ns: int) -> None:
-        self.recorded.append((prediction_id, inputs, dict(outputs), latency_ns))
+    def record(
+        self, loaded: LoadedRelease, prediction_id: str, inputs: Any, outputs: Any, places: Any, latency_ns: int
+    ) -> None:
+        named = {name: outputs[place] for name, place in places.items()}
+        self.recorded.append((prediction_id, inputs, named, latency_ns))
 
     def record_error(self, loaded: LoadedRelease) -> None:
         self.errors += 1
@@ -169,15 +174,23 @@ def loaded(package: Package) -> LoadedRelease:
     return LoadedRelease(package.digest, package, session, package.profile())
 
 
+def load_folder(folder: Path) -> LoadedRelease:
+    """What a repository loads, without an audit."""
+    return loaded(Package.open(folder))
+
+
 class ServingKit:
     """Data plane, routes and door over one package."""
 
-    def __init__(self, package: Package | None, recorder: Recorder | None = None, **door: Any) -> None:
+    def __init__(
+        self, package: Package | None, recorder: Recorder | None = None, *, repository: Path | None = None, **door: Any
+    ) -> None:
         self.operations = NotingOperations()
         self.plane = DataPlane(recorder, id_prefix="kit")
         if package is not None:
             self.plane.switch(loaded(package))
-        self.running = RunningDoor(Routes(self.plane, recorder, self.operations), **door)
+        self.repository = Repository(repository, self.plane, load_folder, allowed=repository is not None)
+        self.running = RunningDoor(Routes(self.plane, recorder, self.operations, self.repository), **door)
         self.port = self.running.port
 
     def close(self) -> None:

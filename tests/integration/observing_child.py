@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edge_agent.observing.assembly import Observing
 from edge_agent.ports import FeedbackItem
+from tests.doubles.recording import record
 from tests.unit.observing.doubles import batch, release
 
 CHECKPOINT_S = 0.25
@@ -34,7 +35,7 @@ def main(database: Path, progress: Path) -> None:
             log.write(PROGRESS.pack(time.monotonic(), predictions, labels))
             loaded = releases[int(time.monotonic() / 1.5) % 2]
             name = f"{time.monotonic_ns()}-{number}"
-            observing.recorder.record(loaded, name, inputs, outputs, 1000)
+            record(observing.recorder, loaded, name, inputs, outputs, 1000)
             predictions += 3
             number += 1
             if number % 5 == 0:

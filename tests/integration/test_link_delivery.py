@@ -10,6 +10,7 @@ import pytest
 
 from edge_agent.ports import FeedbackItem
 from edgeloop.protocol import Ack, Answers, ChannelDocument, Desired, Reported
+from tests.doubles.recording import record
 from tests.integration.agent_parts import AgentParts
 from tests.integration.brokers import BrokerProcess, broker_or_skip
 from tests.integration.toy_hub import ToyHub
@@ -48,7 +49,7 @@ def close_windows(agent: AgentParts, count: int, start: int = 0, pause_s: float 
     releases = [release(1), release(2)]
     for i in range(start, start + count):
         inputs, outputs = batch(i % 5 + 1, seed=i)
-        agent.observing.recorder.record(releases[i // 10 % 2], f"p-{i}", inputs, outputs, 1000)
+        record(agent.observing.recorder, releases[i // 10 % 2], f"p-{i}", inputs, outputs, 1000)
         if i % 3 == 0:
             agent.observing.recorder.feedback([FeedbackItem(f"p-{i}", i % 4)])
         agent.observing.recorder.flush()
@@ -215,7 +216,7 @@ def test_channel_documents_reach_the_updates_and_older_ones_do_not(
 def test_answers_of_the_hub_are_labels(hub: ToyHub, agent: AgentParts) -> None:
     agent.start()
     inputs, outputs = batch(1)
-    agent.observing.recorder.record(release(), "asked", inputs, outputs, 1)
+    record(agent.observing.recorder, release(), "asked", inputs, outputs, 1)
     answers = Answers((("asked", "east"), ("never", 1)))
     wait_for(lambda: agent.messaging.link.connected)
     time.sleep(0.2)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.serving.dataplane import Answer, DataPlane
+from edge_agent.serving.calls import Answer, Call
+from edge_agent.serving.dataplane import DataPlane
 from edge_agent.updates import UpdateMachine, UpdateSettings, fetch
 from edge_agent.updates.fetch import FetchLimits
 from edge_agent.updates.rules import MOST_RESTARTS
@@ -56,7 +57,7 @@ class Device:
         return loaded is not None and loaded.digest == package.digest
 
     def ask(self) -> Answer:
-        answer = self.plane.infer("digits", None, "", {"x": np.zeros((1, 64), np.float32)}, ())
+        answer = self.plane.infer(Call("digits", None, "", {"x": np.zeros((1, 64), np.float32)}))
         assert isinstance(answer, Answer)
         return answer
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_agent.serving.calls import Call
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.updates import UpdateMachine, UpdateSettings
 from edge_agent.updates.fetch import FetchLimits
@@ -54,7 +55,7 @@ def main() -> int:
     loaded = plane.loaded
     print(f"serving at start: {loaded.digest if loaded else None}", flush=True)
     if loaded is not None:
-        plane.infer("digits", None, "", {"x": np.zeros((1, 64), np.float32)}, ())
+        plane.infer(Call("digits", None, "", {"x": np.zeros((1, 64), np.float32)}))
     machine.follow(document)
     wanted = document.release_for("device")
     end = time.monotonic() + 20

@@ -15,6 +15,7 @@ from edge_agent.observing.recorder import FOLD_ROWS
 from edge_agent.observing.store import StoreError
 from edge_agent.ports import FeedbackItem, LoadedRelease, Recorder
 from edgeloop.insights import Window, holdout_share
+from tests.doubles.recording import record
 from tests.unit.observing.doubles import CLASSES, LABELS, batch, profile, release
 
 
@@ -34,7 +35,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., Observing]]:
 
 def answer(observing: Observing, loaded: LoadedRelease, name: str, rows: int = 1, seed: int = 0) -> None:
     inputs, outputs = batch(rows, seed)
-    observing.recorder.record(loaded, name, inputs, outputs, 1_000_000)
+    record(observing.recorder, loaded, name, inputs, outputs, 1_000_000)
 
 
 def windows_of(observing: Observing) -> list[Window]:
@@ -86,7 +87,7 @@ def test_classes_and_features_are_those_of_the_model(opened: Callable[..., Obser
     inputs, outputs = batch(50, 5)
     for i in range(50):
         row = {name: array[i : i + 1] for name, array in outputs.items()}
-        observing.recorder.record(loaded, str(i), inputs[i : i + 1], row, 1)
+        record(observing.recorder, loaded, str(i), inputs[i : i + 1], row, 1)
     observing.recorder.flush()
     (window,) = windows_of(observing)
     expected = np.bincount(outputs["scores"].argmax(axis=1), minlength=CLASSES)
@@ -180,8 +181,8 @@ def test_one_odd_request_costs_itself_only(opened: Callable[..., Observing]) -> 
     inputs, outputs = batch(1)
     for i in range(5):
         answer(observing, loaded, f"good-{i}")
-    observing.recorder.record(loaded, "no features", inputs, {"scores": outputs["scores"]}, 1)
-    observing.recorder.record(loaded, "odd shape", inputs, {**outputs, "scores": np.ones((1, 9), np.float32)}, 1)
+    record(observing.recorder, loaded, "no features", inputs, {"scores": outputs["scores"]}, 1)
+    record(observing.recorder, loaded, "odd shape", inputs, {**outputs, "scores": np.ones((1, 9), np.float32)}, 1)
     observing.recorder.record_error(loaded)
     observing.recorder.flush()
     assert observing.status().failed == 2
@@ -193,7 +194,7 @@ def test_rows_that_are_not_finite_are_counted_and_stay_out_of_the_sums(opened: C
     answer(observing, loaded, "good")
     inputs, outputs = batch(2)
     outputs["scores"][1] = np.nan
-    observing.recorder.record(loaded, "bad", inputs, outputs, 1)
+    record(observing.recorder, loaded, "bad", inputs, outputs, 1)
     observing.recorder.flush()
     (window,) = windows_of(observing)
     assert (window.predictions, window.nonfinite, int(window.arrays["classes"].sum())) == (3, 1, 2)
@@ -204,7 +205,7 @@ def test_arrays_that_are_views_are_read_as_they_are(opened: Callable[..., Observ
     inputs, outputs = batch(10)
     for i in range(0, 10, 2):  # columns in Fortran order, rows with gaps
         row = {"scores": outputs["scores"][i : i + 1], "features": np.asfortranarray(outputs["features"])[i : i + 1]}
-        observing.recorder.record(loaded, str(i), inputs[i : i + 1, ::-1], row, 1)
+        record(observing.recorder, loaded, str(i), inputs[i : i + 1, ::-1], row, 1)
     observing.recorder.flush()
     (window,) = windows_of(observing)
     assert window.predictions == 5
@@ -379,7 +380,7 @@ def test_requests_of_many_threads_are_all_counted(opened: Callable[..., Observin
 
     def client(number: int) -> None:
         for i in range(2000):
-            observing.recorder.record(loaded, f"{number}-{i}", inputs, outputs, 1)
+            record(observing.recorder, loaded, f"{number}-{i}", inputs, outputs, 1)
             if i % 100 == 0:
                 observing.recorder.feedback([FeedbackItem(f"{number}-{i}", 0)])
 

@@ -1,0 +1,142 @@
+"""Dynamic batching: which waiting requests run together, and whether that helps this model on this device.
+
+That it helps is measured, not believed: a CPU often computes eight rows no faster than eight times one. And that it is
+allowed is measured too: the rows of a batch must come out as they do alone, which a model that looks across its batch
+does not give.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop.runtime import InferenceError, ModelSession
+
+Array = npt.NDArray[Any]
+
+#: A batch has to bring so much more than its rows one by one, or waiting for it is not worth the complexity.
+LEAST_GAIN = 1.2
+#: Measuring ends after so long; large models are then measured with small batches only.
+MEASURE_S = 0.5
+RUN_DEADLINE_S = 30.0
+#: Rows of a batch may differ from rows alone by rounding; kernels choose other summation orders for other sizes.
+SAME_ABSOLUTE, SAME_RELATIVE = 1e-3, 1e-2
+
+
+@dataclass(frozen=True)
+class BatchRules:
+    """What the owner of the device decides about batches.
+
+    Attributes:
+        max_rows: largest batch; 1: none.
+        delay_s: how long a request may wait for others; 0: only those that wait anyway go together.
+        preferred: sizes to be reached within the delay, the largest that waits is taken; () for ``max_rows``.
+    """
+
+    max_rows: int = 32
+    delay_s: float = 0.0
+    preferred: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured: nanoseconds of one run by its rows, and why there are no batches, or ""."""
+
+    run_ns: Mapping[int, int]
+    why_not: str = ""
+
+    def best_rows(self, rules: BatchRules) -> int:
+        """The largest batch that is worth it; 1 when none is."""
+        one = self.run_ns.get(1, 0)
+        worth = [rows for rows, ns in self.run_ns.items() if rows > 1 and one * rows >= LEAST_GAIN * ns]
+        if self.why_not or not worth:
+            return 1
+        # Measured up to the number of golden cases: where the largest of them still gains, larger ones do too.
+        return rules.max_rows if max(worth) == max(self.run_ns) else min(max(worth), rules.max_rows)
+
+
+def measure(session: ModelSession, golden: Mapping[str, Array], max_rows: int) -> Evidence:
+    """Time one row and batches, and compare the rows of a batch with rows alone.
+
+    Args:
+        session: whose runs are measured; it is warm afterwards.
+        golden: inputs by name, [N, …].
+        max_rows: largest batch of interest.
+
+    Raises:
+        InferenceError: the model fails on a golden case.
+    """
+    one = _median_ns(session, {name: values[:1] for name, values in golden.items()}, runs=7)
+    found = {1: one}
+    if max_rows <= 1:
+        return Evidence(found, "batches are switched off")
+    shapes = {spec.name: spec.shape for spec in session.inputs} | {spec.name: spec.shape for spec in session.outputs}
+    if fixed := [name for name, shape in shapes.items() if not shape or shape[0] != -1]:
+        return Evidence(found, f"the first dimension of {fixed[0]} is fixed")
+    cases = min(len(values) for values in golden.values())
+    if cases < 2:
+        return Evidence(found, "there is one golden case only")
+    try:
+        if difference := _rows_differ(session, golden, min(cases, 8)):
+            return Evidence(found, difference)
+        end, rows = time.monotonic() + MEASURE_S, 2
+        while rows <= min(cases, max_rows) and time.monotonic() + rows * one / 1e9 < end:
+            batch = {name: values[:rows] for name, values in golden.items()}
+            found[rows] = _median_ns(session, batch, runs=3)
+            rows *= 2
+    except InferenceError as error:
+        return Evidence({1: one}, f"a batch cannot be run: {error}")
+    return Evidence(found)
+
+
+def largest_of(waiting: Sequence[int], most: int, preferred: Sequence[int], *, waited: bool) -> int:
+    """How many of the requests that wait, in their order, make the next batch; 0: wait for more.
+
+    Args:
+        waiting: rows of each request, none larger than 0.
+        most: rows of the largest batch.
+        preferred: sizes to be reached; () for ``most``.
+        waited: the first one has waited as long as it may.
+    """
+    sums = np.cumsum(waiting)
+    fits = max(int(np.searchsorted(sums, most, side="right")), 1)  # a request that is larger runs alone
+    wanted = [size for size in preferred if size <= most] or [most]
+    reached = [count for count in range(1, fits + 1) if sums[count - 1] in wanted]
+    if reached:
+        return reached[-1]
+    if waited or sums[fits - 1] >= max(wanted):
+        return fits
+    return fits if fits < len(waiting) else 0
+
+
+def _rows_differ(session: ModelSession, golden: Mapping[str, Array], rows: int) -> str:
+    batch = session.run({name: values[:rows] for name, values in golden.items()}, None, RUN_DEADLINE_S)
+    for row in (0, rows - 1):
+        alone = session.run({name: values[row : row + 1] for name, values in golden.items()}, None, RUN_DEADLINE_S)
+        for spec, together, single in zip(session.outputs, batch, alone, strict=True):
+            if len(together) != rows or len(single) != 1:
+                return f"{spec.name} has not one row for each row of a batch"
+            same = (
+                np.allclose(together[row], single[0], rtol=SAME_RELATIVE, atol=SAME_ABSOLUTE, equal_nan=True)
+                if together.dtype.kind in "fc"
+                else bool((together[row] == single[0]).all())
+            )
+            if not same:
+                return f"{spec.name} of a row depends on the other rows of its batch"
+    return ""
+
+
+def _median_ns(session: ModelSession, inputs: Mapping[str, Array], runs: int) -> int:
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter_ns()
+        session.run(inputs, None, RUN_DEADLINE_S)
+        times.append(time.perf_counter_ns() - start)
+        if sum(times) > MEASURE_S * 1e9:
+            break
+    return sorted(times)[len(times) // 2]

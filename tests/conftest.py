@@ -1,0 +1,8 @@
+"""What holds for every test: property tests have no clock, since a speed is never a test."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+settings.register_profile("edgeloop", deadline=None)
+settings.load_profile("edgeloop")
