@@ -70,7 +70,33 @@ def from_binary(name: str, datatype: str, shape: tuple[int, ...], data: memoryvi
     array = np.frombuffer(data, dtype)
     if datatype == BF16:
         array = (array.astype(np.uint32) << 16).view(np.float32)
+    elif not array.flags.aligned:
+        # The header before it may have any length, and ONNX Runtime's kernels may take alignment for granted.
+        array = np.array(array)
     return array.reshape(shape)
+
+
+def from_body(name: str, datatype: str, shape: tuple[int, ...], body: memoryview) -> Array:
+    """The tensor that is a whole body ("raw binary request"): its shape is the model's, with -1 for what may vary.
+
+    One length may vary and follows from the size; of several the first, which is the batch's, is 1. Of BYTES there is
+    one element, without its length before it.
+
+    Raises:
+        BadRequest: the shape does not follow from the size.
+    """
+    if shape.count(-1) > 1:
+        shape = (1, *shape[1:]) if shape[0] == -1 else shape
+    if shape.count(-1) > 1:
+        raise BadRequest(f"the shape of input {name!r}, {list(shape)}, does not follow from a size; send it in JSON")
+    known = math.prod(length for length in shape if length != -1)
+    if datatype == "BYTES":
+        if known != 1:
+            raise BadRequest(f"input {name!r} takes {known} elements of BYTES; only one can be sent without a header")
+        return _texts(name, [bytes(body)]).reshape([1] * len(shape))
+    row = known * WIRE[datatype].itemsize
+    varying = len(body) // row if row else 0
+    return from_binary(name, datatype, tuple(varying if length == -1 else length for length in shape), body)
 
 
 def from_json(name: str, datatype: str, shape: tuple[int, ...], data: object) -> Array:
