@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ import pytest
 
 from edge_agent.ports import LoadedRelease, ServingCounters
 from edge_agent.serving import dataplane
-from edge_agent.serving.dataplane import Answer, DataPlane
+from edge_agent.serving.batching import BatchRules
+from edge_agent.serving.calls import Answer, Call
+from edge_agent.serving.dataplane import DataPlane, ServingRules
 from edge_agent.serving.errors import BadRequest, Busy, ModelFailed, NotFound, NotReady
 from edge_agent.serving.slot import MOST_PLANS
 from edgeloop.package import Package
@@ -21,6 +23,8 @@ from edgeloop.runtime import InferenceError
 from tests.doubles.door import NotingRecorder, loaded
 
 ROW = {"x": np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)}
+CALL = Call("digits", None, "", ROW)
+ONE_BY_ONE = ServingRules(instances=1, most_waiting=3, batches=BatchRules(max_rows=1))
 OBSERVED = ("probabilities", "features")
 
 
@@ -39,12 +43,8 @@ def plane(first: Package, recorder: NotingRecorder) -> Iterator[DataPlane]:
 
 def ask(plane: DataPlane, inputs: Any = None, *wanted: str, identity: str = "", version: str | None = None) -> Answer:
     """One answer, waited for where it has to be."""
-    answer = plane.infer("digits", version, identity, ROW if inputs is None else inputs, wanted)
-    return answer if isinstance(answer, Answer) else asyncio.run(wait(answer))
-
-
-async def wait(answer: Awaitable[Answer]) -> Answer:
-    return await answer
+    answer = plane.infer(Call("digits", version, identity, ROW if inputs is None else inputs, wanted))
+    return answer if isinstance(answer, Answer) else answer.result(10)
 
 
 def names(answer: Answer) -> list[str]:
@@ -113,7 +113,7 @@ def test_a_version_may_be_named(plane: DataPlane) -> None:
     assert ask(plane, version="1").version == "1"
     for model, version in (("digits", "2"), ("other", None), ("", None), ("digits", "")):
         with pytest.raises(NotFound, match="digits, version 1, serves"):
-            plane.infer(model, version, "", ROW, ())
+            plane.infer(Call(model, version, "", ROW))
         with pytest.raises(NotFound):
             plane.describe(model, version)
 
@@ -121,7 +121,7 @@ def test_a_version_may_be_named(plane: DataPlane) -> None:
 def test_without_a_release_nothing_is_answered(first: Package) -> None:
     plane = DataPlane(None, id_prefix="p")
     with pytest.raises(NotReady, match="edge-agent status"):
-        plane.infer("digits", None, "", ROW, ())
+        plane.infer(CALL)
     assert plane.counters() == ServingCounters(0, 0, 0, 0)
     plane.switch(loaded(first))
     assert ask(plane).model == "digits"
@@ -149,7 +149,7 @@ def test_what_does_not_fit_the_model_is_the_clients_fault(
     plane: DataPlane, recorder: NotingRecorder, inputs: Any, wanted: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(BadRequest, match=said):
-        plane.infer("digits", None, "", inputs, wanted)
+        plane.infer(Call("digits", None, "", inputs, wanted))
     assert plane.counters() == ServingCounters(0, 0, 0, 0)
     assert (recorder.errors, recorder.recorded) == (0, [])
 
@@ -157,9 +157,8 @@ def test_what_does_not_fit_the_model_is_the_clients_fault(
 def test_names_that_clients_make_up_do_not_fill_the_memory(plane: DataPlane) -> None:
     for number in range(3 * MOST_PLANS):
         ask(plane, None, *["label"] * (number + 1))
-    slot = plane._slot
-    assert slot is not None
-    assert len(slot._plans) <= MOST_PLANS
+    assert plane._main is not None
+    assert len(plane._main.slot._plans) <= MOST_PLANS
 
 
 # ── what is noted ─────────────────────────────────────────────────────────────────────────────
@@ -225,36 +224,35 @@ def test_without_a_recorder_nothing_is_noted(first: Package) -> None:
 
 
 def test_long_runs_go_to_a_thread_and_short_ones_do_not(plane: DataPlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(plane.infer("digits", None, "", ROW, ()), Answer)
+    assert isinstance(plane.infer(CALL), Answer)
     monkeypatch.setattr(dataplane, "INLINE_NS", 0)
 
     async def run() -> Answer:
-        answer = plane.infer("digits", None, "", ROW, ())
+        answer = plane.infer(CALL)
         assert not isinstance(answer, Answer)
-        return await answer
+        return await asyncio.wrap_future(answer)
 
     assert names(asyncio.run(run())) == ["label", "probabilities"]
 
 
 def test_too_many_long_runs_are_refused(first: Package, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataplane, "INLINE_NS", 0)
-    monkeypatch.setattr(dataplane, "MOST_WAITING", 3)
     double = Double(loaded(first))
-    plane = DataPlane(None, id_prefix="p", threads=1)
+    plane = DataPlane(None, id_prefix="p", rules=ONE_BY_ONE)
     plane.switch(double.release)
     double.gate.clear()
 
     async def run() -> None:
-        waiting = [plane.infer("digits", None, "", ROW, ()) for _ in range(4)]
+        waiting = [plane.infer(CALL) for _ in range(4)]
         with pytest.raises(Busy, match="4 requests wait"):
-            plane.infer("digits", None, "", ROW, ())
+            plane.infer(CALL)
         double.gate.set()
         for answer in waiting:
             assert not isinstance(answer, Answer)
-            assert (await answer).model == "digits"
-        later = plane.infer("digits", None, "", ROW, ())
+            assert (await asyncio.wrap_future(answer)).model == "digits"
+        later = plane.infer(CALL)
         assert not isinstance(later, Answer)
-        await later
+        await asyncio.wrap_future(later)
 
     asyncio.run(run())
     assert plane.counters().predictions == 5
@@ -265,14 +263,14 @@ def test_too_many_long_runs_are_refused(first: Package, monkeypatch: pytest.Monk
 def test_closing_waits_for_a_run_but_not_for_ever(first: Package, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataplane, "INLINE_NS", 0)
     double = Double(loaded(first))
-    plane = DataPlane(None, id_prefix="p", threads=1)
+    plane = DataPlane(None, id_prefix="p", rules=ONE_BY_ONE)
     plane.switch(double.release)
     double.gate.clear()
     while double.running.acquire(blocking=False):
         pass
 
     async def run() -> None:
-        running, waiting = (plane.infer("digits", None, "", ROW, ()) for _ in range(2))
+        running, waiting = (plane.infer(CALL) for _ in range(2))
         assert double.running.acquire(timeout=10)
         start = time.monotonic()
         await asyncio.to_thread(plane.close, 0.2)
@@ -280,9 +278,9 @@ def test_closing_waits_for_a_run_but_not_for_ever(first: Package, monkeypatch: p
         assert double.closed == 0, "a run is still under way"
         double.gate.set()
         assert not isinstance(running, Answer) and not isinstance(waiting, Answer)
-        assert (await running).model == "digits"
+        assert (await asyncio.wrap_future(running)).model == "digits"
         with pytest.raises(asyncio.CancelledError):
-            await waiting
+            await asyncio.wrap_future(waiting)
 
     asyncio.run(run())
     assert double.closed == 1
@@ -303,16 +301,16 @@ def test_a_request_ends_on_the_release_that_it_began_on(
         pass
 
     async def run() -> None:
-        slow = plane.infer("digits", None, "", ROW, ())
+        slow = plane.infer(CALL)
         assert old.running.acquire(timeout=10)
         plane.switch(new.release)
         assert plane.loaded is new.release
-        quick = plane.infer("digits", None, "", ROW, ())
+        quick = plane.infer(CALL)
         assert not isinstance(quick, Answer) and not isinstance(slow, Answer)
-        assert (await quick).version == "2"
+        assert (await asyncio.wrap_future(quick)).version == "2"
         assert old.closed == 0
         old.gate.set()
-        assert (await slow).version == "1"
+        assert (await asyncio.wrap_future(slow)).version == "1"
 
     asyncio.run(run())
     assert (old.closed, new.closed) == (1, 0)
@@ -352,8 +350,8 @@ def test_no_request_is_lost_in_a_hundred_switches(
     async def load() -> tuple[int, set[str]]:
         answered, versions = 0, set()
         while not stop.is_set():
-            answer = plane.infer("digits", None, "", ROW, ())
-            versions.add((answer if isinstance(answer, Answer) else await answer).version)
+            answer = plane.infer(CALL)
+            versions.add((answer if isinstance(answer, Answer) else await asyncio.wrap_future(answer)).version)
             answered += 1
             await asyncio.sleep(0)
         return answered, versions
