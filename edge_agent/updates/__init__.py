@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.updates.machine import UpdateMachine, UpdateSettings
+from edge_agent.updates.machine import UpdateMachine
+from edge_agent.updates.settings import UpdateSettings
 
 __all__ = ["UpdateMachine", "UpdateSettings"]

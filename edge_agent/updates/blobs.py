@@ -5,22 +5,29 @@ A file is written beside its place, synced, renamed, and its folder synced: afte
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from edge_agent.updates.disk import Disk
 from edge_agent.updates.errors import Refused
 from edgeloop.package import Index, IndexEntry, PackageError
+from edgeloop.package.index import hash_file
 
 
 class ReleaseFiles:
     """``<data>/blobs`` and ``<data>/releases``."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, disk: Disk | None = None) -> None:
+        """Make the folders where they are missing.
+
+        Args:
+            data: the agent's data folder.
+            disk: changes files.
+        """
+        self.data, self.disk = data, disk or Disk()
         self.blobs, self.releases = data / "blobs", data / "releases"
-        self.blobs.mkdir(parents=True, exist_ok=True)
-        self.releases.mkdir(parents=True, exist_ok=True)
+        self.disk.make_folder(self.blobs)
+        self.disk.make_folder(self.releases)
 
     def blob(self, sha256: str) -> Path:
         """Where a file lies, or will."""
@@ -36,9 +43,11 @@ class ReleaseFiles:
         return path.is_file() and path.stat().st_size == entry.size
 
     def place(self, sha256: str) -> None:
-        """Make a part that is whole, checked and synced the blob."""
-        self.part(sha256).rename(self.blob(sha256))
-        sync_folder(self.blobs)
+        """Make a part that is whole and checked the blob; its bytes are on the disk before its name is."""
+        part = self.part(sha256)
+        self.disk.sync_file(part)  # an earlier life may have written it, and been killed before it could do this
+        self.disk.rename(part, self.blob(sha256))
+        self.disk.sync_folder(self.blobs)
 
     def folder(self, release: str) -> Path:
         """Folder of a release."""
@@ -49,14 +58,7 @@ class ReleaseFiles:
 
     def save_index(self, index: Index) -> None:
         """Keep a release's index."""
-        path = self._index_file(index.digest)
-        temporary = path.with_suffix(".part")
-        with temporary.open("wb") as file:
-            file.write(index.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_folder(self.releases)
+        self.disk.replace(self._index_file(index.digest), index.to_bytes())
 
     def index(self, release: str) -> Index | None:
         """A release's index, or None when it is not here or not what the digest says."""
@@ -66,55 +68,74 @@ class ReleaseFiles:
             return None
         return index if index.digest == release else None
 
-    def assemble(self, release: str, entries: Iterable[IndexEntry]) -> Path:
-        """Make the folder of a release from blobs; what stood there before is replaced.
+    def assemble(self, release: str, entries: Collection[IndexEntry]) -> Path:
+        """Make the folder of a release from blobs. One that is whole is left alone: it may be the release before.
 
         Raises:
             OSError: the disk does not take it.
         """
         folder = self.folder(release)
+        if all(_same_file(folder / entry.path, self.blob(entry.sha256)) for entry in entries):
+            # An earlier life may have made it, and been killed before it could do this.
+            self._sync([folder, *(path for path in folder.rglob("*") if path.is_dir()), self.releases])
+            return folder
         building = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(building, ignore_errors=True)
+        self.disk.remove_tree(building)
+        self.disk.mkdir(building)
+        folders = [building]
         for entry in entries:
             path = building / entry.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(self.blob(entry.sha256), path)
-        for path in (building, *(p for p in building.rglob("*") if p.is_dir())):
-            sync_folder(path)
+            for above in reversed(path.relative_to(building).parents):
+                if not (building / above).is_dir():
+                    self.disk.mkdir(building / above)
+                    folders.append(building / above)
+            self.disk.link(self.blob(entry.sha256), path)
+        self._sync(folders)
         if folder.exists():
-            shutil.rmtree(folder)
-        building.rename(folder)
-        sync_folder(self.releases)
+            self.disk.remove_tree(folder)
+        self.disk.rename(building, folder)
+        self.disk.sync_folder(self.releases)
         return folder
 
-    def drop(self, entries: Iterable[IndexEntry]) -> None:
-        """Remove blobs that turned out to be damaged, so that they are fetched again."""
-        for entry in entries:
-            self.blob(entry.sha256).unlink(missing_ok=True)
+    def _sync(self, folders: Iterable[Path]) -> None:
+        for folder in folders:
+            self.disk.sync_folder(folder)
 
-    def collect(self, keep: Collection[str]) -> int:
-        """Remove releases that are not in ``keep``, then files that no release uses; returns the bytes freed."""
+    def drop_damaged(self, entries: Iterable[IndexEntry]) -> list[str]:
+        """Remove blobs whose bytes are no longer those of their name, to be fetched again; returns their paths."""
+        damaged = []
+        for entry in entries:
+            path = self.blob(entry.sha256)
+            if not path.is_file() or hash_file(path) != entry.sha256:
+                self.disk.unlink(path)
+                damaged.append(entry.path)
+        return damaged
+
+    def collect(self, keep: Collection[str], spare: Collection[str] = ()) -> int:
+        """Remove releases and files that nobody needs; returns the bytes freed.
+
+        Args:
+            keep: digests of releases that stay.
+            spare: SHA-256 of files that stay although no release has them yet: those of an update under way.
+
+        Raises:
+            OSError: something could not be removed.
+        """
         names = {release.removeprefix("sha256:") for release in keep}
         for path in self.releases.iterdir():
-            if path.name.removesuffix(".index").removesuffix(".part") in names:
-                continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path.name.removesuffix(".index") not in names:
+                self.disk.remove_tree(path)
         freed = 0
         for path in self.blobs.iterdir():
             status = path.stat()
-            if status.st_nlink == 1:
+            if status.st_nlink == 1 and path.name.removesuffix(".part") not in spare:
                 freed += status.st_size
-                path.unlink()
+                self.disk.unlink(path)
         return freed
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _same_file(path: Path, blob: Path) -> bool:
+    return path.is_file() and blob.is_file() and path.samefile(blob)
 
 
 def variants_for(providers: Collection[str], required: Collection[str], offered: dict[str, str]) -> tuple[str, ...]:

@@ -8,7 +8,15 @@ class UpdateError(Exception):
 
 
 class Transient(UpdateError):
-    """It may pass: no network, no hub, a full disk. The update waits and tries again."""
+    """It may pass: no network, no hub, a full disk. The update waits and tries again.
+
+    Attributes:
+        retry_after_s: seconds that the hub asks to wait, at least; 0: it does not say.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 class Refused(UpdateError):
@@ -16,4 +24,8 @@ class Refused(UpdateError):
 
 
 class Withdrawn(UpdateError):
-    """The channel no longer offers the release."""
+    """The release is no longer wanted: the channel offers another, or something more urgent came first."""
+
+
+class LeftByHand(UpdateError):
+    """A person has left the release."""

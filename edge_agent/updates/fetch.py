@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 
 import httpx
 
-from edge_agent.updates.blobs import ReleaseFiles, sync_folder, variants_for
+from edge_agent.updates.bandwidth import TokenBucket
+from edge_agent.updates.blobs import ReleaseFiles, variants_for
 from edge_agent.updates.errors import Refused, Transient
 from edge_agent.updates.rules import Offer
+from edge_agent.updates.space import shortage
 from edgeloop.package import Index, IndexEntry, Manifest, PackageError, required_paths
-from edgeloop.package.index import MAX_INDEX_BYTES
+from edgeloop.package.index import MAX_INDEX_BYTES, hash_file
 from edgeloop.package.manifest import MANIFEST
 
 #: A file may take this long, and what its bytes take at this rate: a hub that drips holds no update up for ever.
@@ -28,10 +29,19 @@ PATIENCE_S, SLOWEST_BYTES_PER_S = 60.0, 2048.0
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """Bounds of an update: bytes of a release, and bytes of the disk that stay free."""
+    """Bounds of an update.
+
+    Attributes:
+        max_release_bytes: of a release.
+        disk_reserve_bytes: of the disk that stay free.
+        disk_quota_bytes: that the data folder may take in all; 0: any.
+        max_bytes_per_s: over the network; 0: any.
+    """
 
     max_release_bytes: int
     disk_reserve_bytes: int
+    disk_quota_bytes: int = 0
+    max_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,8 @@ class Fetcher:
         providers: Collection[str],
         required: Collection[str],
         received: Callable[[int], None],
-        stopped: Callable[[], bool],
+        make_room: Callable[[Collection[str]], None],
+        interrupted: Callable[[float], bool],
     ) -> None:
         """Prepare.
 
@@ -66,11 +77,13 @@ class Fetcher:
             providers: execution providers of this machine.
             required: of which one has to be used; empty: any.
             received: told of bytes that came over the network.
-            stopped: whether to give up (the agent stops, or the offer was withdrawn).
+            make_room: removes what no kept release needs, and none of the files with these SHA-256.
+            interrupted: waits for so many seconds; whether to give up (the agent stops, the offer was withdrawn).
         """
         self._files, self._limits, self._hub = files, limits, hub.rstrip("/")
         self._providers, self._required = providers, required
-        self._received, self._stopped = received, stopped
+        self._received, self._make_room, self._interrupted = received, make_room, interrupted
+        self._bucket = TokenBucket(limits.max_bytes_per_s, time.monotonic())
         self._http = httpx.Client(timeout=httpx.Timeout(15.0), follow_redirects=False)
 
     def close(self) -> None:
@@ -108,7 +121,7 @@ class Fetcher:
             variants = variants_for(self._providers, self._required, offered)
             entries = required_paths(manifest, index, variants)
             missing = {entry.sha256: entry for entry in entries if not self._files.has(entry)}
-            self._check_disk(sum(entry.size for entry in missing.values()))
+            self._check_space(sum(self._to_come(entry) for entry in missing.values()), entries)
             for entry in missing.values():
                 self._blob(base, entry)
             return Fetched(index, variants, entries)
@@ -136,45 +149,55 @@ class Fetcher:
         entry = index.by_path.get(MANIFEST)
         if entry is None:
             raise Refused(f"the release has no {MANIFEST}")
+        self._files.drop_damaged([entry])  # it is read before the audit: a bad disk must not look like a bad release
         if not self._files.has(entry):
-            self._check_disk(entry.size)
+            self._check_space(self._to_come(entry), [entry])
             self._blob(base, entry)
         return Manifest.parse(self._files.blob(entry.sha256).read_bytes())
 
-    def _check_disk(self, needed: int) -> None:
-        free = shutil.disk_usage(self._files.blobs).free
-        if free - needed < self._limits.disk_reserve_bytes:
-            raise Transient(
-                f"the disk is full: {needed:,} bytes are needed, {free:,} are free and "
-                f"{self._limits.disk_reserve_bytes:,} have to stay free; make room, the update goes on by itself"
-            )
+    def _to_come(self, entry: IndexEntry) -> int:
+        part = self._files.part(entry.sha256)
+        return max(0, entry.size - (part.stat().st_size if part.exists() else 0))
+
+    def _check_space(self, needed: int, entries: Collection[IndexEntry]) -> None:
+        data, limits = self._files.data, self._limits
+        bounds = {"reserve": limits.disk_reserve_bytes, "quota": limits.disk_quota_bytes}
+        if shortage(data, needed, **bounds):
+            self._make_room({entry.sha256 for entry in entries})
+            if reason := shortage(data, needed, **bounds):
+                raise Transient(reason)
 
     def _blob(self, base: str, entry: IndexEntry) -> None:
         """Bring one file; a part from an earlier try is continued."""
         part = self._files.part(entry.sha256)
         have = part.stat().st_size if part.exists() else 0
         if have > entry.size:
-            part.unlink()
+            self._files.disk.unlink(part)
             have = 0
         if have < entry.size or entry.size == 0:
-            self._download(f"{base}/api/v1/blobs/{entry.sha256}", entry, part, have)
-        with part.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-                part.unlink()
-                raise Refused(f"{entry.path}: the bytes that the hub sends are not those of the index")
+            have = self._download(f"{base}/api/v1/blobs/{entry.sha256}", entry, part, have)
+        if hash_file(part) != entry.sha256:
+            self._files.disk.unlink(part)
+            if have:  # what an earlier life has left may be damaged by a power cut: that is not the hub's fault
+                self._blob(base, entry)
+                return
+            raise Refused(f"{entry.path}: the bytes that the hub sends are not those of the index")
         self._files.place(entry.sha256)
 
-    def _download(self, url: str, entry: IndexEntry, part: Path, have: int) -> None:
-        end = time.monotonic() + PATIENCE_S + (entry.size - have) / SLOWEST_BYTES_PER_S
+    def _download(self, url: str, entry: IndexEntry, part: Path, have: int) -> int:
+        """Bring what is missing of a file; returns the bytes of it that came from an earlier try."""
+        slowest = min(SLOWEST_BYTES_PER_S, self._limits.max_bytes_per_s / 2 or SLOWEST_BYTES_PER_S)
+        end = time.monotonic() + PATIENCE_S + (entry.size - have) / slowest
         headers = {"Range": f"bytes={have}-"} if have else {}
         with self._http.stream("GET", url, headers=headers) as answer:
             if have and answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                part.unlink()
+                self._files.disk.unlink(part)
                 raise Transient(f"{entry.path}: the hub could not continue the file; it is fetched from the start")
             _check_status(answer, entry.path)
-            resumed = answer.status_code == httpx.codes.PARTIAL_CONTENT
-            size = have if resumed else 0
-            with part.open("ab" if resumed else "wb") as file:
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                have = 0
+            size = have
+            with self._files.disk.open(part, keep=have > 0) as file:
                 # Without a size: a chunk that is waited for would be lost with the connection, and nothing resumed.
                 for chunk in answer.iter_raw():
                     size += len(chunk)
@@ -184,20 +207,35 @@ class Fetcher:
                     self._received(len(chunk))
                     if time.monotonic() > end:
                         raise Transient(f"{entry.path}: the hub sends too slowly; the rest is fetched later")
-                    if self._stopped():
+                    if self._interrupted(self._bucket.take(len(chunk), time.monotonic())):
                         raise Transient("stopped in the middle of a file")
-                file.flush()
-                os.fsync(file.fileno())
         if size < entry.size:
             raise Transient(f"{entry.path}: the connection ended after {size:,} of {entry.size:,} bytes")
-        sync_folder(self._files.blobs)
+        return have
 
 
 def _check_status(answer: httpx.Response, what: str) -> None:
+    if answer.status_code in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+        return
+    asked = retry_after_s(answer.headers)
     if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
-        raise Transient(f"{what}: the hub does not have it (HTTP {answer.status_code})")
-    if answer.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
-        raise Transient(f"{what}: the hub answers with HTTP {answer.status_code}")
+        raise Transient(f"{what}: the hub does not have it (HTTP {answer.status_code})", asked)
+    raise Transient(f"{what}: the hub answers with HTTP {answer.status_code}", asked)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """Seconds that an answer asks to wait before the next try (RFC 9110, 10.2.3), or 0.
+
+    A date is compared with the answer's own ``Date``: the device's clock may be years off.
+    """
+    asked = headers.get("retry-after", "").strip()
+    if asked.isdecimal():
+        return float(asked[:9])
+    try:
+        wait = parsedate_to_datetime(asked) - parsedate_to_datetime(headers.get("date", ""))
+        return max(0.0, wait.total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
 
 
 @contextmanager

@@ -6,23 +6,37 @@ and reported.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from concurrent.futures import Future
+from dataclasses import dataclass
 
 from edge_agent.logs import Log
 from edge_agent.ports import LoadedRelease, Reporter, Serving, UpdateStatus
+from edge_agent.pulse import Pulse
 from edge_agent.updates import rules
+from edge_agent.updates.active import Active
 from edge_agent.updates.blobs import ReleaseFiles
-from edge_agent.updates.errors import Refused, Transient, UpdateError, Withdrawn
-from edge_agent.updates.fetch import Fetched, Fetcher, FetchLimits
-from edge_agent.updates.probation import ProbationRules, judge
-from edge_agent.updates.rules import FETCHING, IDLE, PROBATION, ROLLED_BACK, STAGED, TESTING, VERIFYING, Offer
+from edge_agent.updates.disk import Disk
+from edge_agent.updates.errors import LeftByHand, Refused, Transient, UpdateError, Withdrawn
+from edge_agent.updates.fetch import Fetched, Fetcher
+from edge_agent.updates.offered import Offered
+from edge_agent.updates.probation import judge
+from edge_agent.updates.rules import (
+    FETCHING,
+    IDLE,
+    PROBATION,
+    ROLLED_BACK,
+    STAGED,
+    TESTING,
+    UNPROVEN,
+    VERIFYING,
+    Offer,
+)
+from edge_agent.updates.settings import UpdateSettings
 from edge_agent.updates.store import Installed, Position, UpdateStore
-from edge_agent.updates.testing import TestingRules, load_installed, load_tested
+from edge_agent.updates.testing import load_tested
 from edgeloop.package import PackageError, audit_in_child
 from edgeloop.protocol import ChannelDocument
 from edgeloop.runtime import Trial, available_providers
@@ -31,20 +45,23 @@ log = Log(__name__)
 
 #: How often a release on probation is looked at, seconds.
 PROBATION_LOOK_S = 0.1
+#: How often a thread with nothing to do shows that it lives, seconds.
+IDLE_LOOK_S = 10.0
+#: A test may build an engine for an accelerator, which was seen to take ten minutes; one that hangs takes for ever.
+LONGEST_TEST_S = 3600.0
+#: The HTTP client gives up after 15 s of silence; twice that is a thread that hangs.
+FETCH_SILENCE_S = 30.0
+#: An old SD card reads faster.
+SLOWEST_DISK_BYTES_PER_S = 1e6
 
 
 @dataclass(frozen=True)
-class UpdateSettings:
-    """What the owner of the device decides about updates."""
+class GoBack:
+    """A person asks to leave a release: which one served when it was asked, why, and where the outcome goes."""
 
-    data: Path
-    device: str
-    hub: str
-    limits: FetchLimits
-    tests: TestingRules
-    probation: ProbationRules
-    audit_timeout_s: float = 120.0
-    chance: random.Random = field(default_factory=random.Random)
+    leave: str | None
+    reason: str
+    outcome: Future[Position]
 
 
 class UpdateMachine:
@@ -58,25 +75,40 @@ class UpdateMachine:
         *,
         clock: Callable[[], float] = time.time,
         store: UpdateStore | None = None,
+        disk: Disk | None = None,
+        hold: Callable[[bool], str] = lambda first: "",
     ) -> None:
         """Open what was stored; nothing runs before `start`.
 
         Args:
-            settings: the owner's.
+            settings: the owner's; may be replaced later with `use`.
             serving: who answers requests.
             reporter: who tells the hub; may be set later with `report_to`.
             clock: unix seconds; only written down, never waited by.
             store: where states are kept; None: ``updates.db`` in the data folder.
+            disk: changes files.
+            hold: says why updates have to wait now, or ""; told whether nothing serves yet.
         """
-        self._settings, self._serving, self._reporter, self._clock = settings, serving, reporter, clock
-        self._store = store or UpdateStore(settings.data / "updates.db")
-        self._files = ReleaseFiles(settings.data)
+        self._settings, self._reporter, self._clock, self._hold = settings, reporter, clock, hold
+        self._serving = serving
+        self._store = store or UpdateStore(settings.data / "updates.db", disk)
+        self._files = ReleaseFiles(settings.data, disk)
+        self._active = Active(
+            self._store,
+            self._files,
+            serving,
+            tests=lambda: self._settings.tests,
+            tell=self._tell,
+            clock=clock,
+        )
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._document: ChannelDocument | None = None
-        self._loaded: LoadedRelease | None = None
+        self._offered = Offered(self._store)
+        self._go_back: GoBack | None = None
         self._failures = 0
         self._fetched = 0
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
+        #: Shows that the thread lives.
+        self.pulse = Pulse("updates")
         #: Candidates of the latest test: what was tried on this device and how it did.
         self.trials: tuple[Trial, ...] = ()
 
@@ -84,7 +116,7 @@ class UpdateMachine:
 
     def follow(self, document: ChannelDocument) -> None:
         """Take a channel document; the thread looks at it soon."""
-        self._document = document
+        self._offered.document = document
         self._wake.set()
 
     def status(self) -> UpdateStatus:
@@ -102,10 +134,33 @@ class UpdateMachine:
         found = self._store.previous()
         return found.release if found else None
 
+    def refused(self) -> dict[str, str]:
+        """Releases that were refused for good, by digest, with the reason."""
+        return {key.rpartition("/")[2]: reason for key, reason in self._store.refused().items()}
+
     @property
     def last_update_bytes(self) -> int:
         """Bytes that the latest update has fetched: index, manifest and files."""
         return self._store.position().bytes
+
+    def go_back(self, reason: str) -> Future[Position]:
+        """Leave what serves now for what served before it, because a person says so; returns at once.
+
+        A release on probation is left for the committed one, a committed one for the release before it. What was left
+        is not taken again before the channel has offered another release.
+
+        Args:
+            reason: a sentence for people.
+
+        Returns:
+            Where the machine stands then; `LookupError` when there is nothing to go back to.
+        """
+        at = self._store.position()
+        leave = at.release if at.state == PROBATION else self.committed()
+        asked = self._go_back or GoBack(leave, f"left by hand: {reason}", Future())
+        self._go_back = asked
+        self._wake.set()
+        return asked.outcome
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
 
@@ -113,66 +168,42 @@ class UpdateMachine:
         """Name who tells the hub about states."""
         self._reporter = reporter
 
+    def use(self, settings: UpdateSettings) -> None:
+        """Go on with other settings; the data folder has to be the same."""
+        self._settings = settings
+        self._wake.set()
+
     def start(self) -> None:
         """Serve the committed release, then follow the channel on a thread.
 
         What was unproven when the agent stopped is rolled back here, before anything serves.
         """
-        self._recover()
+        self._active.recover(self._settings.crash_loop)
+        self.pulse.beat(IDLE_LOOK_S)
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """End the thread; a release on probation goes back at the next start. States can still be read."""
+        """End the thread, in order; a release on probation goes back at the next start. States can still be read."""
         self._stop.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+        self._store.ends_in_order()
 
     def close(self) -> None:
         """Close the store, after `stop` and after the last report."""
         if not self._thread.is_alive():
             self._store.close()
 
-    def _recover(self) -> None:
-        at = self._store.position()
-        if rules.restart_state(at.state) == ROLLED_BACK and at.release is not None:
-            reason = f"the agent restarted while the release was {at.state} (attempt {at.attempt})"
-            if at.attempt >= rules.MOST_RESTARTS:
-                key = Offer(at.release, "", "", at.rollout, "").key
-                self._tell(self._store.refuse(key, ROLLED_BACK, f"{reason}; it is not tried again", self._clock()))
-            else:
-                self._enter(ROLLED_BACK, reason)
-        for installed in (self._store.committed(), self._store.previous()):
-            if installed is not None and self._serve_installed(installed):
-                return
-
-    def _serve_installed(self, installed: Installed) -> bool:
-        index = self._files.index(installed.release)
-        try:
-            if index is None:
-                raise Refused("its index is damaged or gone")
-            folder = self._files.folder(installed.release)
-            loaded = load_installed(folder, index, installed, self._settings.tests)
-        except Refused as error:
-            log.error("a committed release can no longer be loaded", release=installed.release, reason=str(error))
-            return False
-        if self.committed() != installed.release:
-            reason = "the committed release could not be loaded; the one before it serves"
-            self._tell(self._store.fall_back(installed, reason, self._clock()))
-        self._switch(loaded)
-        log.info("serving", release=installed.release, variant=installed.variant, provider=installed.provider)
-        return True
-
     # ── the thread ────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            self.pulse.beat(IDLE_LOOK_S)
+            self._obey()
             offer = self._wanted()
             if offer is None:
-                self._failures = 0
                 self._rest()
-                self._wake.wait()
-                self._wake.clear()
                 continue
             had = self._fetched
             try:
@@ -192,24 +223,18 @@ class UpdateMachine:
                 self._roll_back(offer, Refused(f"a fault of the agent: {type(error).__name__}: {error}"))
 
     def _rest(self) -> None:
-        """Nothing to do: an update that was under way has been withdrawn."""
-        if self._store.position().state in (FETCHING, VERIFYING):
+        """Nothing to do: an update that was under way has been withdrawn. Sleep until there is, but not for ever."""
+        if self._offered.document is not None and self._store.position().state in (FETCHING, VERIFYING):
             self._enter(IDLE, "the channel offers nothing else any more")
+        if self._active.loaded is not None or self._store.committed() is None or self._active.serve_committed():
+            self._failures = 0
+            self._sleep(IDLE_LOOK_S)
+        else:
+            self._failures += 1
+            self._sleep(rules.wait_s(self._failures, self._settings.chance))
 
     def _wanted(self) -> Offer | None:
-        document = self._document
-        if document is None:
-            return None
-        offered = document.release_for(self._settings.device)
-        rollout = document.rollout
-        in_rollout = rollout.id if rollout is not None and offered == rollout.candidate else None
-        return rules.wanted(
-            offered,
-            in_rollout=in_rollout,
-            hub=document.hub,
-            committed=self.committed(),
-            refused=self._store.refused().keys(),
-        )
+        return self._offered.wanted(self._settings.device, serves=self._active.loaded is not None)
 
     def _update(self, offer: Offer) -> None:
         """The life cycle."""
@@ -223,32 +248,48 @@ class UpdateMachine:
         self._commit(offer, loaded)
 
     def _fetch(self, offer: Offer) -> Fetched:
+        settings = self._settings
         at = self._store.begin(offer, FETCHING, f"fetching {offer.name} {offer.version}", self._clock())
         self._fetched = at.bytes
         self._tell(at)
-        tests = self._settings.tests
+        self._wait_for_better_days()
+        seen = self._offered.document
         with Fetcher(
             self._files,
-            self._settings.limits,
-            hub=self._settings.hub,
+            settings.limits,
+            hub=settings.hub,
             providers=available_providers(),
-            required=tests.required_providers,
+            required=settings.tests.required_providers,
             received=self._count_bytes,
-            stopped=lambda: self._stop.is_set() or self._wanted() != offer,
+            make_room=lambda spare: self._active.collect(offer.release, spare),
+            interrupted=lambda wait_s: self._interrupted(wait_s, seen, offer),
         ) as fetcher:
             return fetcher.fetch(offer)
 
     def _count_bytes(self, count: int) -> None:
         self._fetched += count
+        self.pulse.beat(IDLE_LOOK_S + FETCH_SILENCE_S)
+
+    def _interrupted(self, wait_s: float, seen: ChannelDocument | None, offer: Offer) -> bool:
+        """Wait, and say whether something else has come up meanwhile."""
+        self.pulse.beat(IDLE_LOOK_S + FETCH_SILENCE_S + wait_s)
+        if self._stop.wait(wait_s) or self._go_back is not None:
+            return True
+        return self._offered.document is not seen and self._wanted() != offer
+
+    def _wait_for_better_days(self) -> None:
+        if reason := self._hold(self._active.loaded is None):
+            raise Transient(f"the update waits: {reason}")
 
     def _verify(self, offer: Offer, fetched: Fetched) -> None:
         reason = f"checking every byte of {offer.name} {offer.version}"
         self._tell(self._store.move(VERIFYING, reason, self._clock(), fetched=self._fetched))
+        self._wait_for_better_days()
+        # Hashing takes as long as reading does; slower than this no disk is.
+        size = sum(entry.size for entry in fetched.entries)
+        self.pulse.beat(IDLE_LOOK_S + self._settings.audit_timeout_s + size / SLOWEST_DISK_BYTES_PER_S)
         try:
             folder = self._files.assemble(offer.release, fetched.entries)
-        except OSError as error:
-            raise Transient(f"the release cannot be put together: {error}") from error
-        try:
             audit_in_child(
                 folder,
                 index=fetched.index,
@@ -256,25 +297,32 @@ class UpdateMachine:
                 allow_hard_links=True,
                 timeout_s=self._settings.audit_timeout_s,
             )
+        except OSError as error:
+            raise Transient(f"the release cannot be put together: {error}") from error
         except PackageError as error:
-            self._files.drop(fetched.entries)
+            if damaged := self._files.drop_damaged(fetched.entries):
+                text = f"{damaged[0]} and {len(damaged) - 1} others" if len(damaged) > 1 else damaged[0]
+                raise Transient(f"this disk has damaged {text}; they are fetched again") from error
             raise Refused(f"audit: {error}") from error
 
     def _test(self, offer: Offer, fetched: Fetched) -> LoadedRelease:
         folder = self._files.folder(offer.release)
+        self.pulse.beat(LONGEST_TEST_S)
         tested = load_tested(folder, fetched.index, self._settings.tests, variants=fetched.variants)
+        self.pulse.beat(IDLE_LOOK_S)
         self.trials = tested.table
         return tested.loaded
 
     def _watch(self, offer: Offer, loaded: LoadedRelease) -> None:
         """Switch, and look at the release until its probation has ended."""
-        before, old = self._serving.counters(), self._loaded
+        before = self._serving.counters()
         mean = before.latency_ns / before.predictions if before.predictions else None
-        self._switch(loaded)
-        start = time.monotonic()
         first = self._store.committed() is None
+        self._active.switch(loaded)
+        start = time.monotonic()
         try:
             while True:
+                self.pulse.beat(IDLE_LOOK_S)
                 elapsed = time.monotonic() - start
                 counters = self._serving.counters()
                 verdict = judge(self._settings.probation, counters, elapsed, previous_mean_ns=mean, first=first)
@@ -282,28 +330,25 @@ class UpdateMachine:
                     raise Refused(f"probation: {verdict.reason}")
                 if verdict.done:
                     return
+                if (asked := self._go_back) is not None:
+                    if asked.leave == offer.release:
+                        raise LeftByHand(asked.reason)
+                    raise Withdrawn("a person asked to leave the committed release before this one served")
                 if self._wanted() != offer:
                     raise Withdrawn("the channel no longer offers the release")
                 if self._stop.wait(PROBATION_LOOK_S):
                     raise Transient("the agent stops")
         except UpdateError:
-            self._switch_back(old)
+            if not self._stop.is_set():
+                self._active.switch_back()
             raise
-
-    def _switch_back(self, old: LoadedRelease | None) -> None:
-        """Serve what served before; its session was closed by the switch, so it is loaded again."""
-        if self._stop.is_set():
-            return
-        installed = self._store.committed()
-        if old is None or installed is None or not self._serve_installed(installed):
-            self._switch(None)
 
     def _commit(self, offer: Offer, loaded: LoadedRelease) -> None:
         session = loaded.session
-        installed = Installed(offer.release, session.variant, session.provider)
+        installed = Installed(offer.release, session.variant, session.provider, offer.rollout)
         reason = f"{offer.name} {offer.version} runs as {session.variant} on {session.provider}"
         self._tell(self._store.commit(installed, reason, self._clock()))
-        self._collect()
+        self._active.collect()
 
     # ── what goes wrong ───────────────────────────────────────────────────────────────────────
 
@@ -311,28 +356,53 @@ class UpdateMachine:
         """Wait and try again; a new channel document ends the wait."""
         if self._stop.is_set():
             return
-        wait = rules.wait_s(self._failures, self._settings.chance)
-        at = self._store.position()
-        if at.state in rules.UNPROVEN:
+        wait = rules.wait_s(self._failures, self._settings.chance, error.retry_after_s)
+        if self._store.position().state in UNPROVEN:
             self._roll_back(offer, Refused(str(error)))
             return
         reason = f"{error}; trying again in {wait:.0f} s"
         self._tell(self._store.move(FETCHING, reason, self._clock(), fetched=self._fetched))
         log.warning("update waits", release=offer.release, reason=str(error), wait_s=round(wait, 1))
-        if self._wake.wait(wait):
-            self._wake.clear()
+        self._sleep(wait)
 
     def _roll_back(self, offer: Offer, error: UpdateError) -> None:
-        reason = str(error)
+        reason, now = str(error), self._clock()
         if isinstance(error, Withdrawn):
-            at = self._store.move(ROLLED_BACK, reason, self._clock())
+            at = self._store.move(ROLLED_BACK, reason, now)
+        elif isinstance(error, LeftByHand):
+            at = self._store.leave(offer.release, ROLLED_BACK, reason, now)
         else:
-            at = self._store.refuse(offer.key, ROLLED_BACK, reason, self._clock())
+            at = self._store.refuse([offer.key], ROLLED_BACK, reason, now)
         log.warning("rolled back", release=offer.release, reason=reason)
         self._tell(at)
-        self._collect()
+        self._active.collect()
+
+    def _obey(self) -> None:
+        """Go back, when a person has asked for it."""
+        asked, self._go_back = self._go_back, None
+        if asked is None:
+            return
+        try:
+            if asked.leave is not None and asked.leave == self.committed():
+                at = self._active.go_back(asked.reason)
+                log.warning("rolled back", release=at.release, reason=at.reason)
+                self._tell(at)
+                self._active.collect()
+            asked.outcome.set_result(self._store.position())
+        except Exception as error:  # it is told to the person who asked; the thread goes on
+            asked.outcome.set_exception(error)
 
     # ── small steps ───────────────────────────────────────────────────────────────────────────
+
+    def _sleep(self, seconds: float) -> None:
+        """Until something is to be done, or so long; a thread that sleeps shows that it lives."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.pulse.beat(IDLE_LOOK_S)
+            self._active.settle(self._settings.crash_loop)
+            if self._wake.wait(min(left, IDLE_LOOK_S)):
+                self._wake.clear()
+                return
 
     def _enter(self, state: str, reason: str) -> None:
         self._tell(self._store.move(state, reason, self._clock()))
@@ -341,14 +411,3 @@ class UpdateMachine:
         log.info("update", state=at.state, release=at.release, reason=at.reason)
         if self._reporter is not None:
             self._reporter.report()
-
-    def _switch(self, loaded: LoadedRelease | None) -> None:
-        self._serving.switch(loaded)
-        self._loaded = loaded
-
-    def _collect(self) -> None:
-        keep = [found.release for found in (self._store.committed(), self._store.previous()) if found is not None]
-        try:
-            self._files.collect(keep)
-        except OSError as error:
-            log.warning("old releases could not be removed", reason=str(error))

@@ -12,23 +12,38 @@ TESTING, PROBATION, COMMITTED, ROLLED_BACK = "testing", "probation", "committed"
 
 #: What may follow what. Any failure leads to rolled_back; the last committed release serves all along.
 TRANSITIONS: Mapping[str, frozenset[str]] = {
-    IDLE: frozenset({FETCHING}),
+    IDLE: frozenset({FETCHING, ROLLED_BACK}),
     FETCHING: frozenset({VERIFYING, ROLLED_BACK, IDLE, FETCHING}),
     VERIFYING: frozenset({STAGED, ROLLED_BACK, IDLE, FETCHING}),
     STAGED: frozenset({TESTING, ROLLED_BACK}),
     TESTING: frozenset({PROBATION, ROLLED_BACK}),
     PROBATION: frozenset({COMMITTED, ROLLED_BACK}),
-    COMMITTED: frozenset({FETCHING, IDLE}),
-    ROLLED_BACK: frozenset({FETCHING, IDLE}),
+    COMMITTED: frozenset({FETCHING, IDLE, ROLLED_BACK}),
+    ROLLED_BACK: frozenset({FETCHING, IDLE, ROLLED_BACK}),
 }
 #: A restart in one of these means that nobody saw the release do well to the end: it is rolled back, never resumed.
 UNPROVEN = frozenset({STAGED, TESTING, PROBATION})
-#: A power cut is no fault of a release, and a release that brings the agent down again and again is: so often it is
-#: tried, after which a restart refuses the offer for good.
-MOST_RESTARTS = 3
+#: A power cut is no fault of a release, and a release that brings the agent down again and again is: so often an agent
+#: may end uncleanly while the release is unproven, after which the offer is refused for good.
+MOST_ENDS = 3
 
 #: First wait after a failure that may pass, and the longest, in seconds.
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
+#: A hub may ask for a longer wait than that, but not for a device that never comes back.
+LONGEST_ASKED_S = 3600.0
+
+
+@dataclass(frozen=True)
+class CrashLoop:
+    """When a committed release is taken for one that kills the agent.
+
+    Attributes:
+        ends: so many unclean ends bring the release before it back.
+        seconds: a release that has served for so long in one life is settled, and not counted any more.
+    """
+
+    ends: int = 3
+    seconds: float = 600.0
 
 
 class IllegalTransition(AssertionError):
@@ -56,7 +71,7 @@ class Offer:
     @property
     def key(self) -> str:
         """What a refusal is remembered under: the same release offered by another rollout is offered anew."""
-        return f"{self.rollout or 'current'}/{self.release}"
+        return offer_key(self.release, self.rollout)
 
 
 class Reference(Protocol):
@@ -81,12 +96,18 @@ def check_transition(state: str, following: str) -> None:
         raise IllegalTransition(f"{state} may not be followed by {following}")
 
 
+def offer_key(release: str, rollout: str | None) -> str:
+    """Key of an offer: the rollout, or ``current``, and the digest."""
+    return f"{rollout or 'current'}/{release}"
+
+
 def wanted(
     offered: Reference | None,
     *,
     in_rollout: str | None,
     hub: str,
     committed: str | None,
+    left: str | None,
     refused: Collection[str],
 ) -> Offer | None:
     """What to go for, or None when there is nothing to do.
@@ -96,22 +117,29 @@ def wanted(
         in_rollout: id of the rollout that offers it, or None.
         hub: base URL of the files.
         committed: digest of the committed release.
+        left: digest of the release that a person has left; it is not taken again before another was offered.
         refused: keys of offers that this device has refused for good.
     """
-    if offered is None or offered.digest == committed:
+    if offered is None or offered.digest in (committed, left):
         return None
     offer = Offer(offered.digest, offered.name, offered.version, in_rollout, hub)
     return None if offer.key in refused else offer
 
 
-def restart_state(state: str) -> str | None:
-    """What a stored state becomes when the agent starts: ``rolled_back`` if unproven, else None (as it is)."""
-    return ROLLED_BACK if state in UNPROVEN else None
+def too_many_ends(ends: int, crash_loop: CrashLoop, *, something_before: bool) -> bool:
+    """Whether a committed release is taken for one that kills the agent, and can be left."""
+    return something_before and ends >= crash_loop.ends
 
 
-def wait_s(failures: int, chance: random.Random) -> float:
+def wait_s(failures: int, chance: random.Random, asked_s: float = 0.0) -> float:
     """Seconds to wait after so many failures in a row: exponential, with full jitter so that a fleet spreads out.
 
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+
+    Args:
+        failures: in a row.
+        chance: where the jitter comes from.
+        asked_s: what the hub asks for (``Retry-After``); the jitter comes on top, so that not all come at that moment.
     """
-    return chance.uniform(FIRST_WAIT_S / 2, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 30)))
+    jitter = chance.uniform(FIRST_WAIT_S / 2, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 30)))
+    return min(max(asked_s, 0.0), LONGEST_ASKED_S) + jitter

@@ -10,7 +10,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeloop.insights import Profile
-from edgeloop.package import Draft, DraftVariant, HeadSpec, OutputSpec, Package, TensorSpec, write_package
+from edgeloop.package import (
+    Draft,
+    DraftVariant,
+    HeadSpec,
+    OutputSpec,
+    Package,
+    TensorSpec,
+    revise_head,
+    write_package,
+)
 
 CLASSES, FEATURES, WIDTH = 10, 16, 64
 
@@ -124,3 +133,13 @@ def make_package(
             lineage={"source": "tests"},
         ),
     )
+
+
+def new_head(base: Package, folder: Path, version: str) -> Package:
+    """A release of the same name with a head of its own: of its files only a few are new."""
+    weight, bias = base.head_arrays()
+    golden = base.golden().outputs
+    return revise_head(
+        base, folder, weight=weight, bias=bias, golden_outputs=golden, profile=base.profile(),
+        metrics={"cpu-fp32": {"accuracy": float(version)}}, lineage={"parent": base.digest}, version=version,
+    )  # fmt: skip

@@ -16,12 +16,12 @@ import pytest
 
 from edge_agent.serving.calls import Answer, Call
 from edge_agent.serving.dataplane import DataPlane
-from edge_agent.updates import UpdateMachine, UpdateSettings, fetch
+from edge_agent.updates import UpdateMachine, UpdateSettings, disk
 from edge_agent.updates.fetch import FetchLimits
-from edge_agent.updates.rules import MOST_RESTARTS
+from edge_agent.updates.rules import MOST_ENDS
 from edge_agent.updates.testing import TestingRules
-from edgeloop.package import Package, required_paths, revise_head
-from tests.doubles.packages import make_package
+from edgeloop.package import Package, required_paths
+from tests.doubles.packages import make_package, new_head
 from tests.doubles.plain_hub import PlainHub
 from tests.integration.update_child import settings
 
@@ -72,15 +72,6 @@ def device(tmp_path: Path) -> Iterator[Device]:
     device = Device(tmp_path / "device")
     yield device
     device.stop()
-
-
-def new_head(base: Package, folder: Path, version: str) -> Package:
-    weight, bias = base.head_arrays()
-    golden = base.golden().outputs
-    return revise_head(
-        base, folder, weight=weight, bias=bias, golden_outputs=golden, profile=base.profile(),
-        metrics={"cpu-fp32": {"accuracy": float(version)}}, lineage={"parent": base.digest}, version=version,
-    )  # fmt: skip
 
 
 def test_an_update_fetches_only_what_changed_and_goes_back_without_fetching(
@@ -179,13 +170,13 @@ def test_a_full_disk_is_said_and_waited_for(
     own, package = settings(tmp_path / "device"), make_package(tmp_path / "one")
     if how == "reserve":
         own = dataclasses.replace(own, limits=FetchLimits(1 << 30, 1 << 60))
-    else:
+    device = Device(tmp_path / "device", own)
+    if how == "ENOSPC":
 
         def full(_: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(fetch.os, "fsync", full)
-    device = Device(tmp_path / "device", own)
+        monkeypatch.setattr(disk.os, "fsync", full)
     try:
         device.machine.follow(hub.offer(package))
         assert "make room" in device.wait_state("fetching", "the disk is full")
@@ -211,9 +202,9 @@ def test_a_required_provider_that_is_missing_is_named(tmp_path: Path, hub: Plain
     device.stop()
 
 
-@pytest.mark.parametrize("kill_at", range(1, 7))
+@pytest.mark.parametrize("kill_at", range(2, 8))
 def test_killed_at_every_state_it_serves_the_committed_release(tmp_path: Path, hub: PlainHub, kill_at: int) -> None:
-    """States are stored in this order: fetching, verifying, staged, testing, probation, committed."""
+    """Stored in this order: the start, fetching, verifying, staged, testing, probation, committed."""
     data, good = tmp_path / "device", make_package(tmp_path / "good")
     new = new_head(good, tmp_path / "new", "2")
     device = Device(data)
@@ -227,7 +218,7 @@ def test_killed_at_every_state_it_serves_the_committed_release(tmp_path: Path, h
     assert killed.returncode == -9
     again = child(data, offer, 0)
     start, *rest = said(again)
-    committed = new if kill_at == 6 else good
+    committed = new if kill_at == 7 else good
     assert start == f"serving at start: {committed.digest}"
     assert rest == ["committed"], again
 
@@ -240,14 +231,14 @@ def test_a_release_that_kills_the_agent_again_and_again_is_refused(tmp_path: Pat
     device.stop()
     offer = tmp_path / "offer"
     offer.write_bytes(hub.offer(new_head(good, tmp_path / "new", "2"), serial=2, rollout="r1").to_bytes())
-    # The first child stores fetching … testing; each later one first stores that the restart rolled it back.
-    assert [child(data, offer, n).returncode for n in (4, *[5] * (MOST_RESTARTS - 1))] == [-9] * MOST_RESTARTS
+    # The first child stores its start, fetching … testing; each later one also that the restart rolled it back.
+    assert [child(data, offer, n).returncode for n in (5, *[6] * (MOST_ENDS - 1))] == [-9] * MOST_ENDS
     last = child(data, offer, 0)
     assert said(last) == [f"serving at start: {good.digest}", "refused"], last
 
 
-def child(data: Path, offer: Path, kill_at: int) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "tests.integration.update_child", str(data), str(offer), str(kill_at)]
+def child(data: Path, offer: Path, kill_at: int = 0, poison: str = "") -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "tests.integration.update_child", str(data), str(offer), str(kill_at), poison]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -1,4 +1,8 @@
-"""A device's update machine in a process of its own, which kills itself at the n-th state that it stores."""
+"""A device's update machine in a process of its own, which can be made to die.
+
+It kills itself after the n-th write to its store, and whenever it serves a certain committed release (``poison``), as a
+model does that corrupts memory.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +36,8 @@ def settings(data: Path) -> UpdateSettings:
 
 
 def main() -> int:
-    data, document, kill_at = (
-        Path(sys.argv[1]),
-        ChannelDocument.from_bytes(Path(sys.argv[2]).read_bytes()),
-        int(sys.argv[3]),
-    )
+    data, document = Path(sys.argv[1]), ChannelDocument.from_bytes(Path(sys.argv[2]).read_bytes())
+    kill_at, poison = int(sys.argv[3]), sys.argv[4]
     store = UpdateStore(data / "updates.db")
     plane = DataPlane(None, id_prefix="t")
     machine = UpdateMachine(settings(data), plane, store=store)
@@ -56,14 +57,18 @@ def main() -> int:
     print(f"serving at start: {loaded.digest if loaded else None}", flush=True)
     if loaded is not None:
         plane.infer(Call("digits", None, "", {"x": np.zeros((1, 64), np.float32)}))
+        if loaded.digest == poison:
+            os.kill(os.getpid(), signal.SIGSEGV)
     machine.follow(document)
     wanted = document.release_for("device")
     end = time.monotonic() + 20
     while time.monotonic() < end:
         if wanted is not None and machine.committed() == wanted.digest:
             print("committed", flush=True)
+            if wanted.digest == poison:
+                os.kill(os.getpid(), signal.SIGSEGV)
             break
-        if machine.status().state == "rolled_back" and "not tried again" in machine.status().reason:
+        if machine.status().state == "rolled_back" and machine.status().release in machine.refused():
             print("refused", flush=True)
             break
         time.sleep(0.02)
