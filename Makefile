@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 EXTRAS ?= dev
 JSON   ?=
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench soak protos clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +37,15 @@ bench: $(VENV)/.installed-$(EXTRAS)
 # The long form of the tests that kill processes at random moments.
 soak: $(VENV)/.installed-$(EXTRAS)
 	EDGELOOP_SOAK=1 $(BIN)/python -m pytest tests/system tests/attacks
+
+# Write the gRPC door's messages anew. The generator's version decides which protobuf can read them: 6.31 and later.
+protos: $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/protos
+	$(VENV)/protos/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.76.0'
+	$(VENV)/protos/bin/python -m grpc_tools.protoc -I . --python_out=. edge_agent/serving/grpc/inference.proto
+	@# In a pool of their own: a process that also has another client's messages of these names keeps both.
+	sed -i.old 's/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/' edge_agent/serving/grpc/inference_pb2.py
+	rm edge_agent/serving/grpc/inference_pb2.py.old
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .import_linter_cache demo-data

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from edge_agent.logs import Log
 from edge_agent.messaging import Identity, Messaging, Vitals
@@ -27,7 +27,7 @@ from edge_agent.serving.batching import BatchRules
 from edge_agent.serving.dataplane import DataPlane, ServingRules
 from edge_agent.serving.http import Door
 from edge_agent.serving.repository import Refusal, Repository
-from edge_agent.serving.routes import Routes, error_body
+from edge_agent.serving.routes import EXTENSIONS, Routes, error_body
 from edge_agent.settings import Settings
 from edge_agent.updates import UpdateMachine, UpdateSettings
 from edge_agent.updates.blobs import ReleaseFiles
@@ -41,6 +41,9 @@ from edgeloop.package import Index, Package, PackageError, audit_in_child
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
 
+if TYPE_CHECKING:
+    from edge_agent.serving.grpc.door import GrpcDoor
+
 log = Log(__name__)
 
 
@@ -49,7 +52,7 @@ class DataError(Exception):
 
 
 class AddressError(Exception):
-    """The HTTP door cannot be opened; the message says why."""
+    """A door cannot be opened; the message says why."""
 
 
 class Agent:
@@ -78,6 +81,7 @@ class Agent:
             settings.model_repository, self._plane, _local_package(settings), allowed=settings.repository_api
         )
         operations = AgentOperations(settings, self._plane, self._updates, self._observing, self._messaging)
+        self._grpc = self._make_grpc()
         self._door = Door(
             Routes(self._plane, recorder, operations, self._repository), error_body, settings.max_body_bytes
         )
@@ -89,7 +93,7 @@ class Agent:
             announce: gets the line that says where the agent serves.
 
         Raises:
-            AddressError: the HTTP door cannot be opened.
+            AddressError: a door cannot be opened.
         """
         timeout = self._settings.stop_timeout_s
         # What is said here is done at the end, from the last line to the first.
@@ -118,22 +122,46 @@ class Agent:
             raise AddressError(
                 f"HTTP cannot be served on {host}:{port}: {error.strerror or error}; set listen_port to a free port"
             ) from error
-        port = server.sockets[0].getsockname()[1]
+        addresses = [f"http://{host}:{server.sockets[0].getsockname()[1]}/v2"]
+        if self._grpc is not None:
+            addresses.append(self._open_grpc(self._grpc))
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         if self._asked_to_stop.is_set():
             stop.set()
-        announce(f"edge-agent {self._settings.device} serves http://{host}:{port}/v2")
+        announce(f"edge-agent {self._settings.device} serves {' and '.join(addresses)}")
         notify_service_manager("READY=1")
         await stop.wait()
         notify_service_manager("STOPPING=1")
         log.info("stopping")
         server.close()
-        await self._door.drain(self._settings.stop_timeout_s / 2)
+        grace_s = self._settings.stop_timeout_s / 2
+        closing = [] if self._grpc is None else [asyncio.to_thread(self._grpc.close, grace_s)]
+        await asyncio.gather(self._door.drain(grace_s), *closing)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is obeyed already; Ctrl-C twice still ends at once
+
+    def _make_grpc(self) -> GrpcDoor | None:
+        """The second door, whose library only an agent pays for that opens it."""
+        if self._settings.grpc_port is None:
+            return None
+        from edge_agent.serving.grpc.door import GrpcDoor
+        from edge_agent.serving.grpc.service import Service
+
+        service = Service(self._plane, self._repository, None, EXTENSIONS)
+        return GrpcDoor(service, self._settings.max_body_bytes)
+
+    def _open_grpc(self, door: GrpcDoor) -> str:
+        host, port = self._settings.listen_host, self._settings.grpc_port
+        host = f"[{host}]" if ":" in host else host
+        try:
+            return f"grpc://{host}:{door.open(f'{host}:{port}')}"
+        except OSError as error:
+            raise AddressError(
+                f"gRPC cannot be served on {host}:{port}: {error}; set grpc_port to a free port"
+            ) from error
 
     def _make_messaging(self, observing: Observing) -> Messaging:
         settings = self._settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,12 @@ def _a_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _with_grpc(value: int) -> int:
+    if find_spec("grpc") is None:
+        raise ValueError("it needs grpcio, which is not installed: pip install 'edgeloop[agent,grpc]'")
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What an agent is started with; every name with a unit ends in it."""
@@ -57,6 +64,13 @@ class Settings:
     data: Path = Field(default=Path("edge-agent-data"), description="Folder of releases, outbox and state.")
     listen_host: str = Field(default="127.0.0.1", description="Address of the HTTP door.")
     listen_port: int = Field(default=8080, ge=0, le=65535, description="Port of the HTTP door; 0 chooses one.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        check=_with_grpc,
+        description="Port of the gRPC door, on listen_host; 0 chooses one; empty: there is none.",
+    )
     max_body_bytes: int = Field(default=64 << 20, ge=1024, description="Largest body of a request, bytes.")
     request_deadline_s: float = Field(default=30.0, gt=0, description="Seconds after which a run is stopped.")
     model_repository: Path | None = Field(
