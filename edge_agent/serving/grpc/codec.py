@@ -7,7 +7,7 @@ Triton's protocol documents. What a tensor may be is decided in `edge_agent.serv
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -106,7 +106,7 @@ def read_request(message: bytes, memory: Memory | None, patience_s: float) -> Re
     inputs: dict[str, Array] = {}
     lent: set[str] = set()
     typed = False
-    following: Iterator[memoryview] = iter(raw)
+    following = iter(raw)
     for tensor in request.inputs:
         name = tensor.name
         if name in inputs:
@@ -123,9 +123,9 @@ def read_request(message: bytes, memory: Memory | None, patience_s: float) -> Re
             inputs[name] = tensors.from_binary(name, datatype, shape, data)
             lent.add(place.region)
         else:
-            if (data := next(following, None)) is None:
+            if (part := next(following, None)) is None:
                 raise BadRequest(f"input {name!r} has neither contents nor its part of raw_input_contents")
-            inputs[name] = tensors.from_binary(name, datatype, shape, data)
+            inputs[name] = tensors.from_binary(name, datatype, shape, part)
     if next(following, None) is not None:
         raise BadRequest(f"there are {len(raw)} raw_input_contents, and fewer inputs whose tensors they could be")
     names, places = _outputs(request.outputs)
