@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.errors import Refused
 from edge_agent.updates.fetch import FetchLimits
 from edge_agent.updates.probation import ProbationRules
+from edge_agent.updates.providers import report
 from edge_agent.updates.testing import TestingRules, load_tested
 from edgeloop import __version__
 from edgeloop.insights import InsightsError, Profile
@@ -225,12 +227,15 @@ class Agent:
 
     def _vitals(self) -> Vitals:
         loaded = self._plane.loaded
-        trials = "; ".join(
-            f"{t.variant} on {t.provider}: {'ok' if t.ok else t.reason}"
-            + (f", {t.median_ms:.3f} ms" if t.median_ms is not None else "")
-            for t in self._updates.trials
-        )
-        health = {"trials": trials[:1000], "last_update_bytes": self._updates.last_update_bytes}
+        health = {
+            "providers": report(
+                self._settings.data,
+                None if loaded is None else loaded.digest,
+                self._settings.required_providers,
+                self._updates.provider_trouble,
+            ),
+            "last_update_bytes": self._updates.last_update_bytes,
+        }
         if loaded is None:
             return Vitals(health=health)
         session = loaded.session
@@ -317,26 +322,17 @@ def _shared_memory(settings: Settings) -> SharedMemory | None:
 
 def _local_package(settings: Settings) -> Callable[[Path], LoadedRelease]:
     """Loads a folder of the device's own repository, as strictly as what comes from the hub."""
+    # A folder of its own: what is measured of the hub's releases is removed with them.
+    rules = replace(TestingRules.of(settings), data=settings.data / "repository")
 
     def load(folder: Path) -> LoadedRelease:
         try:
             audit_in_child(folder)
-            return load_tested(folder, Index.of_folder(folder), _testing_rules(settings)).loaded
+            return load_tested(folder, Index.of_folder(folder), rules).loaded
         except (PackageError, Refused) as error:
             raise Refusal(str(error)) from error
 
     return load
-
-
-def _testing_rules(settings: Settings) -> TestingRules:
-    return TestingRules(
-        policy=settings.policy,
-        required_providers=settings.required_providers,
-        allow_cpu_fallback=settings.allow_cpu_fallback,
-        max_latency_ms=settings.max_latency_ms,
-        max_memory_bytes=settings.max_memory_bytes,
-        time_budget_s=settings.trial_budget_s,
-    )
 
 
 def _serving_rules(settings: Settings) -> ServingRules:
@@ -354,7 +350,7 @@ def _update_settings(settings: Settings) -> UpdateSettings:
         device=settings.device,
         hub=settings.hub,
         limits=FetchLimits(settings.max_release_bytes, settings.disk_reserve_bytes),
-        tests=_testing_rules(settings),
+        tests=TestingRules.of(settings),
         probation=ProbationRules(
             seconds=settings.probation_s,
             min_predictions=settings.probation_min_predictions,

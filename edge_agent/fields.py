@@ -76,8 +76,8 @@ def Field(
 def read(kind: type[T], values: Mapping[str, Any]) -> T:
     """Make an object of a dataclass whose fields are `Field`.
 
-    Types are str, int, float (finite), bool, Path, Literal, ``X | None``, ``tuple[X, ...]``, ``dict[str, X]``, and
-    other such dataclasses.
+    Types are str, int, float (finite), bool, Path, Literal, ``X | None``, ``tuple[X, ...]``, ``dict[str, X]``, Any
+    (as it comes), and other such dataclasses.
 
     Args:
         kind: the dataclass.
@@ -121,6 +121,8 @@ def _value(hint: Any, value: Any) -> Any:
     Raises:
         ValueError: it is none.
     """
+    if hint is Any:
+        return value
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         (inner,) = (argument for argument in arguments if argument is not type(None))

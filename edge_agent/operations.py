@@ -12,6 +12,7 @@ from edge_agent.observing.assembly import Observing
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.settings import Settings
 from edge_agent.updates import UpdateMachine
+from edge_agent.updates.providers import report
 from edgeloop import __version__
 
 
@@ -44,7 +45,12 @@ class AgentOperations:
             "provider": "" if loaded is None else loaded.session.provider,
             "placement": {} if loaded is None else dict(loaded.session.placement),
             "update": {**asdict(at), "bytes": self._updates.last_update_bytes},
-            "trials": [asdict(trial) for trial in self._updates.trials],
+            "providers": report(
+                self._settings.data,
+                None if loaded is None else loaded.digest,
+                self._settings.required_providers,
+                self._updates.provider_trouble,
+            ),
             "counters": asdict(self._plane.counters()),
             "epoch": seen.epoch,
             "last_seq": seen.last_seq,

@@ -41,6 +41,14 @@ def _with_grpc(value: int) -> int:
     return value
 
 
+def _options(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    # onnxruntime takes a while to import: who sets no option does not wait for it.
+    from edgeloop.runtime.options import read_options
+
+    read_options(value)
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What an agent is started with; every name with a unit ends in it."""
@@ -103,6 +111,23 @@ class Settings:
     )
     policy: Literal["quiet", "balanced", "fast"] = Field(
         default="balanced", description="How much of the machine a run may take: one thread, half of the cores, or all."
+    )
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="Threads of one run; 0: those that the policy allows are measured."
+    )
+    allowed_providers: tuple[str, ...] = Field(
+        default=(), description="Execution providers that may be tried; empty: all that this onnxruntime has."
+    )
+    providers: dict[str, dict[str, Any]] | None = Field(
+        default=None,
+        description="Options by execution provider, as tables `[providers.CUDAExecutionProvider]`; see providers.md.",
+        check=_options,
+    )
+    provider_deadline_s: float = Field(
+        default=900.0, gt=0, description="Seconds in which a provider has to load a model; it may have to compile it."
+    )
+    compiled_max_bytes: int = Field(
+        default=2 << 30, ge=0, description="Bytes of compiled models that are kept; the oldest go first."
     )
     required_providers: tuple[str, ...] = Field(
         default=(), description="Execution providers of which one has to run the model; empty: any."

@@ -12,7 +12,7 @@ from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.errors import Refused
 from edge_agent.updates.rules import ROLLED_BACK, UNPROVEN, CrashLoop
 from edge_agent.updates.store import Installed, Position, UpdateStore
-from edge_agent.updates.testing import TestingRules, load_installed
+from edge_agent.updates.testing import TestingRules, forget_others, load_installed
 
 log = Log(__name__)
 
@@ -87,7 +87,8 @@ class Active:
         try:
             if index is None:
                 raise Refused("its index is damaged or gone")
-            return load_installed(self._files.folder(installed.release), index, installed, self._tests())
+            folder = self._files.folder(installed.release)
+            return load_installed(folder, index, installed, self._tests(), progress=_log_progress)
         except Refused as error:
             log.error("a committed release can no longer be loaded", release=installed.release, reason=str(error))
             return None
@@ -139,7 +140,14 @@ class Active:
             spare: SHA-256 of its files.
         """
         kept = [found.release for found in (self._store.committed(), self._store.previous()) if found is not None]
+        kept += [also] if also else []
         try:
-            self._files.collect([*kept, also] if also else kept, spare)
+            # First: what providers have compiled may hold hard links to files of the releases.
+            forget_others(self._tests(), kept)
+            self._files.collect(kept, spare)
         except OSError as error:
             log.warning("old releases could not be removed", reason=str(error))
+
+
+def _log_progress(text: str) -> None:
+    log.info("loading", what=text)

@@ -12,6 +12,7 @@ from edge_agent.updates.disk import Disk
 from edge_agent.updates.errors import Refused
 from edgeloop.package import Index, IndexEntry, PackageError
 from edgeloop.package.index import hash_file
+from edgeloop.runtime import missing_because, providers_for
 
 
 class ReleaseFiles:
@@ -150,11 +151,10 @@ def variants_for(providers: Collection[str], required: Collection[str], offered:
         Refused: there is none.
     """
     allowed = set(providers) & set(required) if required else set(providers)
-    if missing := [] if allowed else sorted(required):
-        raise Refused(
-            f"the policy requires {' or '.join(missing)}, which this onnxruntime lacks (it has {', '.join(providers)})"
-        )
-    chosen = tuple(name for name, provider in offered.items() if provider in allowed)
+    if required and not allowed:
+        lacks = "; ".join(missing_because(provider) for provider in sorted(required))
+        raise Refused(f"the policy requires {' or '.join(sorted(required))}: {lacks}")
+    chosen = tuple(name for name, provider in offered.items() if providers_for(provider, allowed))
     if not chosen:
         raise Refused(
             f"no variant of the release runs here: it has {', '.join(f'{n} ({p})' for n, p in offered.items())}; "

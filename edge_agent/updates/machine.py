@@ -36,10 +36,10 @@ from edge_agent.updates.rules import (
 )
 from edge_agent.updates.settings import UpdateSettings
 from edge_agent.updates.store import Installed, Position, UpdateStore
-from edge_agent.updates.testing import load_tested
+from edge_agent.updates.testing import load_tested, measure_again
 from edgeloop.package import PackageError, audit_in_child
 from edgeloop.protocol import ChannelDocument
-from edgeloop.runtime import Trial, available_providers
+from edgeloop.runtime import usable_providers
 
 log = Log(__name__)
 
@@ -109,8 +109,8 @@ class UpdateMachine:
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
         #: Shows that the thread lives.
         self.pulse = Pulse("updates")
-        #: Candidates of the latest test: what was tried on this device and how it did.
-        self.trials: tuple[Trial, ...] = ()
+        #: Why what serves does not run as the owner wants it to, such as on a required provider; "" when it does.
+        self.provider_trouble = ""
 
     # ── ports.Updates ─────────────────────────────────────────────────────────────────────────
 
@@ -198,6 +198,7 @@ class UpdateMachine:
     # ── the thread ────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
+        self._measure_again()
         while not self._stop.is_set():
             self.pulse.beat(IDLE_LOOK_S)
             self._obey()
@@ -221,6 +222,24 @@ class UpdateMachine:
             ) as error:  # a fault of ours must not end the thread: the release is refused, the old serves
                 log.exception("an update failed for a reason of our own", release=offer.release)
                 self._roll_back(offer, Refused(f"a fault of the agent: {type(error).__name__}: {error}"))
+
+    def _measure_again(self) -> None:
+        """What was committed already serves; if hardware, driver or onnxruntime changed, find how it runs best now."""
+        serving = self._active.loaded
+        if serving is None:
+            return
+        self.pulse.beat(LONGEST_TEST_S)
+        try:
+            better = measure_again(serving, self._settings.tests, progress=self._progress)
+        except Refused as error:
+            self.provider_trouble = f"{error}; the committed release goes on on {serving.session.provider}"
+            log.error("no provider does what the rules want", reason=self.provider_trouble)
+        else:
+            if better is not None:
+                self._active.switch(better.loaded)
+                log.warning("the committed release runs differently now", reason=better.note)
+        if self._reporter is not None:
+            self._reporter.report()
 
     def _rest(self) -> None:
         """Nothing to do: an update that was under way has been withdrawn. Sleep until there is, but not for ever."""
@@ -258,7 +277,7 @@ class UpdateMachine:
             self._files,
             settings.limits,
             hub=settings.hub,
-            providers=available_providers(),
+            providers=usable_providers(allowed=settings.tests.allowed_providers),
             required=settings.tests.required_providers,
             received=self._count_bytes,
             make_room=lambda spare: self._active.collect(offer.release, spare),
@@ -308,9 +327,11 @@ class UpdateMachine:
     def _test(self, offer: Offer, fetched: Fetched) -> LoadedRelease:
         folder = self._files.folder(offer.release)
         self.pulse.beat(LONGEST_TEST_S)
-        tested = load_tested(folder, fetched.index, self._settings.tests, variants=fetched.variants)
+        tested = load_tested(
+            folder, fetched.index, self._settings.tests, variants=fetched.variants, progress=self._progress
+        )
         self.pulse.beat(IDLE_LOOK_S)
-        self.trials = tested.table
+        self.provider_trouble = ""
         return tested.loaded
 
     def _watch(self, offer: Offer, loaded: LoadedRelease) -> None:
@@ -406,6 +427,12 @@ class UpdateMachine:
 
     def _enter(self, state: str, reason: str) -> None:
         self._tell(self._store.move(state, reason, self._clock()))
+
+    def _progress(self, text: str) -> None:
+        """A line about what takes long; during a test it becomes the reason that people read."""
+        log.info("loading", what=text)
+        if self._store.position().state == TESTING:
+            self._tell(self._store.note(text, self._clock()))
 
     def _tell(self, at: Position) -> None:
         log.info("update", state=at.state, release=at.release, reason=at.reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_agent.updates.fetch import FetchLimits
@@ -37,3 +37,8 @@ class UpdateSettings:
     crash_loop: CrashLoop = field(default_factory=CrashLoop)
     audit_timeout_s: float = 120.0
     chance: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        """What tests measure is kept in the agent's folder unless they say otherwise."""
+        if self.tests.data is None:
+            object.__setattr__(self, "tests", replace(self.tests, data=self.data))

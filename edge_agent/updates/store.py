@@ -139,6 +139,12 @@ class UpdateStore:
         self._write({"position": asdict(new)})
         return new
 
+    def note(self, reason: str, now: float) -> Position:
+        """Say what goes on in the present state."""
+        new = replace(self.position(), reason=reason, since=now)
+        self._write({"position": asdict(new)})
+        return new
+
     def begin(self, offer: Offer, state: str, reason: str, now: float) -> Position:
         """Begin to update to an offer, or go on with it; only a new beginning counts as an attempt."""
         old = self.position()

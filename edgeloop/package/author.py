@@ -52,13 +52,17 @@ EXTERNAL_BYTES = 1024
 
 @dataclass(frozen=True)
 class DraftVariant:
-    """One variant to be written; ``model`` holds its tensors inside."""
+    """One variant to be written; ``model`` holds its tensors inside.
+
+    ``provider_options`` are ONNX Runtime's own, as text; docs/reference/package.md lists those that a package may set.
+    """
 
     name: str
     precision: str
     model: onnx.ModelProto
     ep: str = "CPUExecutionProvider"
     device: str = "cpu"
+    provider_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ def write_package(dest: Path, draft: Draft) -> Package:
                 model_file=f"{variant.name}/{MODEL_FILE}",
                 weights_uri=assets["weights"] if tensors else None,
                 tensors=tensors,
+                provider_options=variant.provider_options,
             )
             variants.append(spec)
         author.commit(draft.name, draft.version, draft.description, variants, meta)
@@ -305,6 +310,8 @@ def _set_variant(package: Any, variant: VariantSpec) -> None:
     ort: dict[str, Any] = {"model_file": Path(variant.model_file).name}
     if variant.weights_uri is not None:
         ort["session_options"] = {WEIGHTS_OPTION: variant.weights_uri}
+    if variant.provider_options:
+        ort["provider_options"] = dict(variant.provider_options)
     package.set_variant_executor_info_inline(COMPONENT, variant.name, "ort", json.dumps(ort))
 
 

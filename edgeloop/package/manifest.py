@@ -13,6 +13,7 @@ from typing import Any
 from edgeloop.package.documents import read_json
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index, IndexEntry, check_path
+from edgeloop.package.provider_options import check_provider_options
 
 COMPONENT = "model"
 MANIFEST = "manifest.json"
@@ -76,6 +77,7 @@ class VariantSpec:
         model_file: path of the graph, relative to the package.
         weights_uri: shared asset with its tensors, or None.
         tensors: names of the files in that asset that it needs.
+        provider_options: options of its provider that the package sets; those of `provider_options.PACKAGED` alone.
     """
 
     name: str
@@ -86,6 +88,7 @@ class VariantSpec:
     model_file: str
     weights_uri: str | None
     tensors: tuple[str, ...]
+    provider_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -248,7 +251,7 @@ def _variant(name: str, body: Any) -> VariantSpec:
     ort = body["executor_info"]["ort"]
     if set(body["executor_info"]) != {"ort"} or not isinstance(ort, dict):
         raise PackageError(f"{MANIFEST}: variant {name}: executor_info has to hold ort alone, written in the manifest")
-    if unknown := set(ort) - {"model_file", "session_options"}:
+    if unknown := set(ort) - {"model_file", "session_options", "provider_options"}:
         raise PackageError(f"{MANIFEST}: variant {name}: a package may not set {min(unknown)}")
     options = ort.get("session_options", {})
     if unknown := set(options) - {WEIGHTS_OPTION}:
@@ -277,6 +280,7 @@ def _variant(name: str, body: Any) -> VariantSpec:
         model_file=f"{directory}/{model_file}",
         weights_uri=weights,
         tensors=tensors,
+        provider_options=check_provider_options(name, str(body["ep"]), ort.get("provider_options", {})),
     )
 
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from edgeloop.runtime.choosing import Choice, Trial, choose
+from edgeloop.runtime.choosing import Choice, Rules, candidates, choose, silent
 from edgeloop.runtime.deadline import WATCHDOG, Guard
 from edgeloop.runtime.errors import DeadlineExceeded, InferenceError, ModelLoadError, ProviderError, Stopped
 from edgeloop.runtime.evaluation import Evaluation, evaluate
+from edgeloop.runtime.evidence import Evidence, EvidenceStore, Trial
 from edgeloop.runtime.golden import GoldenReport, check_golden
-from edgeloop.runtime.providers import CPU, Policy, available_providers, runtime_version
+from edgeloop.runtime.isolated import Progress
+from edgeloop.runtime.model import Model, Prediction
+from edgeloop.runtime.options import OptionsError, ProviderOptions, read_options
+from edgeloop.runtime.policy import Policy
+from edgeloop.runtime.providers import (
+    CPU,
+    available_providers,
+    missing_because,
+    providers_for,
+    runtime_version,
+    usable_providers,
+)
+from edgeloop.runtime.selection import Selector
 from edgeloop.runtime.session import ModelSession, probabilities_of
 
 __all__ = [
@@ -16,19 +29,34 @@ __all__ = [
     "Choice",
     "DeadlineExceeded",
     "Evaluation",
+    "Evidence",
+    "EvidenceStore",
     "GoldenReport",
     "Guard",
     "InferenceError",
+    "Model",
     "ModelLoadError",
     "ModelSession",
+    "OptionsError",
     "Policy",
+    "Prediction",
+    "Progress",
     "ProviderError",
+    "ProviderOptions",
+    "Rules",
+    "Selector",
     "Stopped",
     "Trial",
     "available_providers",
+    "candidates",
     "check_golden",
     "choose",
     "evaluate",
+    "missing_because",
     "probabilities_of",
+    "providers_for",
+    "read_options",
     "runtime_version",
+    "silent",
+    "usable_providers",
 ]

@@ -1,19 +1,33 @@
-"""Execution providers and how a session is set up for each policy."""
+"""Execution providers: which are there, and which variant may run on which."""
 
 from __future__ import annotations
 
-import os
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
 
 from edgeloop.runtime.ort import ort
 
-CPU = "CPUExecutionProvider"
-Policy = Literal["quiet", "balanced", "fast"]
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+COREML, OPENVINO, QNN = "CoreMLExecutionProvider", "OpenVINOExecutionProvider", "QNNExecutionProvider"
+
+#: It sends inputs to a service, which no device of ours does.
+NEVER = frozenset({"AzureExecutionProvider"})
+#: Providers that take the same ordinary graph: what is made for the first may be tried on the others as well. QNN is
+#: not among them: it wants graphs of its own, quantized and of fixed shapes.
+ALSO: Mapping[str, tuple[str, ...]] = {CPU: (TENSORRT, CUDA, COREML, OPENVINO), CUDA: (TENSORRT,)}
+#: Wheels that bring a provider.
+WHEEL_OF: Mapping[str, str] = {
+    CUDA: "onnxruntime-gpu",
+    TENSORRT: "onnxruntime-gpu, and TensorRT's own libraries",
+    OPENVINO: "onnxruntime-openvino",
+    QNN: "onnxruntime-qnn",
+    COREML: "onnxruntime, on macOS",
+    "DmlExecutionProvider": "onnxruntime-directml, on Windows",
+}
 
 
 def available_providers() -> tuple[str, ...]:
     """Providers of this onnxruntime build, in its own order of preference; whether they work is another question."""
-    return tuple(ort.get_available_providers())
+    return tuple(name for name in ort.get_available_providers() if name not in NEVER)
 
 
 def runtime_version() -> str:
@@ -21,24 +35,32 @@ def runtime_version() -> str:
     return str(ort.__version__)
 
 
-def threads_of(policy: Policy) -> int:
-    """Threads for one run: one on a quiet device, half of the processors on a balanced one, else all."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"quiet": 1, "balanced": max(1, cores // 2), "fast": cores}[policy]
+def providers_for(ep: str, there: Collection[str]) -> tuple[str, ...]:
+    """Providers on which a variant may be tried: the one that it is made for, then those that take the same graphs.
 
-
-def session_options(policy: Policy, threads: int | None) -> Any:
-    """``onnxruntime.SessionOptions`` for a policy.
-
-    Threads that wait by spinning took 147 % of a core instead of 15 % at ten requests a second, so only ``fast`` spins.
+    Args:
+        ep: the provider that the variant is made for.
+        there: providers that may be used.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or threads_of(policy)
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    spinning = "1" if policy == "fast" else "0"
-    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-    options.add_session_config_entry("session.inter_op.allow_spinning", spinning)
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return options
+    return tuple(name for name in (ep, *ALSO.get(ep, ())) if name in there)
+
+
+def usable_providers(required: Collection[str] = (), allowed: Collection[str] = ()) -> tuple[str, ...]:
+    """Providers of this build that the policy lets run.
+
+    Args:
+        required: of which one has to run the model; empty: any.
+        allowed: that may be tried; empty: all.
+    """
+    return tuple(
+        name
+        for name in available_providers()
+        if (not required or name in required) and (not allowed or name in allowed)
+    )
+
+
+def missing_because(provider: str) -> str:
+    """Why a provider that this build lacks is not there, and what brings it."""
+    wheel = WHEEL_OF.get(provider)
+    mend = f"install {wheel}" if wheel else "there is no wheel of it that is known here"
+    return f"{provider} is not in this onnxruntime, which has {', '.join(available_providers())}; {mend}"

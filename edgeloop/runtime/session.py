@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeloop.package import OutputSpec, Package, TensorSpec
-from edgeloop.package.manifest import WEIGHTS_OPTION
+from edgeloop.runtime.compiled import Compiled
 from edgeloop.runtime.datatypes import ORT_TO_OIP
 from edgeloop.runtime.deadline import NEVER, WATCHDOG
 from edgeloop.runtime.errors import DeadlineExceeded, InferenceError, ModelLoadError, ProviderError, Stopped
-from edgeloop.runtime.ort import ort
-from edgeloop.runtime.providers import CPU, Policy, available_providers, session_options, threads_of
+from edgeloop.runtime.launch import Launch, wants_files
+from edgeloop.runtime.loading import first_line, open_session, zeros_for
+from edgeloop.runtime.options import ProviderOptions
+from edgeloop.runtime.placement import placement_of
+from edgeloop.runtime.policy import Policy, threads_of
+from edgeloop.runtime.providers import CPU, available_providers, missing_because
 
 Array = npt.NDArray[Any]
 
@@ -37,17 +42,16 @@ class ModelSession:
         instances: runs at once that the policy's threads allow; a session may be used by several threads.
     """
 
-    def __init__(
-        self, package: Package, variant: str, provider: str, session: Any, *, threads: int = 1, instances: int = 1
-    ) -> None:
-        self.package, self.variant, self.provider = package, variant, provider
-        self.threads, self.instances = threads, instances
+    def __init__(self, package: Package, variant: str, launch: Launch, session: Any) -> None:
+        self.package, self.variant = package, variant
+        self.provider, self.threads = launch.provider, launch.threads
+        self.instances = max(1, threads_of(launch.policy) // launch.threads)
         self._session = session
         # The call below the wrapper: the wrapper checks names that are checked here already, which takes a quarter of a
         # small model's run, and answers a provider's failure by going on with another one without a word.
         self._run = session._sess.run
         self._names = [value.name for value in session.get_outputs()]
-        self.placement = _placement(session)
+        self.placement = placement_of(session, lambda: zeros_for(session))
         roles = {output.name: output.role for output in package.meta.outputs}
         self.inputs = tuple(TensorSpec(v.name, _datatype(v), _shape(v)) for v in session.get_inputs())
         self.outputs = tuple(
@@ -64,6 +68,8 @@ class ModelSession:
         policy: Policy = "balanced",
         threads: int | None = None,
         allow_cpu_fallback: bool = False,
+        options: Mapping[str, ProviderOptions] | None = None,
+        compiled: Compiled | None = None,
     ) -> ModelSession:
         """Load a variant.
 
@@ -72,8 +78,10 @@ class ModelSession:
             variant: name of one of its variants.
             provider: execution provider by ONNX Runtime's name.
             policy: how much of the machine it may take.
-            threads: for one run; None: as the policy says.
+            threads: for one run; None: the most that the policy allows.
             allow_cpu_fallback: whether nodes that the provider does not support may run on the CPU.
+            options: the owner's options, by provider.
+            compiled: where what the provider compiles is kept; None: nowhere.
 
         Raises:
             ProviderError: the provider is not there, or would not run the whole model.
@@ -83,28 +91,26 @@ class ModelSession:
         if spec is None:
             raise ModelLoadError(f"there is no variant {variant!r}; there are {', '.join(package.variants)}")
         if provider not in available_providers():
-            raise ProviderError(
-                f"{provider} is not in this onnxruntime, which has {', '.join(available_providers())}; "
-                "install the wheel that has it"
-            )
-        options = session_options(policy, threads)
-        if spec.weights_uri is not None:
-            options.add_session_config_entry(WEIGHTS_OPTION, str(package.asset(spec.weights_uri).absolute()))
-        providers = [provider] if provider == CPU or not allow_cpu_fallback else [provider, CPU]
-        if provider != CPU and not allow_cpu_fallback:
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            raise ProviderError(missing_because(provider))
+        # Providers that read or write files get a folder in any case; one of this session alone goes with it.
+        own = Compiled.temporary() if compiled is None and wants_files(provider) else None
+        launch = Launch(
+            provider, policy, threads or threads_of(policy), allow_cpu_fallback, options or {}, compiled or own
+        )
         try:
-            session = ort.InferenceSession(str(package.root / spec.model_file), options, providers=providers)
-        except Exception as error:  # ONNX Runtime's exceptions have no common root
-            kind = ProviderError if provider != CPU else ModelLoadError
-            raise kind(f"{variant} on {provider}: {_first_line(error)}") from error
-        allowed = threads_of(policy)
-        own = threads or allowed
-        loaded = cls(package, variant, provider, session, threads=own, instances=max(1, allowed // own))
-        if loaded.placement and provider not in loaded.placement:
-            raise ProviderError(
-                f"{variant}: {provider} was asked for, and {', '.join(loaded.placement)} would run every node"
-            )
+            loaded = cls(package, variant, launch, open_session(package, spec, launch))
+            if loaded.placement and provider not in loaded.placement:
+                raise ProviderError(
+                    f"{variant}: {provider} was asked for, and {', '.join(loaded.placement)} would run every node"
+                )
+        except Exception as error:
+            if own is not None:
+                own.drop()
+            if isinstance(error, ModelLoadError):
+                raise
+            raise ModelLoadError(f"{variant} on {provider}: {first_line(error)}") from error
+        if own is not None:
+            weakref.finalize(loaded, own.drop)
         return loaded
 
     def run(
@@ -139,7 +145,7 @@ class ModelSession:
                 raise DeadlineExceeded(f"stopped after {deadline_s:g} s") from error
             if guard.used:
                 raise Stopped("nobody waits for this run any more") from error
-            raise InferenceError(_first_line(error)) from error
+            raise InferenceError(first_line(error)) from error
         finally:
             guard.at = NEVER
             if guard.used:
@@ -181,23 +187,12 @@ def _closed(*_: object) -> list[Array]:
     raise InferenceError("the session is closed")
 
 
-def _placement(session: Any) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for part in session.get_provider_graph_assignment_info():
-        found[part.ep_name] = found.get(part.ep_name, 0) + len(part.get_nodes())
-    return found
-
-
 def _datatype(value: Any) -> str:
     return ORT_TO_OIP.get(value.type, str(value.type))
 
 
 def _shape(value: Any) -> tuple[int, ...]:
     return tuple(length if isinstance(length, int) else -1 for length in value.shape)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _trim() -> None:

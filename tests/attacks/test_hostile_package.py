@@ -222,10 +222,34 @@ def test_option_for_a_custom_operator_library(folder: Path) -> None:
     refused(folder, MANIFEST, "may not set the session option 'session.custom_ops_library'")
 
 
-@pytest.mark.parametrize("key", ["provider_options", "custom_ops_library", "run_options", "external_data"])
+@pytest.mark.parametrize("key", ["custom_ops_library", "run_options", "external_data"])
 def test_further_settings_of_the_executor(folder: Path, key: str) -> None:
     edit_manifest(folder, lambda m: variant_of(m)["executor_info"]["ort"].update({key: {"plugin": "evil.so"}}))
     refused(folder, MANIFEST, "cpu-fp32", f"may not set {key}")
+
+
+@pytest.mark.parametrize(
+    ("ep", "options", "said"),
+    [
+        ("CPUExecutionProvider", {"plugin": "evil.so"}, "may not set the provider option 'plugin'"),
+        ("TensorrtExecutionProvider", {"trt_extra_plugin_lib_paths": "evil.so"}, "may not set the provider option"),
+        ("TensorrtExecutionProvider", {"trt_engine_cache_path": "/etc"}, "may not set the provider option"),
+        ("QNNExecutionProvider", {"backend_path": "./evil.so"}, "may not set the provider option"),
+        ("OpenVINOExecutionProvider", {"load_config": "{}"}, "may not set the provider option"),
+        ("CUDAExecutionProvider", {"gpu_mem_limit": "1"}, "may not set the provider option"),
+        ("CUDAExecutionProvider", {"use_tf32": 1}, "has to be a short text"),
+        ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "../../x"}, "has to be a short text"),
+        ("TensorrtExecutionProvider", {"trt_profile_min_shapes": "x:1\ny"}, "has to be a short text"),
+        ("CUDAExecutionProvider", ["use_tf32"], "has to be an object"),
+    ],
+)
+def test_provider_options_that_are_not_the_packages(folder: Path, ep: str, options: object, said: str) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        variant_of(manifest)["ep"] = ep
+        variant_of(manifest)["executor_info"]["ort"]["provider_options"] = options
+
+    edit_manifest(folder, change)
+    refused(folder, "cpu-fp32", said)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from edgeloop.package import Draft, DraftVariant, OutputSpec, Package, TensorSpec, write_package
-from edgeloop.runtime import CPU, GoldenReport, ModelLoadError, ModelSession, check_golden, choose
+from edgeloop.runtime import CPU, GoldenReport, ModelLoadError, ModelSession, Rules, check_golden, choose
 from tests.doubles.packages import CLASSES, answers, make_model, make_package
 
 NEVER = "QNNExecutionProvider"
@@ -167,7 +167,7 @@ def test_the_fastest_correct_one_wins(tmp_path: Path) -> None:
         elsewhere=("fp32", make_model(), NEVER),
         quick=("fp32", make_model(), CPU),
     )
-    choice = choose(package, time_budget_s=0.4, policy="quiet")
+    choice = choose(package, Rules(time_budget_s=0.4, policy="quiet"))
     trials = {trial.variant: trial for trial in choice.table}
     assert list(trials) == ["slow", "wrong", "elsewhere", "quick"]
     assert choice.best.variant == "quick" and choice.golden.ok and choice.best.placement
@@ -181,20 +181,20 @@ def test_the_fastest_correct_one_wins(tmp_path: Path) -> None:
 def test_required_provider_without_a_variant(tmp_path: Path) -> None:
     package = make_package(tmp_path / "p")
     with pytest.raises(ModelLoadError, match=f"requires {NEVER}, and the package has no variant for it"):
-        choose(package, required=[NEVER])
-    assert choose(package, required=[NEVER, CPU], time_budget_s=0.01).best.provider == CPU
+        choose(package, Rules(required=[NEVER]))
+    assert choose(package, Rules(required=[NEVER, CPU], time_budget_s=0.01)).best.provider == CPU
 
 
 def test_required_provider_that_is_not_installed(tmp_path: Path) -> None:
     package = make_package(tmp_path / "p", ep=NEVER)
     with pytest.raises(ModelLoadError, match=f"qnn-fp32 on {NEVER}: {NEVER} is not in this onnxruntime"):
-        choose(package, required=[NEVER])
+        choose(package, Rules(required=[NEVER]))
 
 
 def test_only_variants_that_are_here_are_tried(tmp_path: Path) -> None:
     package = make_package(tmp_path / "p", precisions=("fp32", "int8"))
     (package.root / "cpu-fp32" / "model.onnx").unlink()
-    assert [trial.variant for trial in choose(package, time_budget_s=0.01).table] == ["cpu-int8"]
+    assert [trial.variant for trial in choose(package, Rules("quiet", time_budget_s=0.01)).table] == ["cpu-int8"]
     (package.root / "cpu-int8" / "model.onnx").unlink()
     with pytest.raises(ModelLoadError, match="no variant of the package is here"):
         choose(package)

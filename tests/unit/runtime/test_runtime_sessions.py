@@ -24,7 +24,7 @@ from edgeloop.runtime import (
     probabilities_of,
 )
 from edgeloop.runtime.datatypes import OIP_TO_NUMPY, ORT_TO_OIP, numpy_dtype, oip_name
-from edgeloop.runtime.providers import threads_of
+from edgeloop.runtime.policy import threads_of
 from tests.doubles.packages import answers, make_model, make_package
 
 NEVER = "QNNExecutionProvider"

@@ -1,0 +1,59 @@
+"""On which provider the nodes of a session really run: asked where ONNX Runtime can say it, else seen in a profile."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeloop.runtime.ort import ort
+
+#: Since 1.24 a session can be asked.
+_ASKED = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+
+
+def ask_for_placement(options: Any) -> None:
+    """Set the session up so that `placement_of` can be answered."""
+    if _ASKED:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    else:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(tempfile.mkdtemp(prefix="edgeloop-")) / "profile")
+
+
+def placement_of(session: Any, feed: Callable[[], Mapping[str, Any]]) -> dict[str, int]:
+    """Provider → number of nodes that run there.
+
+    Args:
+        session: an ``onnxruntime.InferenceSession``.
+        feed: makes inputs for one run, for wheels that have to be watched rather than asked.
+    """
+    if not _ASKED:
+        return _profiled(session, feed)
+    found: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        found[part.ep_name] += len(part.get_nodes())
+    return dict(found)
+
+
+def _profiled(session: Any, feed: Callable[[], Mapping[str, Any]]) -> dict[str, int]:
+    session.run(None, dict(feed()))
+    path = Path(session.end_profiling())
+    try:
+        return placement_in_profile(path.read_text())
+    finally:
+        path.unlink(missing_ok=True)
+        path.parent.rmdir()
+
+
+def placement_in_profile(text: str) -> dict[str, int]:
+    """Provider → number of nodes, from the JSON that ONNX Runtime's profiler writes."""
+    nodes = {
+        (event["args"]["provider"], event["name"])
+        for event in json.loads(text)
+        if event.get("cat") == "Node" and event.get("args", {}).get("provider")
+    }
+    return dict(Counter(provider for provider, _ in nodes))
