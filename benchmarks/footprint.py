@@ -22,15 +22,16 @@ import psutil
 from benchmarks.kit import mlp
 from benchmarks.kit.agent import Server, agent
 from benchmarks.kit.environments import agent_environment, site_packages
-from benchmarks.kit.load import Clients, binary_request
+from benchmarks.kit.load import Clients
 from benchmarks.kit.processes import MIB, Running, cpu_seconds, pss, running
+from benchmarks.kit.requests import binary
 from edge_agent.settings import Settings
 from edgeloop.package import Package
 from tests.integration.brokers import free_port
 
 MOST_PSS_MIB, MOST_OF_BARE_START, MOST_IDLE_SHARE = 90.0, 2.0, 0.01
 LARGEST, CONNECTIONS, SETTLE_S = 8, 8, 2.0
-REQUEST = binary_request("mlp", np.random.default_rng(0).random((1, mlp.INPUTS), dtype=np.float32))
+REQUEST = binary("/v2/models/mlp/infer", "x", np.random.default_rng(0).random((1, mlp.INPUTS), dtype=np.float32))
 #: Loads the network, runs it once, says so, and stays until it is told to go.
 BARE = """
 import os, sys

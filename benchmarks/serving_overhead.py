@@ -23,8 +23,9 @@ import onnx
 
 from benchmarks.kit import mlp
 from benchmarks.kit.agent import agent
-from benchmarks.kit.load import Clients, Load, binary_request
+from benchmarks.kit.load import Clients, Load
 from benchmarks.kit.processes import running
+from benchmarks.kit.requests import binary
 from tests.integration.brokers import free_port
 
 CONNECTIONS = 8
@@ -34,7 +35,7 @@ LEAST_OBSERVED, LEAST_OF_BARE = 0.97, 0.6
 
 def main() -> int:
     """Exit status: 0 when both bounds hold."""
-    request = binary_request("mlp", np.random.default_rng(0).random((1, mlp.INPUTS), dtype=np.float32))
+    request = binary("/v2/models/mlp/infer", "x", np.random.default_rng(0).random((1, mlp.INPUTS), dtype=np.float32))
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         package = mlp.package(folder / "package")

@@ -18,6 +18,7 @@ import onnxruntime as ort
 options = ort.SessionOptions()
 options.intra_op_num_threads = 1
 session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+INPUT = session.get_inputs()[0].name
 
 
 class Loop(asyncio.Protocol):
@@ -38,7 +39,7 @@ class Loop(asyncio.Protocol):
             body, self.buffer = self.buffer[end + 4 : end + 4 + size], self.buffer[end + 4 + size :]
             tensor = json.loads(body[:split])["inputs"][0]
             x = np.frombuffer(body, np.float32, offset=split).reshape(tensor["shape"])
-            (y,) = session.run(["probabilities"], {"x": x})
+            (y,) = session.run(["probabilities"], {INPUT: x})
             out = {
                 "name": "probabilities",
                 "datatype": "FP32",

@@ -48,11 +48,16 @@ class Running:
         self._process.stdin.write(line + "\n")
         return self.line(timeout_s)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
     def why(self) -> str:
         """What it has complained of last: one line."""
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
-        state = "it runs, and says nothing" if self._process.poll() is None else "it has ended"
+        state = "it runs, and says nothing" if self.alive else "it has ended"
         return f"{state}: {lines[-1][:300]}" if lines else state
 
     def _read(self) -> None:
@@ -115,10 +120,15 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ask politely, then end the whole session of processes: servers leave workers behind."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=15)
+    """Ask politely, then end what is left of it: servers leave workers behind, some in sessions of their own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = _tree(process.pid)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=15)
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,0 +1,42 @@
+# /// script
+# dependencies = ["kserve==0.21.0", "onnxruntime==1.32.0"]
+#
+# [tool.edgeloop]
+# name = "KServe"
+# protocol = "oip-binary"
+# path = "/v2/models/model/infer"
+# settings = "one worker, uvloop, gRPC off, latency log off; binary tensors"
+# ///
+"""KServe: ``python with_kserve.py MODEL PORT``."""
+
+import logging
+import sys
+
+import kserve
+from onnx_model import OnnxModel
+
+
+class Predictor(kserve.Model):
+    """Runs on the server's loop, as KServe's own model servers do."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("model")
+        self._model = OnnxModel(path)
+        self.ready = True
+
+    async def predict(self, payload, headers=None, response_headers=None):
+        """Run."""
+        found = self._model(payload.inputs[0].as_numpy())
+        output = kserve.InferOutput("probabilities", list(found.shape), "FP32")
+        output.set_data_from_numpy(found, binary_data=True)
+        return kserve.InferResponse(payload.id or "", "model", [output])
+
+
+if __name__ == "__main__":
+    logging.disable(logging.INFO)
+    port = int(sys.argv[2])
+    sys.argv = sys.argv[:1]
+    server = kserve.ModelServer(
+        http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False, access_log_format=None
+    )
+    server.start([Predictor(sys.orig_argv[-2])])
