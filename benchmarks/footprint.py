@@ -25,7 +25,6 @@ from benchmarks.kit.environments import agent_environment, site_packages
 from benchmarks.kit.load import Clients
 from benchmarks.kit.processes import MIB, Running, cpu_seconds, pss, running
 from benchmarks.kit.requests import binary
-from edge_agent.settings import Settings
 from edgeloop.package import Package
 from tests.integration.brokers import free_port
 
@@ -69,12 +68,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: a look, not a measurement")
     quick = parser.parse_args().quick
     python = agent_environment()
-    show_size(site_packages(python))
-    with tempfile.TemporaryDirectory() as folder:
-        device = Device(python, Path(folder), mlp.package(Path(folder) / "package"))
+    sizes = installed(python)
+    show_size(sizes)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        package = mlp.package(folder / "package")
+        device = Device(python, folder, package)
         of_bare = starts(device, rounds=3 if quick else 11)
         loaded, share = memory_and_idle(device, load_s=2.0 if quick else 10.0, idle_s=5.0 if quick else 30.0)
-        grpc_door(device)
+        grpc_door(folder, package, sum(sizes.values()))
     held = True
     for name, found, bound in (
         ("start to first answer, as a multiple of the bare process", of_bare, MOST_OF_BARE_START),
@@ -86,16 +88,20 @@ def main() -> int:
     return 0 if held else 1
 
 
-def show_size(folder: Path) -> None:
-    """What is installed, with the largest parts; ``pip`` and ``setuptools`` came with the environment."""
-    sizes = {
-        part.name: sum(file.lstat().st_blocks * 512 for file in (part, *part.rglob("*")))
-        for part in folder.iterdir()
+def installed(python: Path) -> dict[str, float]:
+    """MiB on disk of each part of an environment; ``pip`` and ``setuptools``, which came with it, are left out."""
+    return {
+        part.name: sum(file.lstat().st_blocks * 512 for file in (part, *part.rglob("*"))) / MIB
+        for part in site_packages(python).iterdir()
         if not part.name.startswith(("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-"))
     }
-    print(f"installed, edgeloop[agent]: {sum(sizes.values()) / MIB:.0f} MiB on disk, in {folder}")
+
+
+def show_size(sizes: dict[str, float]) -> None:
+    """What is installed, with the largest parts."""
+    print(f"installed, edgeloop[agent]: {sum(sizes.values()):.0f} MiB on disk")
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True)[:LARGEST]:
-        print(f"  {name:24} {sizes[name] / MIB:6.1f} MiB")
+        print(f"  {name:24} {sizes[name]:6.1f} MiB")
 
 
 def starts(device: Device, rounds: int) -> float:
@@ -143,18 +149,17 @@ def memory_and_idle(device: Device, load_s: float, idle_s: float) -> tuple[float
     return max(seen), share
 
 
-def grpc_door(device: Device) -> None:
-    """What the second door adds once it is switched on."""
-    if "grpc_port" not in Settings.model_fields:
-        print("gRPC door: this agent has none")
-        return
-    idle = []
+def grpc_door(folder: Path, package: Package, without_mib: float) -> None:
+    """What the second door costs where it is installed, and once it is switched on."""
+    python = agent_environment("agent,grpc")
+    device, found = Device(python, folder, package), []
     for settings in ({}, {"grpc_port": free_port()}):
         with device.agent("two-doors", **settings) as server:
             Clients(server.port, 1, REQUEST).close()
             time.sleep(SETTLE_S)
-            idle.append(pss(server.pid) / MIB)
-    print(f"gRPC door adds         {idle[1] - idle[0]:6.1f} MiB of PSS, idle")
+            found.append(pss(server.pid) / MIB)
+    added = sum(installed(python).values()) - without_mib
+    print(f"gRPC door adds         {found[1] - found[0]:6.1f} MiB of PSS, idle; {added:.0f} MiB on disk")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def environment(name: str, requirements: Sequence[str], *, constraints: Path | N
     return _made(name, recipe, [*_constrained(constraints), *requirements])
 
 
-def agent_environment(*, extras: str = "agent") -> Path:
+def agent_environment(extras: str = "agent") -> Path:
     """An environment on which this checkout is installed as a device installs it; returns its Python.
 
     Raises:
@@ -51,7 +51,9 @@ def agent_environment(*, extras: str = "agent") -> Path:
             else:
                 shutil.copy(ROOT / source, temporary)
         recipe = "\n".join([sys.version, constraints.read_text(), project.read_text()])
-        python = _made(f"edgeloop-{extras}", recipe, [*_constrained(constraints), f"{temporary}[{extras}]"])
+        python = _made(
+            f"edgeloop-{extras.replace(',', '-')}", recipe, [*_constrained(constraints), f"{temporary}[{extras}]"]
+        )
         # What it depends on is there; the code may be newer.
         _pip(python, ["--no-deps", "--force-reinstall", temporary])
     return python
