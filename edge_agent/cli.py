@@ -7,6 +7,7 @@ carry for years what ``status`` and ``doctor`` need for a moment.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     """Run the agent until it is told to stop (SIGTERM, SIGINT)."""
+    gc.disable()  # until it serves: imports make objects by the ten thousand, and hardly any garbage
     settings = _settings(options)
     from edge_agent.app import AddressError, Agent, DataError
     from edge_agent.logs import configure

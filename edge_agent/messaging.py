@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from edge_agent.observing.ledger import Ledger
 from edge_agent.observing.sender import Sender
 from edge_agent.observing.store import Store, StoreError
-from edge_agent.ports import FeedbackItem, Recorder, Updates
+from edge_agent.ports import FeedbackItem, MessagingState, Recorder, Updates, Vitals
 from edgeloop.protocol import (
     Ack,
     Answers,
@@ -38,16 +37,6 @@ MAX_REASON_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
-class Vitals:
-    """What the composition root knows of the device; ``health`` holds plain figures and words."""
-
-    variant: str = ""
-    provider: str = ""
-    placement: Mapping[str, int] = field(default_factory=dict)
-    health: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Identity:
     """Who this agent is: its fleet, its name, the channel of its settings and its version."""
 
@@ -55,21 +44,6 @@ class Identity:
     device: str
     channel: str
     agent_version: str
-
-
-@dataclass(frozen=True)
-class MessagingState:
-    """What status shows of messaging."""
-
-    connected: bool
-    broker: str
-    last_error: str
-    mqtt: str
-    channel: str
-    serial: int
-    malformed: int
-    stale: int
-    last_malformed: str
 
 
 class Messaging:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edge_agent.messaging import Messaging
 from edge_agent.metrics import CONTENT_TYPE, Metric, exposition
 from edge_agent.observing.assembly import Observing
+from edge_agent.ports import MessagingState
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.settings import Settings
 from edge_agent.updates import UpdateMachine
@@ -25,7 +25,7 @@ class AgentOperations:
         plane: DataPlane,
         updates: UpdateMachine,
         observing: Observing,
-        messaging: Messaging,
+        messaging: Callable[[], MessagingState],
     ) -> None:
         self._settings, self._plane, self._updates = settings, plane, updates
         self._observing, self._messaging = observing, messaging
@@ -61,7 +61,7 @@ class AgentOperations:
             "kept_predictions": seen.kept_predictions,
             "unobserved": {"without_profile": seen.without_profile, "failed": seen.failed},
             "trouble": seen.trouble,
-            "messaging": asdict(self._messaging.state()),
+            "messaging": asdict(self._messaging()),
         }
 
     def flush(self) -> None:

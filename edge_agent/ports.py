@@ -6,7 +6,7 @@ The composition root (``edge_agent.app``) is the only place that joins them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -131,6 +131,31 @@ class UpdateStatus:
     rollout: str | None
     attempt: int
     since: float
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """What the composition root knows of the device; ``health`` holds plain figures and words."""
+
+    variant: str = ""
+    provider: str = ""
+    placement: Mapping[str, int] = field(default_factory=dict)
+    health: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MessagingState:
+    """What status shows of messaging; before the line to the hub is made, its broker and its channel."""
+
+    broker: str
+    channel: str
+    connected: bool = False
+    last_error: str = ""
+    mqtt: str = ""
+    serial: int = 0
+    malformed: int = 0
+    stale: int = 0
+    last_malformed: str = ""
 
 
 class Updates(Protocol):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import psutil
+from typing import Any, NamedTuple
 
 
 class HealthSample(NamedTuple):
@@ -25,21 +23,25 @@ class DeviceHealth:
     """Takes samples. The first has no ``cpu_share``, since there was no look before it."""
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._looked = False
+        self._process: Any = None
 
     def sample(self) -> HealthSample:
         """One look; costs up to a few milliseconds where a device has many sensors."""
+        import psutil  # with the first sample, long after the first answer
+
+        first = self._process is None
+        self._process = self._process or psutil.Process()
         try:
             rss: float | None = float(self._process.memory_info().rss)
             cpu: float | None = self._process.cpu_percent(None) / 100
         except psutil.Error:
             rss = cpu = None
-        cpu, self._looked = (cpu if self._looked else None), True
-        return HealthSample(rss, cpu, _hottest())
+        return HealthSample(rss, None if first else cpu, _hottest())
 
 
 def _hottest() -> float | None:
+    import psutil
+
     read = getattr(psutil, "sensors_temperatures", None)  # Linux and FreeBSD only
     if read is None:
         return None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from edge_agent.observing.store import Store
 from edgeloop.insights import Window, WindowSchema
-from edgeloop.protocol import Insights, decode, encode
+from edgeloop.protocol import MAX_WINDOW_BYTES, decode, encode
 
 # What SQLite keeps for a row besides its body, roughly.
 ROW_OVERHEAD_BYTES = 200
@@ -26,12 +26,12 @@ ROW_OVERHEAD_BYTES = 200
 
 def pack(window: Window) -> bytes:
     """A window as the bytes that the store keeps."""
-    return encode(window.to_wire(), Insights.max_bytes)
+    return encode(window.to_wire(), MAX_WINDOW_BYTES)
 
 
 def unpack(body: bytes, schema: WindowSchema) -> Window:
     """The window in a row's body."""
-    return Window.from_wire(decode(body, Insights.max_bytes), schema)
+    return Window.from_wire(decode(body, MAX_WINDOW_BYTES), schema)
 
 
 @dataclass(frozen=True)

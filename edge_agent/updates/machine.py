@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edge_agent.logs import Log
 from edge_agent.ports import LoadedRelease, Reporter, Serving, UpdateStatus
@@ -38,8 +39,10 @@ from edge_agent.updates.settings import UpdateSettings
 from edge_agent.updates.store import Installed, Position, UpdateStore
 from edge_agent.updates.testing import load_tested, measure_again
 from edgeloop.package import PackageError, audit_in_child
-from edgeloop.protocol import ChannelDocument
 from edgeloop.runtime import usable_providers
+
+if TYPE_CHECKING:
+    from edgeloop.protocol import ChannelDocument
 
 log = Log(__name__)
 

@@ -26,7 +26,7 @@ from edgeloop.lazy import lazily
 if TYPE_CHECKING:
     from edgeloop.insights.drift import AspectDrift, DriftReport, compare
 else:
-    __getattr__ = lazily(__name__, {"drift": ("AspectDrift", "DriftReport", "compare")})
+    __getattr__ = lazily(__name__, "drift")
 
 __all__ = [
     "ArraySpec",

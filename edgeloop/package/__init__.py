@@ -27,7 +27,7 @@ from edgeloop.package.opening import Golden, Package, read_manifest
 if TYPE_CHECKING:
     from edgeloop.package.author import Draft, DraftVariant, revise_head, write_package
 else:
-    __getattr__ = lazily(__name__, {"author": ("Draft", "DraftVariant", "revise_head", "write_package")})
+    __getattr__ = lazily(__name__, "author")
 
 __all__ = [
     "MANIFEST",

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from edgeloop.protocol.codec import MAX_BYTES, VERSION, decode, encode
+from typing import TYPE_CHECKING
+
+from edgeloop.lazy import lazily
+from edgeloop.protocol.codec import MAX_BYTES, MAX_WINDOW_BYTES, VERSION, decode, encode
 from edgeloop.protocol.errors import ProtocolError
-from edgeloop.protocol.messages import (
-    Ack,
-    Answers,
-    ChannelDocument,
-    Desired,
-    Insights,
-    Presence,
-    ReleaseRef,
-    Reported,
-    RolloutRef,
-    UpdateReport,
-    position,
-)
 from edgeloop.protocol.topics import Address, Topics, check_name
+
+if TYPE_CHECKING:
+    from edgeloop.protocol.messages import (
+        Ack,
+        Answers,
+        ChannelDocument,
+        Desired,
+        Insights,
+        Presence,
+        ReleaseRef,
+        Reported,
+        RolloutRef,
+        UpdateReport,
+        position,
+    )
+else:
+    __getattr__ = lazily(__name__, "messages")
 
 __all__ = [
     "MAX_BYTES",
+    "MAX_WINDOW_BYTES",
     "VERSION",
     "Ack",
     "Address",

@@ -22,6 +22,8 @@ from edgeloop.protocol.errors import ProtocolError
 
 VERSION = 1
 MAX_BYTES = 1 << 20
+#: The head statistics of 1,280 features, as MobileNetV2 has them, take 2 x 6.6 MB in a window; of 64 features, 33 kB.
+MAX_WINDOW_BYTES = 16 << 20
 MAX_DEPTH = 8
 # A window has about 30 items and an answers message 3,000; a million one-byte items would cost the reader seconds.
 MAX_ITEMS = 20_000

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
+from edgeloop.protocol.codec import MAX_WINDOW_BYTES
 from edgeloop.protocol.fields import (
     Boolean,
     Either,
@@ -124,8 +125,7 @@ class Insights(Message):
         channel: the channel that the device followed when the window was sent.
     """
 
-    # The head statistics of 1,280 features, as MobileNetV2 has them, take 2 x 6.6 MB; of 64 features, 33 kB.
-    max_bytes: ClassVar[int] = 16 << 20
+    max_bytes: ClassVar[int] = MAX_WINDOW_BYTES
 
     device: Annotated[str, _NAME]
     epoch: Annotated[int, _SEQUENCE]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edge_agent.messaging import Identity, Messaging, Vitals
+from edge_agent.messaging import Identity, Messaging
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.sender import Sender
-from edge_agent.ports import UpdateStatus
+from edge_agent.ports import UpdateStatus, Vitals
 from edgeloop.protocol.link import Link
 from tests.integration.toy_hub import FLEET
 

@@ -1,0 +1,55 @@
+"""The line to the hub, put together: the link to the broker, the sender of insights, messaging.
+
+Imported when the door is open and something serves: an MQTT client and its messages are a sixth of what an agent
+imports, and no answer needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_agent.messaging import Identity, Messaging
+from edge_agent.observing.assembly import Observing
+from edge_agent.observing.sender import Sender
+from edge_agent.ports import Vitals
+from edge_agent.settings import Settings
+from edgeloop import __version__
+from edgeloop.protocol import Topics
+from edgeloop.protocol.link import Link
+
+
+def hub_line(settings: Settings, observing: Observing, vitals: Callable[[], Vitals]) -> Messaging:
+    """Messaging with a link of its own; nothing is connected before it is started."""
+    topics = Topics(settings.fleet)
+
+    def open_link(will: tuple[str, bytes]) -> Link:
+        return Link(
+            settings.broker_host,
+            settings.broker_port,
+            f"{settings.fleet}-{settings.device}",
+            will=will,
+            username=settings.broker_username,
+            password=settings.broker_password,
+        )
+
+    def make_sender(link: Link) -> Sender:
+        return Sender(
+            observing.outbox,
+            observing.store.epoch,
+            link,
+            device=settings.device,
+            topic=topics.insights(settings.device),
+            channel=lambda: messaging.channel,
+        )
+
+    messaging = Messaging(
+        Identity(settings.fleet, settings.device, settings.channel, __version__),
+        observing.store,
+        open_link,
+        make_sender,
+        recorder=observing.recorder,
+        ledger=observing.ledger,
+        vitals=vitals,
+        report_s=settings.report_s,
+    )
+    return messaging
