@@ -26,7 +26,9 @@ from edge_agent.serving.batching import BatchRules
 from edge_agent.serving.dataplane import DataPlane, ServingRules
 from edge_agent.serving.http import Door
 from edge_agent.serving.repository import Refusal, Repository
-from edge_agent.serving.routes import EXTENSIONS, Routes, error_body
+from edge_agent.serving.responses import error_body
+from edge_agent.serving.routes import Routes
+from edge_agent.serving.unix_socket import listening
 from edge_agent.settings import Settings
 from edge_agent.updates import UpdateMachine, UpdateSettings
 from edge_agent.updates.blobs import ReleaseFiles
@@ -41,6 +43,7 @@ from edgeloop.package import Index, Package, PackageError, audit_in_child
 if TYPE_CHECKING:
     from edge_agent.messaging import Messaging
     from edge_agent.serving.grpc.door import GrpcDoor
+    from edge_agent.serving.shared_memory import SharedMemory
 
 log = Log(__name__)
 
@@ -81,10 +84,12 @@ class Agent:
             settings.model_repository, self._plane, _local_package(settings), allowed=settings.repository_api
         )
         operations = AgentOperations(settings, self._plane, self._updates, self._observing, self._messaging_state)
-        self._grpc = self._make_grpc()
-        self._door = Door(
-            Routes(self._plane, recorder, operations, self._repository), error_body, settings.max_body_bytes
-        )
+        self._memory = _shared_memory(settings)
+        # Clients get the repository only where they may change what it serves.
+        repository = self._repository if settings.repository_api else None
+        routes = Routes(self._plane, recorder, operations, repository, self._memory)
+        self._grpc = self._make_grpc(repository, routes.extensions)
+        self._door = Door(routes, error_body, settings.max_body_bytes)
 
     def run(self, announce: Callable[[str], None]) -> None:
         """Serve until SIGTERM or SIGINT, then stop in order: nothing that was answered is lost.
@@ -114,7 +119,12 @@ class Agent:
             asyncio.run(self._serve(announce))
 
     async def _serve(self, announce: Callable[[str], None]) -> None:
-        host, port = self._settings.listen_host, self._settings.listen_port
+        with ExitStack() as at_the_end:
+            await self._serve_until_stopped(announce, await self._open_doors(at_the_end))
+
+    async def _open_doors(self, at_the_end: ExitStack) -> list[str]:
+        """Open every door; returns where they are."""
+        host, port, path = self._settings.listen_host, self._settings.listen_port, self._settings.listen_socket
         try:
             server = await self._door.open(host, port)
         except OSError as error:
@@ -122,8 +132,20 @@ class Agent:
                 f"HTTP cannot be served on {host}:{port}: {error.strerror or error}; set listen_port to a free port"
             ) from error
         addresses = [f"http://{host}:{server.sockets[0].getsockname()[1]}/v2"]
+        if path is not None:
+            try:
+                listener = at_the_end.enter_context(listening(path, int(self._settings.listen_socket_mode, 8)))
+                await self._door.open_at(listener)
+            except OSError as error:
+                raise AddressError(
+                    f"HTTP cannot be served at {path} (listen_socket): {error.strerror or error}"
+                ) from error
+            addresses.append(str(path))
         if self._grpc is not None:
             addresses.append(self._open_grpc(self._grpc))
+        return addresses
+
+    async def _serve_until_stopped(self, announce: Callable[[str], None], addresses: list[str]) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -136,7 +158,6 @@ class Agent:
         await stop.wait()
         notify_service_manager("STOPPING=1")
         log.info("stopping")
-        server.close()
         grace_s = self._settings.stop_timeout_s / 2
         closing = [] if self._grpc is None else [asyncio.to_thread(self._grpc.close, grace_s)]
         await asyncio.gather(self._door.drain(grace_s), *closing)
@@ -145,14 +166,14 @@ class Agent:
             asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is obeyed already; Ctrl-C twice still ends at once
 
-    def _make_grpc(self) -> GrpcDoor | None:
+    def _make_grpc(self, repository: Repository | None, extensions: tuple[str, ...]) -> GrpcDoor | None:
         """The second door, whose library only an agent pays for that opens it."""
         if self._settings.grpc_port is None:
             return None
         from edge_agent.serving.grpc.door import GrpcDoor
         from edge_agent.serving.grpc.service import Service
 
-        service = Service(self._plane, self._repository, None, EXTENSIONS)
+        service = Service(self._plane, repository, self._memory, extensions)
         return GrpcDoor(service, self._settings.max_body_bytes)
 
     def _open_grpc(self, door: GrpcDoor) -> str:
@@ -278,6 +299,14 @@ def _updates(settings: Settings, plane: DataPlane) -> UpdateMachine:
             f"{settings.data / 'updates.db'} cannot be used: {error}; if it is damaged, move it away: the channel's "
             "release is then fetched again"
         ) from error
+
+
+def _shared_memory(settings: Settings) -> SharedMemory | None:
+    if not settings.shared_memory:
+        return None
+    from edge_agent.serving.shared_memory import SharedMemory
+
+    return SharedMemory(settings.shared_memory)
 
 
 def _local_package(settings: Settings) -> Callable[[Path], LoadedRelease]:

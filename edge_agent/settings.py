@@ -72,12 +72,21 @@ class Settings:
     data: Path = Field(default=Path("edge-agent-data"), description="Folder of releases, outbox and state.")
     listen_host: str = Field(default="127.0.0.1", description="Address of the HTTP door.")
     listen_port: int = Field(default=8080, ge=0, le=65535, description="Port of the HTTP door; 0 chooses one.")
+    listen_socket: Path | None = Field(
+        default=None, description="Unix-domain socket at which HTTP is served as well; empty: none."
+    )
+    listen_socket_mode: Literal["0600", "0660"] = Field(
+        default="0600", description="Who may use it: the agent's user alone, or its group too."
+    )
     grpc_port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
         check=_with_grpc,
         description="Port of the gRPC door, on listen_host; 0 chooses one; empty: there is none.",
+    )
+    shared_memory: tuple[str, ...] = Field(
+        default=(), description="Prefixes of shared memory that clients may hand over, such as /camera-; empty: none."
     )
     max_body_bytes: int = Field(default=64 << 20, ge=1024, description="Largest body of a request, bytes.")
     request_deadline_s: float = Field(default=30.0, gt=0, description="Seconds after which a run is stopped.")

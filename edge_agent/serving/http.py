@@ -72,14 +72,25 @@ class Door:
     #: Bytes of the bodies whose requests have not been answered yet.
     held_bytes: int = 0
     closing: bool = False
+    servers: list[asyncio.Server] = field(default_factory=list)
 
     async def open(self, host: str, port: int) -> asyncio.Server:
         """Listen; raises OSError when the address is taken."""
-        return await asyncio.get_running_loop().create_server(lambda: Connection(self), host, port, backlog=512)
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_server(lambda: Connection(self), host, port, backlog=512))
+        return self.servers[-1]
+
+    async def open_at(self, listener: socket.socket) -> asyncio.Server:
+        """Listen at a Unix-domain socket that is bound already."""
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=512))
+        return self.servers[-1]
 
     async def drain(self, timeout_s: float) -> None:
-        """Let requests that are under way end, then close every connection."""
+        """Take no more clients, let requests that are under way end, then close every connection."""
         self.closing = True
+        for server in self.servers:
+            server.close()
         end = asyncio.get_running_loop().time() + timeout_s
         while any(c.busy for c in self.connections) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)

@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
-from edge_agent.ports import FeedbackItem, Recorder
+from edge_agent.ports import Recorder
 from edge_agent.serving import oip
 from edge_agent.serving.calls import Answer, Call
 from edge_agent.serving.dataplane import NOTHING_SERVES, DataPlane
-from edge_agent.serving.errors import (
-    BadRequest,
-    Busy,
-    DeadlinePassed,
-    Forbidden,
-    ModelFailed,
-    NotFound,
-    NotReady,
-    ServingError,
-)
+from edge_agent.serving.errors import BadRequest, NotFound, NotReady, ServingError
+from edge_agent.serving.extensions import Extensions, Repository
+from edge_agent.serving.feedback import give_feedback
 from edge_agent.serving.http import Request, Response
-from edge_agent.serving.repository import Repository
+from edge_agent.serving.responses import DONE, Answering, as_error, as_json, aside, error_body
 from edgeloop import __version__
 
-CODES: Mapping[type[ServingError], int] = {
-    BadRequest: 400,
-    Forbidden: 403,
-    NotFound: 404,
-    Busy: 429,
-    ModelFailed: 500,
-    NotReady: 503,
-    DeadlinePassed: 504,
-}
-EXTENSIONS = ["binary_tensor_data"]
+if TYPE_CHECKING:  # a device that shares no memory does not pay for it
+    from edge_agent.serving.shared_memory import SharedMemory
+
+#: What is always on; the protocol's names for it.
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
-#: Labels that one request may bring.
-MAX_FEEDBACK = 10_000
-
-Answering = Response | Awaitable[Response]
 
 
 class Operations(Protocol):
@@ -67,27 +50,43 @@ class ModelPath(NamedTuple):
     rest: tuple[str, ...]
 
 
-def error_body(text: str) -> bytes:
-    """An error as the protocol has it."""
-    return json.dumps({"error": text}).encode()
-
-
 class Routes:
-    """Maps requests to the data plane, the recorder and the operations."""
+    """Maps requests to the data plane, the extensions, the recorder and the operations."""
 
     def __init__(
-        self, plane: DataPlane, recorder: Recorder | None, operations: Operations, repository: Repository
+        self,
+        plane: DataPlane,
+        recorder: Recorder | None,
+        operations: Operations,
+        repository: Repository | None = None,
+        memory: SharedMemory | None = None,
     ) -> None:
+        """Join them.
+
+        Args:
+            plane: answers inferences.
+            recorder: takes feedback; None for an agent that does not observe.
+            operations: for operators.
+            repository: models that clients may load and unload; None where they may not.
+            memory: regions that clients share with the agent; None where they may not.
+        """
         self._plane, self._recorder, self._operations = plane, recorder, operations
-        self._repository = repository
+        self._extensions = Extensions(repository, memory)
         self._fixed: dict[tuple[str, str], Callable[[Request], Answering]] = {
             ("GET", "/v2"): self._server,
-            ("GET", "/v2/health/live"): lambda request: Response(200, b"{}"),
+            ("GET", "/v2/health/live"): lambda request: DONE,
             ("GET", "/v2/health/ready"): self._ready,
-            ("GET", "/metrics"): lambda request: _aside(self._metrics),
-            ("GET", "/edgeloop/v1/status"): lambda request: _aside(lambda: _json(self._operations.status())),
-            ("POST", "/edgeloop/v1/flush"): lambda request: _aside(self._flush),
-            ("POST", "/edgeloop/v1/feedback"): lambda request: _aside(lambda: self._feedback(request.body)),
+            ("GET", "/metrics"): lambda request: aside(self._metrics),
+            ("GET", "/edgeloop/v1/status"): lambda request: aside(lambda: as_json(self._operations.status())),
+            ("POST", "/edgeloop/v1/flush"): lambda request: aside(self._flush),
+            ("POST", "/edgeloop/v1/feedback"): lambda request: aside(lambda: self._feedback(request.body)),
+        }
+        self._of_models: dict[tuple[str, ...], tuple[str, Callable[[Request, ModelPath], Answering]]] = {
+            ("infer",): ("POST", self._infer),
+            ("ready",): ("GET", self._model_ready),
+            (): ("GET", self._metadata),
+            ("config",): ("GET", lambda _, path: as_json(self._plane.configuration(path.model, path.version))),
+            ("stats",): ("GET", lambda _, path: self._statistics(path.model, path.version)),
         }
 
     def __call__(self, request: Request) -> Answering:
@@ -95,47 +94,55 @@ class Routes:
         try:
             if request.path.startswith("/v2/models/"):
                 return self._model(request, model_path(request.path))
-            path = request.path.rstrip("/") or "/"
-            method = "GET" if request.method == "HEAD" else request.method
-            if (handler := self._fixed.get((method, path))) is not None:
-                return handler(request)
-            if any(known == path for _, known in self._fixed):
-                return Response(405, error_body(f"{request.method} is not for {path}"))
-            raise NotFound(f"there is nothing at {path[:200]}; docs/reference/edge-agent.md lists what there is")
+            return self._other(request, request.path.rstrip("/") or "/")
         except ServingError as error:
-            return _failed(error)
+            return as_error(error)
+
+    def _model(self, request: Request, path: ModelPath) -> Answering:
+        known = self._of_models.get(path.rest)
+        if known is None:
+            return self._other(request, request.path.rstrip("/"))
+        expected, answer = known
+        if request.method == expected or (request.method == "HEAD" and expected == "GET"):
+            return answer(request, path)
+        return Response(405, error_body(f"{request.method} is not for {request.path[:200]}; use {expected}"))
+
+    def _other(self, request: Request, path: str) -> Answering:
+        method = "GET" if request.method == "HEAD" else request.method
+        if (handler := self._fixed.get((method, path))) is not None:
+            return handler(request)
+        if any(known == path for _, known in self._fixed):
+            return Response(405, error_body(f"{request.method} is not for {path}"))
+        if path == "/v2/logging" or path.endswith("/trace/setting"):
+            raise NotFound("there is no tracing, and the log is set by log_level and log_format in the settings")
+        if path.startswith("/v2/"):
+            return self._extensions(request, tuple([unquote(part) for part in path.split("/")[2:]]))
+        raise NotFound(f"there is nothing at {path[:200]}; docs/reference/edge-agent.md lists what there is")
 
     # ── the protocol ──────────────────────────────────────────────────────────────────────────
 
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """The protocol's names of the extensions that are on."""
+        return (*EXTENSIONS, *self._extensions.names)
+
     def _server(self, request: Request) -> Response:
-        return _json({"name": "edgeloop", "version": __version__, "extensions": EXTENSIONS})
+        return as_json({"name": "edgeloop", "version": __version__, "extensions": self.extensions})
 
     def _ready(self, request: Request) -> Response:
         if not self._plane.ready():
             raise NotReady(NOTHING_SERVES)
-        return Response(200, b"{}")
+        return DONE
 
-    def _model(self, request: Request, path: ModelPath) -> Answering:
-        match path.rest:
-            case ("infer",):
-                expected, answer = "POST", self._infer
-            case ("ready",):
-                expected, answer = "GET", self._model_ready
-            case ():
-                expected, answer = "GET", self._metadata
-            case _:
-                raise NotFound(f"there is nothing at {request.path[:200]}")
-        if request.method != expected and not (request.method == "HEAD" and expected == "GET"):
-            return Response(405, error_body(f"{request.method} is not for {request.path[:200]}; use {expected}"))
-        return answer(request, path)
-
-    def _model_ready(self, request: Request, path: ModelPath) -> Answering:
+    def _model_ready(self, request: Request, path: ModelPath) -> Response:
         self._plane.describe(path.model, path.version)
-        return Response(200, b"{}")
+        return DONE
 
-    def _metadata(self, request: Request, path: ModelPath) -> Answering:
+    def _metadata(self, request: Request, path: ModelPath) -> Response:
+        if path.model == "stats" and path.version is None:  # the protocol's address; a model may have that name
+            return self._statistics(None, None)
         found = self._plane.describe(path.model, path.version)
-        return _json(
+        return as_json(
             {
                 "name": found.name,
                 "versions": list(found.versions),
@@ -144,6 +151,9 @@ class Routes:
                 "outputs": [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in found.outputs],
             }
         )
+
+    def _statistics(self, model: str | None, version: str | None) -> Response:
+        return as_json({"model_stats": self._plane.statistics(model, version)})
 
     def _infer(self, request: Request, path: ModelPath) -> Answering:
         headers = request.headers
@@ -161,22 +171,11 @@ class Routes:
     def _feedback(self, body: bytes) -> Response:
         if self._recorder is None:
             raise BadRequest("this agent does not observe (observe = false), so it keeps nothing to label")
-        items = _feedback_items(body)
-        result = self._recorder.feedback(items)
-        found = {
-            "accepted": result.accepted,
-            "unknown": list(result.unknown),
-            "duplicate": list(result.duplicate),
-            "invalid": [{"id": identity, "reason": reason} for identity, reason in result.invalid],
-        }
-        if len(items) == 1 and result.unknown:
-            text = "no such prediction is kept: the id is wrong, or feedback_keep newer rows have come since"
-            return _json({"error": text, **found}, 404)
-        return _json(found)
+        return give_feedback(self._recorder, body)
 
     def _flush(self) -> Response:
         self._operations.flush()
-        return Response(200, b"{}")
+        return DONE
 
     def _metrics(self) -> Response:
         body, content_type = self._operations.metrics()
@@ -206,43 +205,4 @@ async def _later(read: oip.InferRequest, answer: Future[Answer]) -> Response:
     try:
         return _answer(read, await asyncio.wrap_future(answer))
     except ServingError as error:
-        return _failed(error)
-
-
-async def _aside(work: Callable[[], Response]) -> Response:
-    """Run what may wait for a disk or a lock in a thread, so that predictions do not wait with it."""
-    try:
-        return await asyncio.get_running_loop().run_in_executor(None, work)
-    except ServingError as error:
-        return _failed(error)
-
-
-def _failed(error: ServingError) -> Response:
-    return Response(CODES[type(error)], error_body(str(error)))
-
-
-def _json(body: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(status, json.dumps(body, separators=(",", ":")).encode())
-
-
-def _feedback_items(body: bytes) -> list[FeedbackItem]:
-    try:
-        items = json.loads(body)["items"]
-        if not isinstance(items, list) or not items:
-            raise ValueError("items is an empty list, or none")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadRequest(f'feedback has to be {{"items": [{{"id": "…", "label": …}}]}}: {error}') from error
-    if len(items) > MAX_FEEDBACK:
-        raise BadRequest(f"{len(items)} labels; send at most {MAX_FEEDBACK} in one request")
-    return [_feedback_item(position, item) for position, item in enumerate(items)]
-
-
-def _feedback_item(position: int, item: object) -> FeedbackItem:
-    if not isinstance(item, dict) or set(item) - {"id", "label", "index"}:
-        raise BadRequest(f"items[{position}] has to be an object with id, label and, for a batch, index")
-    identity, label, index = item.get("id"), item.get("label"), item.get("index", 0)
-    if not isinstance(identity, str) or isinstance(label, bool) or not isinstance(label, int | str):
-        raise BadRequest(f"items[{position}]: id has to be a text, and label a number or a name")
-    if type(index) is not int or not 0 <= index < 1 << 31:
-        raise BadRequest(f"items[{position}]: index has to be the row's number in its batch")
-    return FeedbackItem(identity, label, index)
+        return as_error(error)

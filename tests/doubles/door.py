@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,9 @@ from edge_agent.ports import FeedbackItem, FeedbackResult, LoadedRelease, Record
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.http import Door, Handler
 from edge_agent.serving.repository import Repository
-from edge_agent.serving.routes import Routes, error_body
+from edge_agent.serving.responses import error_body
+from edge_agent.serving.routes import Routes
+from edge_agent.serving.shared_memory import SharedMemory
 from edgeloop.package import Package
 from edgeloop.runtime import ModelSession
 
@@ -183,14 +185,22 @@ class ServingKit:
     """Data plane, routes and door over one package."""
 
     def __init__(
-        self, package: Package | None, recorder: Recorder | None = None, *, repository: Path | None = None, **door: Any
+        self,
+        package: Package | None,
+        recorder: Recorder | None = None,
+        *,
+        repository: Path | None = None,
+        memory: Sequence[str] = (),
+        **door: Any,
     ) -> None:
         self.operations = NotingOperations()
         self.plane = DataPlane(recorder, id_prefix="kit")
         if package is not None:
             self.plane.switch(loaded(package))
-        self.repository = Repository(repository, self.plane, load_folder, allowed=repository is not None)
-        self.running = RunningDoor(Routes(self.plane, recorder, self.operations, self.repository), **door)
+        self.repository = Repository(repository, self.plane, load_folder, allowed=True)
+        self.memory = SharedMemory(memory) if memory else None
+        models = self.repository if repository is not None else None
+        self.running = RunningDoor(Routes(self.plane, recorder, self.operations, models, self.memory), **door)
         self.port = self.running.port
 
     def close(self) -> None:

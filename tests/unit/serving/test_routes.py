@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_agent.serving.routes import MAX_FEEDBACK, ModelPath, model_path
+from edge_agent.serving.feedback import MAX_FEEDBACK
+from edge_agent.serving.routes import EXTENSIONS, ModelPath, model_path
 from edgeloop import __version__
 from edgeloop.package import Package
 from tests.doubles.door import Client, NotingRecorder, ServingKit, connected
@@ -44,7 +45,8 @@ def infer(client: Client, path: str = INFER, **request: Any) -> tuple[int, Any]:
 
 def test_the_server_says_what_it_is(client: Client) -> None:
     got = client.request("GET", "/v2")
-    assert json.loads(got.body) == {"name": "edgeloop", "version": __version__, "extensions": ["binary_tensor_data"]}
+    assert json.loads(got.body) == {"name": "edgeloop", "version": __version__, "extensions": list(EXTENSIONS)}
+    assert "binary_tensor_data" in EXTENSIONS
     assert got.headers["content-type"] == "application/json"
 
 
