@@ -51,6 +51,29 @@ class Options:
     max_queued_bytes: int
     max_packet_bytes: int
     manual_ack: bool
+    session_s: int = 0
+    receive_maximum: int = 0
+
+
+class Delivery:
+    """The broker's delivery of one message; calling it acknowledges the message, once, from whichever thread.
+
+    Attributes:
+        qos: that it was delivered with; at 0 there is nothing to acknowledge, and it does not come again.
+        retained: whether it was sent because it was retained, rather than because it was published just now.
+    """
+
+    __slots__ = ("_acknowledge", "qos", "retained")
+
+    def __init__(self, acknowledge: Ack, qos: int, retained: bool) -> None:
+        self._acknowledge: Ack | None = acknowledge
+        self.qos, self.retained = qos, retained
+
+    def __call__(self) -> None:
+        """Acknowledge."""
+        acknowledge, self._acknowledge = self._acknowledge, None
+        if acknowledge is not None:
+            acknowledge()
 
 
 @dataclass(frozen=True)
@@ -58,7 +81,7 @@ class Callbacks:
     """Whom a connection tells; all are called from the thread that runs it."""
 
     opened: Callable[[], None]
-    message: Callable[[str, bytes, Ack], None]
+    message: Callable[[str, bytes, Delivery], None]
     refused: Callable[[str], None]
 
 
@@ -83,13 +106,14 @@ class Connection:
         self._lock = threading.Lock()
         self._pending: deque[tuple[MQTTMessageInfo, int]] = deque()
         self._pending_bytes = 0
-        self._packet_limit = 0
+        self._refused: set[int] = set()
+        self.packet_limit = 0
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
         self._closing = False
         self._outcome = Outcome.FAILED
-        self.accepted = False
+        self.accepted = self.session_present = False
         self.reason = ""
         self._client = self._make_client()
 
@@ -108,19 +132,36 @@ class Connection:
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
         """Queue one message; False when it cannot be taken now."""
+        return self._publish(topic, payload, qos, retain) is not None
+
+    def _publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> MQTTMessageInfo | None:
         size = len(topic) + len(payload)
-        if not self.accepted or (self._packet_limit and size + 64 > self._packet_limit):
-            return False
+        if not self.accepted or (self.packet_limit and size + 64 > self.packet_limit):
+            return None
         if not self._has_room(size):
-            return False
+            return None
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc != _SUCCESS:
-            return False
+            return None
         with self._lock:
             self._pending.append((info, size))
             self._pending_bytes += size
         self._wake()
-        return True
+        return info
+
+    def confirm(self, topic: str, payload: bytes, retain: bool, timeout_s: float) -> bool:
+        """Publish at QoS 1 and wait; True when the broker has taken the message. Not for the thread that runs this."""
+        info = self._publish(topic, payload, 1, retain)
+        if info is None:
+            return False
+        until = time.monotonic() + timeout_s
+        while not info.is_published() and self.accepted and time.monotonic() < until:
+            info.wait_for_publish(_POLL_S)
+        with self._lock:
+            # A refusal is noted before the waiting ends, and a lost connection never confirms.
+            refused = info.mid in self._refused
+            self._refused.discard(info.mid)
+        return info.is_published() and not refused
 
     def subscribe(self, filters: Sequence[str]) -> None:
         """Ask for topics at QoS 1."""
@@ -144,6 +185,8 @@ class Connection:
         client = Client(
             CallbackAPIVersion.VERSION2,
             options.client_id,
+            # On 3.1.1 a session that is kept has no end; on 5 the connect's properties say.
+            clean_session=None if self._version == 5 else options.session_s == 0,
             protocol=MQTTv5 if self._version == 5 else MQTTv311,
             reconnect_on_failure=False,
             manual_ack=options.manual_ack,
@@ -172,7 +215,11 @@ class Connection:
         properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho left it untyped
         # A larger message is then dropped by the broker, before it costs memory here.
         properties.MaximumPacketSize = self._options.max_packet_bytes
-        return {"clean_start": True, "properties": properties}
+        if self._options.receive_maximum:
+            properties.ReceiveMaximum = self._options.receive_maximum
+        if self._options.session_s:
+            properties.SessionExpiryInterval = self._options.session_s
+        return {"clean_start": self._options.session_s == 0, "properties": properties}
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -236,15 +283,16 @@ class Connection:
     # -- paho's callbacks -----------------------------------------------------------------------------------------
 
     def _on_connect(
-        self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, properties: Properties | None
+        self, _client: Client, _data: Any, flags: Any, reason: ReasonCode, properties: Properties | None
     ) -> None:
         if reason.is_failure:
             self.reason = f"the broker refused the connection: {reason}"
             if self._version == 5 and reason.value == _UNSUPPORTED_VERSION:
                 self._outcome = Outcome.WRONG_VERSION
             return
-        self._packet_limit = getattr(properties, "MaximumPacketSize", 0)
+        self.packet_limit = getattr(properties, "MaximumPacketSize", 0)
         self._outcome = Outcome.CLOSED
+        self.session_present = bool(flags.session_present)
         self.accepted = True
         self._callbacks.opened()
 
@@ -269,9 +317,14 @@ class Connection:
             acknowledge()
             self._callbacks.refused("a message on a topic that is not UTF-8 was dropped")
             return
-        self._callbacks.message(topic, bytes(message.payload), acknowledge)
+        self._callbacks.message(topic, bytes(message.payload), Delivery(acknowledge, qos, message.retain))
 
-    def _on_publish(self, _client: Client, _data: Any, _mid: int, reason: ReasonCode, _properties: Any) -> None:
+    def _on_publish(self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
+        with self._lock:
+            # A number is used again: what was refused under it before is no more. And nobody may ask for any of them.
+            self._refused.discard(mid)
+            if reason.is_failure and len(self._refused) < self._options.max_queued:
+                self._refused.add(mid)
         if reason.is_failure:
             self._callbacks.refused(f"the broker refused a publish: {reason}")
 

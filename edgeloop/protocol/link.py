@@ -18,12 +18,12 @@ from typing import Any
 
 from paho.mqtt.client import topic_matches_sub
 
-from edgeloop.protocol.connection import Ack, Callbacks, Connection, Options, Outcome
+from edgeloop.protocol.connection import Callbacks, Connection, Delivery, Options, Outcome
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[..., None]
-"""``handler(topic, payload)``, or ``handler(topic, payload, ack)`` on a link with ``manual_ack``."""
+"""``handler(topic, payload)``, or ``handler(topic, payload, ack)`` on a link with ``manual_ack``: see `Delivery`."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,9 @@ class Link:
         max_packet_bytes: largest packet that is accepted (told to the broker, MQTT 5 only).
         version: of MQTT, 5 or 4 (which means 3.1.1), where it is known; None tries 5 first and stays with what worked.
         backoff_s: first and longest wait between two attempts, in seconds; each wait is doubled and jittered.
+        session_s: seconds for which the broker keeps subscriptions and unacknowledged messages of this client id while
+            it is away (3.1.1: for ever); 0 begins anew at each connect.
+        receive_maximum: messages that the broker may send ahead of their acknowledgement (MQTT 5 only); 0: its choice.
     """
 
     def __init__(
@@ -85,6 +88,8 @@ class Link:
         max_packet_bytes: int = 17 << 20,
         version: int | None = None,
         backoff_s: tuple[float, float] = (0.2, 15.0),
+        session_s: int = 0,
+        receive_maximum: int = 0,
     ) -> None:
         self._options = Options(
             host=host,
@@ -99,6 +104,8 @@ class Link:
             max_queued_bytes=max_queued_bytes,
             max_packet_bytes=max_packet_bytes,
             manual_ack=manual_ack,
+            session_s=session_s,
+            receive_maximum=receive_maximum,
         )
         self._backoff_s = backoff_s
         self._handlers: list[tuple[str, Handler]] = []
@@ -175,11 +182,44 @@ class Link:
             self._count(dropped=1)
         return taken
 
+    def confirm(self, topic: str, payload: bytes, *, retain: bool = False, timeout_s: float = 10.0) -> bool:
+        """Publish one message at QoS 1 and wait until the broker has answered; not for the link's own thread.
+
+        Returns:
+            Whether the broker has taken it. False also when it took it and the connection was lost before it said so:
+            who publishes again then publishes twice.
+        """
+        connection = self._connection
+        taken = connection is not None and connection.confirm(topic, payload, retain, timeout_s)
+        if taken:
+            self._count(messages_out=1, bytes_out=len(topic.encode()) + len(payload))
+        else:
+            self._count(dropped=1)
+        return taken
+
+    def reconnect(self) -> None:
+        """Drop the connection and make another: one that keeps the session sends again what was not acknowledged."""
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+
     @property
     def connected(self) -> bool:
         """Whether a broker has accepted the connection."""
         connection = self._connection
         return connection is not None and connection.accepted
+
+    @property
+    def packet_limit(self) -> int:
+        """Largest packet that the broker takes, bytes, as far as it has said so (MQTT 5); 0: it has not."""
+        connection = self._connection
+        return 0 if connection is None else connection.packet_limit
+
+    @property
+    def session_present(self) -> bool:
+        """Whether the broker had kept this client's session: it then sends again what was not acknowledged."""
+        connection = self._connection
+        return connection is not None and connection.session_present
 
     @property
     def counters(self) -> Counters:
@@ -251,20 +291,19 @@ class Link:
         for callback in callbacks:
             self._guarded("an on_connect callback", callback)
 
-    def _message(self, topic: str, payload: bytes, acknowledge: Ack) -> None:
+    def _message(self, topic: str, payload: bytes, delivery: Delivery) -> None:
         self._count(messages_in=1, bytes_in=len(topic.encode()) + len(payload))
         manual = self._options.manual_ack
-        once = _Once(acknowledge)
         wanted = False
         for topic_filter, handler in list(self._handlers):
             if not topic_matches_sub(_without_share(topic_filter), topic):
                 continue
             wanted = True
-            arguments = (topic, payload, once) if manual else (topic, payload)
+            arguments = (topic, payload, delivery) if manual else (topic, payload)
             if not self._guarded(f"the handler of {topic_filter}", handler, *arguments) and manual:
-                once()
+                delivery()
         if manual and not wanted:
-            once()
+            delivery()
 
     def _refused(self, what: str) -> None:
         self._count(refused=1)
@@ -283,18 +322,6 @@ class Link:
         with self._lock:
             for name, by in more.items():
                 self._totals[name] += by
-
-
-class _Once:
-    """An acknowledgement that counts once, from whichever thread."""
-
-    def __init__(self, acknowledge: Ack) -> None:
-        self._acknowledge: Ack | None = acknowledge
-
-    def __call__(self) -> None:
-        acknowledge, self._acknowledge = self._acknowledge, None
-        if acknowledge is not None:
-            acknowledge()
 
 
 def _without_share(topic_filter: str) -> str:
