@@ -41,6 +41,7 @@ from edgeloop.insights import InsightsError, Profile
 from edgeloop.package import Index, Package, PackageError, audit_in_child
 
 if TYPE_CHECKING:
+    from edge_agent.flows.assembly import Flows
     from edge_agent.messaging import Messaging
     from edge_agent.serving.grpc.door import GrpcDoor
     from edge_agent.serving.shared_memory import SharedMemory
@@ -83,7 +84,10 @@ class Agent:
         self._repository = Repository(
             settings.model_repository, self._plane, _local_package(settings), allowed=settings.repository_api
         )
-        operations = AgentOperations(settings, self._plane, self._updates, self._observing, self._messaging_state)
+        self._flows = _flows(settings, self._plane)
+        operations = AgentOperations(
+            settings, self._plane, self._updates, self._observing, self._messaging_state, self._flows
+        )
         self._memory = _shared_memory(settings)
         # Clients get the repository only where they may change what it serves.
         repository = self._repository if settings.repository_api else None
@@ -115,6 +119,9 @@ class Agent:
             at_the_end.callback(self._observing.recorder.flush)
             at_the_end.callback(self._plane.close, timeout / 2)
             at_the_end.callback(self._updates.stop, timeout / 2)
+            if self._flows is not None:
+                at_the_end.callback(self._flows.stop, timeout / 2)
+                self._flows.start()
             _calm_collector()
             asyncio.run(self._serve(announce))
 
@@ -289,6 +296,23 @@ def _observing(settings: Settings, closed: Callable[[], None]) -> Observing:
         )
     except StoreError as error:
         raise DataError(str(error)) from error
+
+
+def _flows(settings: Settings, plane: DataPlane) -> Flows | None:
+    if not settings.sources:
+        return None
+    from edge_agent.flows.assembly import Flows
+    from edge_agent.flows.brokers import Device
+
+    device = Device(
+        settings.fleet,
+        settings.device,
+        settings.broker_host,
+        settings.broker_port,
+        settings.broker_username,
+        settings.broker_password,
+    )
+    return Flows(settings.sources, settings.sinks, plane, device, settings.data / "flows")
 
 
 def _updates(settings: Settings, plane: DataPlane) -> UpdateMachine:

@@ -85,6 +85,7 @@ def read(kind: type[T], values: Mapping[str, Any]) -> T:
 
     Raises:
         FieldsError: with every problem: fields that do not exist, are missing, or have a wrong value.
+        ValueError: each value is right by itself, and the dataclass's own ``__post_init__`` refuses them together.
     """
     hints = get_type_hints(kind)
     problems = [f"{name}: there is no such setting" for name in values if name not in hints]
@@ -204,5 +205,6 @@ _SIMPLE: Mapping[Any, Callable[[Any], Any]] = {
     bool: _bool,
     int: _int,
     float: _float,
+    Any: lambda value: value,
     Path: lambda value: value if isinstance(value, Path) else Path(_str(value)),
 }

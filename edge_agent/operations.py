@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.metrics import CONTENT_TYPE, Metric, exposition
 from edge_agent.observing.assembly import Observing
@@ -14,6 +14,9 @@ from edge_agent.settings import Settings
 from edge_agent.updates import UpdateMachine
 from edge_agent.updates.providers import report
 from edgeloop import __version__
+
+if TYPE_CHECKING:
+    from edge_agent.flows.assembly import Flows
 
 
 class AgentOperations:
@@ -26,9 +29,10 @@ class AgentOperations:
         updates: UpdateMachine,
         observing: Observing,
         messaging: Callable[[], MessagingState],
+        flows: Flows | None,
     ) -> None:
         self._settings, self._plane, self._updates = settings, plane, updates
-        self._observing, self._messaging = observing, messaging
+        self._observing, self._messaging, self._flows = observing, messaging, flows
 
     def status(self) -> Mapping[str, Any]:
         """The status document: what serves, what the update does, what waits to be sent."""
@@ -62,6 +66,7 @@ class AgentOperations:
             "unobserved": {"without_profile": seen.without_profile, "failed": seen.failed},
             "trouble": seen.trouble,
             "messaging": asdict(self._messaging()),
+            **({"sources": [], "sinks": []} if self._flows is None else self._flows.status()),
         }
 
     def flush(self) -> None:
@@ -86,4 +91,5 @@ class AgentOperations:
             Metric("unclean_restarts", "Starts after a kill or a power cut.", status["unclean_restarts"]),
             Metric("broker_connected", "Whether the broker is there.", connected),
         )
-        return exposition(found), CONTENT_TYPE
+        flowing = () if self._flows is None else self._flows.metrics()
+        return exposition((*found, *flowing)), CONTENT_TYPE

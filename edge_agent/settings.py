@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_agent.fields import Field, FieldsError, Text, read
+from edge_agent.fields import Field, Text, read
 from edgeloop.protocol import ProtocolError, check_name
 
 ENVIRONMENT_PREFIX = "EDGE_AGENT_"
@@ -47,6 +47,19 @@ def _options(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
     read_options(value)
     return value
+
+
+def _sources(tables: tuple[Any, ...]) -> tuple[Any, ...]:
+    # An agent that is called and does not listen goes without these classes.
+    from edge_agent.flow_settings import SOURCES, read_all
+
+    return read_all(SOURCES, tables)
+
+
+def _sinks(tables: tuple[Any, ...]) -> tuple[Any, ...]:
+    from edge_agent.flow_settings import SINKS, read_all
+
+    return read_all(SINKS, tables)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +172,22 @@ class Settings:
     )
     max_release_bytes: int = Field(default=8 << 30, ge=1, description="Largest release that is fetched, bytes.")
     disk_reserve_bytes: int = Field(default=64 << 20, ge=0, description="Bytes of the disk that updates leave free.")
+    sources: tuple[Any, ...] = Field(
+        default=(), description="What the agent listens to, [[sources]]: see flows.md.", check=_sources
+    )
+    sinks: tuple[Any, ...] = Field(
+        default=(), description="Where the results of sources go, [[sinks]]: see flows.md.", check=_sinks
+    )
     stop_timeout_s: float = Field(default=10.0, gt=0, description="Time that an orderly stop may take, seconds.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
     log_format: Literal["text", "json"] = Field(default="text", description="How a line of the log is written.")
+
+    def __post_init__(self) -> None:
+        """Hold sources and sinks to one another."""
+        if self.sources:
+            from edge_agent.flow_settings import check_flows
+
+            check_flows(self.sources, self.sinks)
 
 
 def load(config: Path | None) -> Settings:
@@ -180,7 +206,7 @@ def load(config: Path | None) -> Settings:
             values[name] = Text(text)
     try:
         return read(Settings, values)
-    except FieldsError as error:
+    except ValueError as error:
         where = "the settings" if config is None else str(config)
         raise SettingsError(f"{where}: {error}. docs/reference/edge-agent.md lists every setting") from error
 
