@@ -25,6 +25,7 @@ log = Log(__name__)
 
 MAX_HEADER_BYTES = 32 << 10
 MAX_PIPELINED = 32
+LONGEST_KNOWN_HEAD = 2048
 #: Files that are open must leave room for databases and downloads; a process has 1,024 by default.
 MAX_CONNECTIONS = 512
 #: All bodies that are in memory at once, as a multiple of the largest that one may be.
@@ -33,6 +34,8 @@ BODIES_AT_ONCE = 4
 #: so long; after a refusal a client's further bytes are thrown away for so long, so that it can still read why.
 REQUEST_TIMEOUT_S, READ_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S = 30.0, 30.0, 120.0, 2.0
 
+#: Headers after which more happens than an answer.
+_SPECIAL = {b"transfer-encoding", b"expect", b"upgrade"}
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -54,6 +57,14 @@ class Response(NamedTuple):
     body: bytes
     content_type: str = "application/json"
     headers: str = ""
+
+
+class KnownHead(NamedTuple):
+    """A head that was read before: its bytes, those of the whole request, and what was read."""
+
+    head: bytes
+    size: int
+    request: Request
 
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
@@ -114,6 +125,9 @@ class Connection(asyncio.Protocol):
         # Refused: what still comes is thrown away. Stuck: the client does not read its answers.
         self._refused = self._stuck = False
         self._refusal: Response | None = None
+        # The request that the latest bytes completed, and the head that is likely to come again.
+        self._completed: Request | None = None
+        self._known: KnownHead | None = None
         # Of the request that is being read; `on_message_begin` starts the next one.
         self._url, self._headers = b"", dict[bytes, bytes]()
         self._body: list[bytes] = []
@@ -143,10 +157,15 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
+        known = self._known
+        if known is not None and not self._in_request and len(data) == known.size and data.startswith(known.head):
+            self._take_known(known, data)
+            return
         if self._refused:
             return
         if not self._headers_done:
             self._header_bytes += len(data)
+        at_start, self._completed = not self._in_request, None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -156,6 +175,19 @@ class Connection(asyncio.Protocol):
         else:
             if not self._headers_done and self._header_bytes > MAX_HEADER_BYTES:
                 self._refuse(431, f"headers may have {MAX_HEADER_BYTES} bytes")
+            elif at_start and not self._in_request and self._completed is not None:
+                self._known = _known_head(data, self._completed)
+
+    def _take_known(self, known: KnownHead, data: bytes) -> None:
+        """A whole request whose head is, byte for byte, that of the one before: what it says is known already."""
+        body = data[len(known.head) :]
+        if not self._hold(len(body)):
+            return
+        self._queue.append(known.request._replace(body=body))
+        if self._task is None:
+            self._serve()
+        elif len(self._queue) >= MAX_PIPELINED and self._transport is not None:
+            self._transport.pause_reading()
 
     def pause_writing(self) -> None:
         """The client does not read its answers: nothing is read from it or done for it until it does."""
@@ -206,8 +238,13 @@ class Connection(asyncio.Protocol):
         """A piece of the body."""
         if self._refused:
             return
-        size, door = len(body), self._door
-        self._body_bytes += size
+        self._body_bytes += len(body)
+        if self._hold(len(body)):
+            self._body.append(body)
+
+    def _hold(self, size: int) -> bool:
+        """Take more bytes of a body into memory; False when there is no room for them, which has been said then."""
+        door = self._door
         self._held += size
         door.held_bytes += size
         if self._body_bytes > door.max_body_bytes:
@@ -215,7 +252,8 @@ class Connection(asyncio.Protocol):
         elif door.held_bytes > BODIES_AT_ONCE * door.max_body_bytes:
             self._refuse(503, "other requests take all the memory that there is for them; try again in a moment")
         else:
-            self._body.append(body)
+            return True
+        return False
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -227,7 +265,9 @@ class Connection(asyncio.Protocol):
         path = self._url.partition(b"?")[0].decode("latin-1")
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         old = keep and parser.get_http_version() == "1.0"
-        self._queue.append(Request(parser.get_method().decode("latin-1"), path, self._headers, body, keep, old))
+        request = Request(parser.get_method().decode("latin-1"), path, self._headers, body, keep, old)
+        self._completed = request
+        self._queue.append(request)
         self._body = []
         self._headers_done, self._header_bytes = False, 0
         if self._task is None:
@@ -328,7 +368,7 @@ class Connection(asyncio.Protocol):
         """Answer with an error and close: after a broken request nothing more of this connection can be trusted."""
         if self._refused:
             return
-        self._refused, self._in_request = True, False
+        self._refused, self._in_request, self._known = True, False, None
         self._release(self._body_bytes)
         self._body, self._headers = [], {}
         self._refusal = Response(status, self._door.error_body(text))
@@ -377,6 +417,19 @@ class Connection(asyncio.Protocol):
             self._refuse(408, f"the request was not finished within {REQUEST_TIMEOUT_S:.0f} s")
         else:
             self.close()
+
+
+def _known_head(data: bytes, request: Request) -> KnownHead | None:
+    """What is to be remembered of a request that came in one piece; None where its bytes alone do not say all.
+
+    Clients that stay connected send the same head again and again. What it says is a function of its bytes, so the
+    parser, which calls back for each header, need not read it twice.
+    """
+    headers, size = request.headers, len(data) - len(request.body)
+    usual = request.keep_alive and not request.old and headers.get(b"content-length") == b"%d" % len(request.body)
+    if not usual or size > LONGEST_KNOWN_HEAD or headers.keys() & _SPECIAL or data[size - 4 : size] != b"\r\n\r\n":
+        return None
+    return KnownHead(data[:size], len(data), request._replace(body=b""))
 
 
 def _cut(transport: asyncio.Transport) -> None:

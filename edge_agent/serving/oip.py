@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from edge_agent.serving import tensors
 from edge_agent.serving.errors import BadRequest
@@ -36,6 +39,40 @@ class InferRequest(NamedTuple):
     binary_default: bool
 
 
+class TensorForm(NamedTuple):
+    """What a request's JSON says of one input: its form, and where its elements are.
+
+    Attributes:
+        name: of the input.
+        datatype: the protocol's name.
+        shape: lengths.
+        binary_size: bytes among those that follow the JSON part, or None.
+        data: elements as JSON has them, where ``binary_size`` is None.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    binary_size: int | None
+    data: object
+
+
+class Header(NamedTuple):
+    """The JSON part of a request, read; the names are those of `InferRequest`."""
+
+    id: str
+    tensors: tuple[TensorForm, ...]
+    outputs: tuple[str, ...]
+    binary: tuple[bool, ...]
+    binary_default: bool
+
+
+#: Headers that were read before: a client's requests differ in what follows the JSON part, and reading that part again
+#: would be a fifth of a small model's answer. Clients write them, so there must be an end to their number and length.
+_headers: dict[bytes, Header] = {}
+MOST_HEADERS, LONGEST_HEADER = 64, 2048
+
+
 def read_request(body: bytes, header_length: int | None) -> InferRequest:
     """Read an inference request.
 
@@ -47,12 +84,23 @@ def read_request(body: bytes, header_length: int | None) -> InferRequest:
         BadRequest: it is no such request; the message says where.
     """
     if header_length is None or header_length == len(body):
-        found, rest = _object(body), memoryview(b"")
+        header, rest = read_header(body), memoryview(b"")
     elif 0 < header_length < len(body):
-        found, rest = _object(body[:header_length]), memoryview(body)[header_length:]
+        part, rest = body[:header_length], memoryview(body)[header_length:]
+        known = _headers.get(part)
+        header = _remembered(part) if known is None else known
     else:
         raise BadRequest(f"Inference-Header-Content-Length is {header_length}; the body has {len(body)} bytes")
-    inputs = _inputs(found, rest)
+    return InferRequest(header.id, _inputs(header.tensors, rest), header.outputs, header.binary, header.binary_default)
+
+
+def read_header(data: bytes) -> Header:
+    """Read the JSON part of a request; nothing is compared with what follows it.
+
+    Raises:
+        BadRequest: it is no such request; the message says where.
+    """
+    found = _object(data)
     identity = found.get("id", "")
     if not isinstance(identity, str) or len(identity) > MAX_ID:
         raise BadRequest(f"id has to be a text of at most {MAX_ID} characters")
@@ -60,7 +108,17 @@ def read_request(body: bytes, header_length: int | None) -> InferRequest:
     wanted = _list(found, "outputs") if "outputs" in found else ()
     names = tuple([_text(output, "name") for output in wanted])
     as_binary = tuple([_parameters(output).get("binary_data", default) is True for output in wanted])
-    return InferRequest(identity, inputs, names, as_binary, default)
+    return Header(identity, tuple([_form(tensor) for tensor in _list(found, "inputs")]), names, as_binary, default)
+
+
+def _remembered(part: bytes) -> Header:
+    header = read_header(part)
+    # An id makes every header another one; elements in it would be held.
+    if len(part) <= LONGEST_HEADER and not header.id and all(form.data is None for form in header.tensors):
+        if len(_headers) >= MOST_HEADERS:
+            _headers.clear()
+        _headers[part] = header
+    return header
 
 
 def write_response(
@@ -77,46 +135,72 @@ def write_response(
     Returns:
         The body, and the length of its JSON part when binary tensors follow it, else None.
     """
+    if all(as_binary for _, _, as_binary in outputs):
+        data = [tensors.binary(array) for _, array, _ in outputs]
+        forms = tuple([(name, a.dtype, a.shape, len(d)) for (name, a, _), d in zip(outputs, data, strict=True)])
+        before, after = _frame(model, version, forms)
+        header = b"%b%b%b" % (before, quote(identity).encode(), after)
+        return b"".join((header, *data)), len(header)
     # Put together from pieces: a general encoder takes three times as long for these few fixed fields.
     described: list[str] = []
-    chunks: list[bytes] = [b""]
+    chunks: list[bytes] = []
     for name, array, as_binary in outputs:
-        shape = ",".join(map(str, array.shape))
         if as_binary:
-            data = tensors.binary(array)
-            chunks.append(data)
-            content = f'"parameters":{{"binary_data_size":{len(data)}}}'
+            chunks.append(tensors.binary(array))
+            content = _size(len(chunks[-1]))
         else:
             content = f'"data":{tensors.json_data(array)}'
-        described.append(
-            f'{{"name":{quote(name)},"datatype":"{tensors.datatype_of(array)}","shape":[{shape}],{content}}}'
-        )
+        described.append(_described(name, array.dtype, array.shape, content))
     header = (
         f'{{"model_name":{quote(model)},"model_version":{quote(version)},"id":{quote(identity)},'
         f'"outputs":[{",".join(described)}]}}'
     ).encode()
-    if len(chunks) == 1:
-        return header, None
-    chunks[0] = header
-    return b"".join(chunks), len(header)
+    return b"".join((header, *chunks)), len(header) if chunks else None
 
 
-def _inputs(found: Mapping[str, Any], rest: memoryview) -> dict[str, Array]:
+@lru_cache(maxsize=256)
+def _frame(
+    model: str, version: str, forms: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
+) -> tuple[bytes, bytes]:
+    """The JSON part of an answer with binary tensors alone, before and after its id: the same for many answers."""
+    described = ",".join(_described(name, dtype, shape, _size(size)) for name, dtype, shape, size in forms)
+    before = f'{{"model_name":{quote(model)},"model_version":{quote(version)},"id":'
+    return before.encode(), f',"outputs":[{described}]}}'.encode()
+
+
+def _described(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], content: str) -> str:
+    lengths = ",".join(map(str, shape))
+    return f'{{"name":{quote(name)},"datatype":"{tensors.datatype_of(dtype)}","shape":[{lengths}],{content}}}'
+
+
+def _size(size: int) -> str:
+    return f'"parameters":{{"binary_data_size":{size}}}'
+
+
+def _form(tensor: Mapping[str, Any]) -> TensorForm:
+    name = _text(tensor, "name")
+    datatype, shape = tensors.form(name, tensor.get("datatype"), tensor.get("shape"))
+    size = _parameters(tensor).get("binary_data_size")
+    if size is None:
+        return TensorForm(name, datatype, shape, None, tensor.get("data"))
+    if type(size) is not int or size < 0:
+        raise BadRequest(f"input {name!r}: binary_data_size is {size!r:.40}, no number of bytes")
+    return TensorForm(name, datatype, shape, size, None)
+
+
+def _inputs(forms: Sequence[TensorForm], rest: memoryview) -> dict[str, Array]:
     """Tensors by name; the binary ones lie one after the other in ``rest``, all of it."""
     inputs: dict[str, Array] = {}
     offset = 0
-    for tensor in _list(found, "inputs"):
-        name = _text(tensor, "name")
+    for name, datatype, shape, size, data in forms:
         if name in inputs:
             raise BadRequest(f"input {name!r} is given twice")
-        datatype, shape = tensors.form(name, tensor.get("datatype"), tensor.get("shape"))
-        size = _parameters(tensor).get("binary_data_size")
         if size is None:
-            inputs[name] = tensors.from_json(name, datatype, shape, tensor.get("data"))
+            inputs[name] = tensors.from_json(name, datatype, shape, data)
             continue
-        if type(size) is not int or not 0 <= size <= len(rest) - offset:
+        if size > len(rest) - offset:
             raise BadRequest(
-                f"input {name!r}: binary_data_size is {size!r}, and {len(rest) - offset} bytes are left in the body"
+                f"input {name!r}: binary_data_size is {size}, and {len(rest) - offset} bytes are left in the body"
             )
         inputs[name] = tensors.from_binary(name, datatype, shape, rest[offset : offset + size])
         offset += size

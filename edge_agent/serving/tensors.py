@@ -137,9 +137,9 @@ def json_data(array: Array) -> str:
     return encode_json(values)
 
 
-def datatype_of(array: Array) -> str:
+def datatype_of(dtype: np.dtype[Any]) -> str:
     """The protocol's name of an output's dtype."""
-    return _NAMES.get(array.dtype) or oip_name(array.dtype.newbyteorder("="))
+    return _NAMES.get(dtype) or oip_name(dtype.newbyteorder("="))
 
 
 def _flatten(name: str, data: list[Any], shape: tuple[int, ...]) -> list[Any]:
