@@ -50,10 +50,11 @@ class Answer(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What a client may know of a model: its versions, inputs, and the outputs that it gets without naming any."""
+    """What a client may know of a model: its versions, inputs, the outputs that it gets without naming any, labels."""
 
     name: str
     version: str
     versions: tuple[str, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[OutputSpec, ...]
+    labels: tuple[str, ...] = ()

@@ -5,13 +5,41 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from edge_agent.serving.errors import BadRequest
+from edge_agent.serving.calls import Answer, Described
+from edge_agent.serving.errors import BadRequest, ServingError
 from edge_agent.serving.tensors import Array
+
+
+def classified(answer: Answer, wanted: Mapping[str, int], describe: Callable[[str, str | None], Described]) -> Answer:
+    """An answer with some of its outputs as classifications.
+
+    Args:
+        answer: the data plane's.
+        wanted: names of outputs, and how many classes of each.
+        describe: says what a model is: an output with a score for each class gets the labels.
+
+    Raises:
+        BadRequest: an output has no order.
+    """
+    if not wanted:
+        return answer
+    labels: Sequence[str] = ()
+    scores: set[str] = set()
+    with contextlib.suppress(ServingError):  # it may have been unloaded in this moment
+        model = describe(answer.model, answer.version)
+        labels = model.labels
+        scores = {spec.name for spec in model.outputs if spec.role in ("probabilities", "logits")}
+    outputs = tuple(
+        (name, classify(name, array, wanted[name], labels if name in scores else ()) if name in wanted else array)
+        for name, array in answer.outputs
+    )
+    return answer._replace(outputs=outputs)
 
 
 def classify(name: str, output: Array, count: int, labels: Sequence[str]) -> Array:

@@ -148,7 +148,8 @@ class DataPlane:
         with self._lock:
             slot = self._find(model, version).slot
             versions = tuple(known for name, known in self._exact if name == model)
-        return Described(slot.model, slot.version, versions, slot.inputs, slot.usual_specs)
+        labels = slot.loaded.package.meta.labels
+        return Described(slot.model, slot.version, versions, slot.inputs, slot.usual_specs, labels)
 
     def configuration(self, model: str, version: str | None) -> dict[str, Any]:
         """Triton's ``ModelConfig`` of a model, as JSON types; raises as `describe`."""

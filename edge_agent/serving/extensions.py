@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_agent.serving.errors import BadRequest, Forbidden, NotFound
 from edge_agent.serving.http import Request, Response
+from edge_agent.serving.parameters import NO_SHARED_MEMORY
 from edge_agent.serving.responses import DONE, Answering, as_json, aside, error_body, read_object
 
 if TYPE_CHECKING:  # a device that shares no memory does not pay for it
@@ -119,7 +120,7 @@ class Extensions:
 
     def _shared(self) -> SharedMemory:
         if self._memory is None:
-            raise Forbidden("clients may not share memory with this agent; the setting shared_memory allows it")
+            raise Forbidden(NO_SHARED_MEMORY)
         return self._memory
 
     def _register(self, name: str, body: bytes) -> Response:

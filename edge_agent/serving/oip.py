@@ -16,27 +16,21 @@ import numpy as np
 
 from edge_agent.serving import tensors
 from edge_agent.serving.errors import BadRequest
+from edge_agent.serving.parameters import OFFSET, REGION, SIZE, Memory, Place, classes, place, shared, urgency
 from edge_agent.serving.tensors import Array
 
 MAX_ID = 256
 
 
-class InferRequest(NamedTuple):
-    """A request, read.
+class Classes(NamedTuple):
+    """An output is wanted as its highest values, ``most`` of them (the classification extension)."""
 
-    Attributes:
-        id: the client's, or "".
-        inputs: by name; shapes and dtypes are the request's own.
-        outputs: names that are wanted, or () for the model's usual outputs.
-        binary: for each of ``outputs``, whether it is wanted as binary.
-        binary_default: whether outputs that are not named are wanted as binary.
-    """
+    most: int
+    binary: bool
 
-    id: str
-    inputs: dict[str, Array]
-    outputs: tuple[str, ...]
-    binary: tuple[bool, ...]
-    binary_default: bool
+
+#: How an output is wanted: as binary or not, as classes, or in shared memory.
+How = bool | Classes | Place
 
 
 class TensorForm(NamedTuple):
@@ -46,25 +40,46 @@ class TensorForm(NamedTuple):
         name: of the input.
         datatype: the protocol's name.
         shape: lengths.
-        binary_size: bytes among those that follow the JSON part, or None.
-        data: elements as JSON has them, where ``binary_size`` is None.
+        where: bytes among those that follow the JSON part, or a place in shared memory, or None.
+        data: elements as JSON has them, where ``where`` is None.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    binary_size: int | None
+    where: int | Place | None
     data: object
 
 
 class Header(NamedTuple):
-    """The JSON part of a request, read; the names are those of `InferRequest`."""
+    """The JSON part of a request, read.
 
-    id: str
-    tensors: tuple[TensorForm, ...]
-    outputs: tuple[str, ...]
-    binary: tuple[bool, ...]
-    binary_default: bool
+    Attributes:
+        id: the client's, or "".
+        tensors: the inputs.
+        outputs: names that are wanted, or () for the model's usual outputs.
+        how: for each of ``outputs``, how it is wanted.
+        binary_default: whether outputs that are not named are wanted as binary.
+        priority: 1 is served before 2; 0: the default.
+        timeout_s: seconds that the client waits; 0: it does not say.
+        regions: of shared memory, that inputs lie in.
+    """
+
+    id: str = ""
+    tensors: tuple[TensorForm, ...] = ()
+    outputs: tuple[str, ...] = ()
+    how: tuple[How, ...] = ()
+    binary_default: bool = False
+    priority: int = 0
+    timeout_s: float = 0.0
+    regions: tuple[str, ...] = ()
+
+
+class InferRequest(NamedTuple):
+    """A request, read: what its JSON says, and its inputs by name; shapes and dtypes are the request's own."""
+
+    header: Header
+    inputs: dict[str, Array]
 
 
 #: Headers that were read before: a client's requests differ in what follows the JSON part, and reading that part again
@@ -73,25 +88,31 @@ _headers: dict[bytes, Header] = {}
 MOST_HEADERS, LONGEST_HEADER = 64, 2048
 
 
-def read_request(body: bytes, header_length: int | None) -> InferRequest:
+def read_request(body: bytes, header_length: int | None, memory: Memory | None = None) -> InferRequest:
     """Read an inference request.
 
     Args:
         body: the whole body.
         header_length: value of ``Inference-Header-Content-Length``, or None for a body of JSON alone.
+        memory: that clients share; None: they may not.
 
     Raises:
         BadRequest: it is no such request; the message says where.
+        Forbidden: it names shared memory, and clients may not share it.
     """
     if header_length is None or header_length == len(body):
-        header, rest = read_header(body), memoryview(b"")
+        part, rest = body, memoryview(b"")
     elif 0 < header_length < len(body):
         part, rest = body[:header_length], memoryview(body)[header_length:]
-        known = _headers.get(part)
-        header = _remembered(part) if known is None else known
     else:
         raise BadRequest(f"Inference-Header-Content-Length is {header_length}; the body has {len(body)} bytes")
-    return InferRequest(header.id, _inputs(header.tensors, rest), header.outputs, header.binary, header.binary_default)
+    header = _headers.get(part) if len(part) <= LONGEST_HEADER else None
+    if header is None:
+        header = _remembered(part)
+    for how in header.how:
+        if isinstance(how, Place):
+            shared(memory).read(*how)  # so that a run is not wasted
+    return InferRequest(header, _inputs(header.tensors, rest, memory))
 
 
 def read_header(data: bytes) -> Header:
@@ -104,11 +125,17 @@ def read_header(data: bytes) -> Header:
     identity = found.get("id", "")
     if not isinstance(identity, str) or len(identity) > MAX_ID:
         raise BadRequest(f"id has to be a text of at most {MAX_ID} characters")
-    default = _parameters(found).get("binary_data_output") is True
+    parameters = _parameters(found)
+    if parameters and (reserved := [name for name in parameters if name.startswith("triton_")]):
+        raise BadRequest(f"the parameter {reserved[0]:.60} is reserved; no server takes it in a request")
+    default = parameters.get("binary_data_output") is True
     wanted = _list(found, "outputs") if "outputs" in found else ()
     names = tuple([_text(output, "name") for output in wanted])
-    as_binary = tuple([_parameters(output).get("binary_data", default) is True for output in wanted])
-    return Header(identity, tuple([_form(tensor) for tensor in _list(found, "inputs")]), names, as_binary, default)
+    how = tuple([_how(_parameters(output), default) for output in wanted])
+    forms = tuple([_form(tensor) for tensor in _list(found, "inputs")])
+    priority, timeout_s = urgency(parameters)
+    regions = tuple({form.where.region: None for form in forms if isinstance(form.where, Place)})
+    return Header(identity, forms, names, how, default, priority, timeout_s, regions)
 
 
 def _remembered(part: bytes) -> Header:
@@ -122,7 +149,7 @@ def _remembered(part: bytes) -> Header:
 
 
 def write_response(
-    model: str, version: str, identity: str, outputs: Sequence[tuple[str, Array, bool]]
+    model: str, version: str, identity: str, outputs: Sequence[tuple[str, Array, bool | Place]]
 ) -> tuple[bytes, int | None]:
     """Write an inference response.
 
@@ -130,12 +157,12 @@ def write_response(
         model: its name.
         version: its version.
         identity: the prediction's id.
-        outputs: name, array, and whether it goes as binary.
+        outputs: name, array, and whether it goes as binary, or where in shared memory it was put.
 
     Returns:
         The body, and the length of its JSON part when binary tensors follow it, else None.
     """
-    if all(as_binary for _, _, as_binary in outputs):
+    if all(how is True for _, _, how in outputs):
         data = [tensors.binary(array) for _, array, _ in outputs]
         forms = tuple([(name, a.dtype, a.shape, len(d)) for (name, a, _), d in zip(outputs, data, strict=True)])
         before, after = _frame(model, version, forms)
@@ -144,10 +171,12 @@ def write_response(
     # Put together from pieces: a general encoder takes three times as long for these few fixed fields.
     described: list[str] = []
     chunks: list[bytes] = []
-    for name, array, as_binary in outputs:
-        if as_binary:
+    for name, array, how in outputs:
+        if how is True:
             chunks.append(tensors.binary(array))
             content = _size(len(chunks[-1]))
+        elif how:
+            content = _put(how)
         else:
             content = f'"data":{tensors.json_data(array)}'
         described.append(_described(name, array.dtype, array.shape, content))
@@ -177,18 +206,34 @@ def _size(size: int) -> str:
     return f'"parameters":{{"binary_data_size":{size}}}'
 
 
+def _put(where: Place) -> str:
+    offset = f',"{OFFSET}":{where.offset}' if where.offset else ""
+    return f'"parameters":{{"{REGION}":{quote(where.region)},"{SIZE}":{where.byte_size}{offset}}}'
+
+
+def _how(parameters: Mapping[str, Any], default: bool) -> How:
+    where, count = place(parameters), classes(parameters)
+    if where is not None:
+        if parameters.get("binary_data") is True:
+            raise BadRequest("an output is wanted as binary data or in shared memory, not both")
+        return where
+    as_binary = parameters.get("binary_data", default) is True
+    return Classes(count, as_binary) if count else as_binary
+
+
 def _form(tensor: Mapping[str, Any]) -> TensorForm:
     name = _text(tensor, "name")
     datatype, shape = tensors.form(name, tensor.get("datatype"), tensor.get("shape"))
-    size = _parameters(tensor).get("binary_data_size")
-    if size is None:
-        return TensorForm(name, datatype, shape, None, tensor.get("data"))
-    if type(size) is not int or size < 0:
+    parameters = _parameters(tensor)
+    size, where, data = parameters.get("binary_data_size"), place(parameters), tensor.get("data")
+    if (size is not None) + (where is not None) + (data is not None) > 1:
+        raise BadRequest(f"input {name!r} takes one of data, binary_data_size and {REGION}")
+    if size is not None and (type(size) is not int or size < 0):
         raise BadRequest(f"input {name!r}: binary_data_size is {size!r:.40}, no number of bytes")
-    return TensorForm(name, datatype, shape, size, None)
+    return TensorForm(name, datatype, shape, size if where is None else where, data)
 
 
-def _inputs(forms: Sequence[TensorForm], rest: memoryview) -> dict[str, Array]:
+def _inputs(forms: Sequence[TensorForm], rest: memoryview, memory: Memory | None) -> dict[str, Array]:
     """Tensors by name; the binary ones lie one after the other in ``rest``, all of it."""
     inputs: dict[str, Array] = {}
     offset = 0
@@ -197,6 +242,9 @@ def _inputs(forms: Sequence[TensorForm], rest: memoryview) -> dict[str, Array]:
             raise BadRequest(f"input {name!r} is given twice")
         if size is None:
             inputs[name] = tensors.from_json(name, datatype, shape, data)
+            continue
+        if isinstance(size, Place):
+            inputs[name] = tensors.from_binary(name, datatype, shape, shared(memory).read(*size))
             continue
         if size > len(rest) - offset:
             raise BadRequest(

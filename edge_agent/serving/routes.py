@@ -10,21 +10,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
 from edge_agent.ports import Recorder
-from edge_agent.serving import oip
+from edge_agent.serving import oip, tensors
 from edge_agent.serving.calls import Answer, Call
+from edge_agent.serving.classification import classified
 from edge_agent.serving.dataplane import NOTHING_SERVES, DataPlane
 from edge_agent.serving.errors import BadRequest, NotFound, NotReady, ServingError
 from edge_agent.serving.extensions import Extensions, Repository
 from edge_agent.serving.feedback import give_feedback
 from edge_agent.serving.http import Request, Response
+from edge_agent.serving.parameters import Place, shared
 from edge_agent.serving.responses import DONE, Answering, as_error, as_json, aside, error_body
+from edge_agent.serving.tensors import Array
 from edgeloop import __version__
 
 if TYPE_CHECKING:  # a device that shares no memory does not pay for it
     from edge_agent.serving.shared_memory import SharedMemory
 
 #: What is always on; the protocol's names for it.
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 
@@ -70,7 +80,7 @@ class Routes:
             repository: models that clients may load and unload; None where they may not.
             memory: regions that clients share with the agent; None where they may not.
         """
-        self._plane, self._recorder, self._operations = plane, recorder, operations
+        self._plane, self._recorder, self._operations, self._memory = plane, recorder, operations, memory
         self._extensions = Extensions(repository, memory)
         self._fixed: dict[tuple[str, str], Callable[[Request], Answering]] = {
             ("GET", "/v2"): self._server,
@@ -158,13 +168,68 @@ class Routes:
     def _infer(self, request: Request, path: ModelPath) -> Answering:
         headers = request.headers
         length = headers.get(_HEADER_LENGTH)
-        if length is not None and not (length.isdigit() and len(length) < 16):
-            raise BadRequest(f"{HEADER_LENGTH} has to be a number of bytes, not {length.decode('latin-1'):.40}")
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             return Response(415, error_body("send the body without Content-Encoding; compressed ones are not read"))
-        read = oip.read_request(request.body, None if length is None else int(length))
-        answer = self._plane.infer(Call(path.model, path.version, read.id, read.inputs, read.outputs))
-        return _answer(read, answer) if isinstance(answer, Answer) else _later(read, answer)
+        if length == b"0":
+            read = self._whole_body(request, path)
+        elif length is None or (length.isdigit() and len(length) < 16):
+            read = oip.read_request(request.body, None if length is None else int(length), self._memory)
+        else:
+            raise BadRequest(f"{HEADER_LENGTH} has to be a number of bytes, not {length.decode('latin-1'):.40}")
+        header = read.header
+        answer = self._plane.infer(
+            Call(
+                path.model,
+                path.version,
+                header.id,
+                read.inputs,
+                header.outputs,
+                header.priority,
+                header.timeout_s,
+                bool(header.regions),
+            )
+        )
+        return self._answer(header, answer) if isinstance(answer, Answer) else self._later(header, answer)
+
+    def _whole_body(self, request: Request, path: ModelPath) -> oip.InferRequest:
+        """A body without JSON is the model's only input, and its answer is binary ("raw binary request")."""
+        model = self._plane.describe(path.model, path.version)
+        if len(model.inputs) != 1:
+            raise BadRequest(
+                f"{model.name} takes {len(model.inputs)} inputs; only a single one can be sent without JSON"
+            )
+        (spec,) = model.inputs
+        tensor = tensors.from_body(spec.name, spec.datatype, tuple(spec.shape), memoryview(request.body))
+        return oip.InferRequest(oip.Header(binary_default=True), {spec.name: tensor})
+
+    def _answer(self, header: oip.Header, answer: Answer) -> Response:
+        if header.regions:
+            shared(self._memory).check(header.regions)
+        named = dict(zip(header.outputs, header.how, strict=True))
+        wanted = {name: how.most for name, how in named.items() if isinstance(how, oip.Classes)}
+        default = header.binary_default
+        outputs = [
+            self._put(name, array, named.get(name, default))
+            for name, array in classified(answer, wanted, self._plane.describe).outputs
+        ]
+        body, length = oip.write_response(answer.model, answer.version, answer.id, outputs)
+        if length is None:
+            return Response(200, body)
+        return Response(200, body, "application/octet-stream", f"{HEADER_LENGTH}: {length}\r\n")
+
+    def _put(self, name: str, array: Array, how: oip.How) -> tuple[str, Array, bool | Place]:
+        """An output and how it goes; one that is wanted in shared memory is put there."""
+        if isinstance(how, Place):
+            data = tensors.binary(array)
+            shared(self._memory).write(*how, data)
+            return name, array, how._replace(byte_size=len(data))
+        return name, array, how if isinstance(how, bool) else how.binary
+
+    async def _later(self, header: oip.Header, answer: Future[Answer]) -> Response:
+        try:
+            return self._answer(header, await asyncio.wrap_future(answer))
+        except ServingError as error:
+            return as_error(error)
 
     # ── edgeloop's own ────────────────────────────────────────────────────────────────────────
 
@@ -189,20 +254,3 @@ def model_path(path: str) -> ModelPath:
     if len(rest) >= 2 and rest[0] == "versions":
         return ModelPath(model, rest[1], tuple(rest[2:]))
     return ModelPath(model, None, tuple(rest))
-
-
-def _answer(read: oip.InferRequest, answer: Answer) -> Response:
-    named = dict(zip(read.outputs, read.binary, strict=True))
-    default = read.binary_default
-    outputs = [(name, array, named.get(name, default)) for name, array in answer.outputs]
-    body, length = oip.write_response(answer.model, answer.version, answer.id, outputs)
-    if length is None:
-        return Response(200, body)
-    return Response(200, body, "application/octet-stream", f"{HEADER_LENGTH}: {length}\r\n")
-
-
-async def _later(read: oip.InferRequest, answer: Future[Answer]) -> Response:
-    try:
-        return _answer(read, await asyncio.wrap_future(answer))
-    except ServingError as error:
-        return as_error(error)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from edge_agent.serving import tensors
 from edge_agent.serving.calls import Answer, Call
-from edge_agent.serving.errors import BadRequest, Forbidden
+from edge_agent.serving.errors import BadRequest
 from edge_agent.serving.grpc import inference_pb2 as pb
 from edge_agent.serving.grpc.wire import split
 from edge_agent.serving.oip import MAX_ID
+from edge_agent.serving.parameters import OFFSET, REGION, SIZE, Memory, Place, classes, shared, urgency
+from edge_agent.serving.parameters import place as place_of
 from edge_agent.serving.tensors import Array
 from edgeloop.runtime.datatypes import OIP_TO_NUMPY
 
@@ -43,29 +45,6 @@ _NUMBERS: Mapping[str, type[np.generic]] = {
     "fp32_contents": np.float32,
     "fp64_contents": np.float64,
 }
-NO_SHARED_MEMORY = "clients may not share memory with this agent; the setting shared_memory allows it"
-REGION, SIZE, OFFSET = "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"
-
-
-class Memory(Protocol):
-    """Regions of shared memory; each of these raises BadRequest."""
-
-    def read(self, region: str, offset: int, byte_size: int) -> memoryview:
-        """Bytes where they lie."""
-
-    def write(self, region: str, offset: int, byte_size: int, data: bytes) -> None:
-        """Write to a part that is set aside."""
-
-    def check(self, regions: set[str]) -> None:
-        """Say whether what was read was there all the while."""
-
-
-class Place(NamedTuple):
-    """A part of a region of shared memory: where a tensor lies, or is wanted."""
-
-    region: str
-    offset: int
-    byte_size: int
 
 
 class Read(NamedTuple):
@@ -74,12 +53,14 @@ class Read(NamedTuple):
     Attributes:
         call: what the data plane is asked.
         places: outputs that are wanted in shared memory, by name.
+        classes: outputs that are wanted as a classification, by name, and how many classes.
         lent: regions that inputs lie in.
         typed: the inputs came as typed contents, so the outputs go as such.
     """
 
     call: Call
     places: Mapping[str, Place]
+    classes: Mapping[str, int]
     lent: set[str]
     typed: bool
 
@@ -112,14 +93,14 @@ def read_request(message: bytes, memory: Memory | None, patience_s: float) -> Re
         if name in inputs:
             raise BadRequest(f"input {name!r} is given twice")
         datatype, shape = tensors.form(name, tensor.datatype, list(tensor.shape[: tensors.MAX_DIMENSIONS + 1]))
-        place = _place(tensor.parameters) if tensor.parameters else None
+        place = place_of(plain(tensor.parameters)) if tensor.parameters else None
         if tensor.HasField("contents"):
             if raw or place is not None:
                 raise BadRequest(f"input {name!r} has contents; with raw_input_contents or shared memory it has none")
             inputs[name] = _from_contents(name, datatype, shape, tensor.contents)
             typed = True
         elif place is not None:
-            data = _shared(memory).read(*place)
+            data = shared(memory).read(*place)
             inputs[name] = tensors.from_binary(name, datatype, shape, data)
             lent.add(place.region)
         else:
@@ -128,13 +109,13 @@ def read_request(message: bytes, memory: Memory | None, patience_s: float) -> Re
             inputs[name] = tensors.from_binary(name, datatype, shape, part)
     if next(following, None) is not None:
         raise BadRequest(f"there are {len(raw)} raw_input_contents, and fewer inputs whose tensors they could be")
-    names, places = _outputs(request.outputs)
+    names, places, wanted = _outputs(request.outputs)
     if places:
-        _shared(memory)
+        shared(memory)
     priority, timeout_s = _urgency(request.parameters, patience_s)
     version = request.model_version or None
     call = Call(request.model_name, version, request.id, inputs, names, priority, timeout_s, bool(lent))
-    return Read(call, places, lent, typed)
+    return Read(call, places, wanted, lent, typed)
 
 
 def write_response(read: Read, answer: Answer, memory: Memory | None) -> Any:
@@ -144,17 +125,17 @@ def write_response(read: Read, answer: Answer, memory: Memory | None) -> Any:
         BadRequest: an output has no room in its place.
     """
     if read.lent:
-        _shared(memory).check(read.lent)
+        shared(memory).check(read.lent)
     response = pb.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=answer.id)
     # Typed or raw, all of them: the protocol forbids a mixture.
-    typed = read.typed and all(tensors.datatype_of(array) in CONTENTS for _, array in answer.outputs)
+    typed = read.typed and all(tensors.datatype_of(array.dtype) in CONTENTS for _, array in answer.outputs)
     for name, array in answer.outputs:
-        datatype = tensors.datatype_of(array)
+        datatype = tensors.datatype_of(array.dtype)
         output = response.outputs.add(name=name, datatype=datatype, shape=array.shape)
         place = read.places.get(name)
         if place is not None:
             data = tensors.binary(array)
-            _shared(memory).write(*place, data)
+            shared(memory).write(*place, data)
             output.parameters[REGION].string_param = place.region
             output.parameters[SIZE].int64_param = len(data)
             if place.offset:
@@ -203,44 +184,23 @@ def _elements(array: Array) -> list[Any]:
     return array.ravel().tolist()
 
 
-def _outputs(requested: Any) -> tuple[tuple[str, ...], dict[str, Place]]:
-    places = {}
+def _outputs(requested: Any) -> tuple[tuple[str, ...], dict[str, Place], dict[str, int]]:
+    """Names of outputs, and those that are wanted in shared memory or as a classification."""
+    places, wanted = {}, {}
     for output in requested:
         if not output.parameters:
             continue
         parameters = plain(output.parameters)
-        if parameters.get("classification"):
-            raise BadRequest("classification is not offered over gRPC; take the output and sort it")
-        if (place := _place(output.parameters)) is not None:
+        if count := classes(parameters):
+            wanted[output.name] = count
+        if (place := place_of(parameters)) is not None:
             places[output.name] = place
-    return tuple([output.name for output in requested]), places
-
-
-def _place(parameters: Mapping[str, Any]) -> Place | None:
-    found = plain(parameters)
-    region = found.get(REGION)
-    if region is None:
-        return None
-    size, offset = found.get(SIZE), found.get(OFFSET, 0)
-    if not isinstance(region, str) or type(size) is not int or type(offset) is not int or size < 0 or offset < 0:
-        raise BadRequest(f"{REGION} has to be a name, and {SIZE} and {OFFSET} numbers of bytes")
-    return Place(region, offset, size)
-
-
-def _shared(memory: Memory | None) -> Memory:
-    if memory is None:
-        raise Forbidden(NO_SHARED_MEMORY)
-    return memory
+    return tuple([output.name for output in requested]), places, wanted
 
 
 def _urgency(parameters: Mapping[str, Any], patience_s: float) -> tuple[int, float]:
     """Priority, and the seconds that the client waits: its call's, or the request's own if that is less."""
     if not parameters:
         return 0, patience_s
-    found = plain(parameters)
-    priority, timeout_us = found.get("priority", 0), found.get("timeout", 0)
-    for name, value in (("priority", priority), ("timeout", timeout_us)):
-        if type(value) is not int or value < 0:
-            raise BadRequest(f"the parameter {name} has to be a whole number from 0, not {value!r:.40}")
-    own_s = timeout_us / 1e6
+    priority, own_s = urgency(plain(parameters))
     return priority, min(own_s or patience_s, patience_s or own_s)

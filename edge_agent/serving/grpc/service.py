@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edge_agent.serving.calls import Answer
+from edge_agent.serving.classification import classified
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.errors import BadRequest, Forbidden, NotFound, NotReady, ServingError
 from edge_agent.serving.grpc import codec
 from edge_agent.serving.grpc import inference_pb2 as pb
+from edge_agent.serving.parameters import NO_SHARED_MEMORY, Memory
 from edgeloop import __version__
 from edgeloop.package import OutputSpec, TensorSpec
 
@@ -34,7 +36,7 @@ class Repository(Protocol):
         """Serve it no more."""
 
 
-class SharedMemory(codec.Memory, Protocol):
+class SharedMemory(Memory, Protocol):
     """Regions that clients register."""
 
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
@@ -111,7 +113,7 @@ class Service:
         if not isinstance(found, Answer):
             at_the_end(found.cancel)
             found = found.result()
-        return codec.write_response(read, found, self._memory)
+        return codec.write_response(read, classified(found, read.classes, self._plane.describe), self._memory)
 
     # ── metadata ──────────────────────────────────────────────────────────────────────────────
 
@@ -171,7 +173,7 @@ class Service:
 
     def _shared(self) -> SharedMemory:
         if self._memory is None:
-            raise Forbidden(codec.NO_SHARED_MEMORY)
+            raise Forbidden(NO_SHARED_MEMORY)
         return self._memory
 
     def _memory_status(self, request: Any) -> Message:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_agent.serving import oip
-from edge_agent.serving.errors import BadRequest
+from edge_agent.serving import oip, tensors
+from edge_agent.serving.errors import BadRequest, Forbidden
+from edge_agent.serving.parameters import Place
 from edge_agent.serving.tensors import DATATYPES, WIRE
 from edgeloop.runtime.datatypes import OIP_TO_NUMPY
 
@@ -82,16 +83,184 @@ def test_several_binary_tensors_lie_one_after_the_other_between_json_ones() -> N
     assert read.inputs["b"].tolist() == ["text"]
 
 
+def header(*tensors: dict[str, Any], **more: Any) -> oip.Header:
+    return oip.read_request(*body(*tensors, **more)).header
+
+
 def test_what_is_wanted_of_the_outputs() -> None:
     values = tensor([1, 2, 3, 4])
-    assert oip.read_request(*body(values))[2:] == ((), (), False)
-    assert oip.read_request(*body(values, parameters={"binary_data_output": True}))[2:] == ((), (), True)
+    plain = header(values)
+    assert (plain.id, plain.outputs, plain.how, plain.binary_default) == ("", (), (), False)
+    assert header(values, parameters={"binary_data_output": True}).binary_default
     outputs = [{"name": "p", "parameters": {"binary_data": True}}, {"name": "q"}]
-    assert oip.read_request(*body(values, outputs=outputs))[2:4] == (("p", "q"), (True, False))
-    mixed = oip.read_request(*body(values, outputs=outputs, parameters={"binary_data_output": True}))
-    assert mixed.binary == (True, True)
-    assert oip.read_request(*body(values, id="mine")).id == "mine"
-    assert oip.read_request(*body(values, id="", parameters={"priority": 3, "unknown": [1]})).id == ""
+    assert header(values, outputs=outputs)[2:4] == (("p", "q"), (True, False))
+    assert header(values, outputs=outputs, parameters={"binary_data_output": True}).how == (True, True)
+    assert header(values, id="mine").id == "mine"
+
+
+def test_outputs_as_classes_and_in_shared_memory() -> None:
+    outputs = [
+        {"name": "p", "parameters": {"classification": 3, "binary_data": True}},
+        {"name": "q", "parameters": {"classification": 0}},
+        {"name": "r", "parameters": {"shared_memory_region": "m", "shared_memory_byte_size": 8}},
+    ]
+    written = Regions(m=bytearray(64))
+    read = oip.read_request(*body(tensor([1, 2, 3, 4]), outputs=outputs), written)
+    assert read.header.how == (oip.Classes(3, True), False, Place("m", 0, 8))
+
+
+def test_what_a_request_says_of_its_urgency() -> None:
+    read = header(tensor([1, 2, 3, 4]), parameters={"priority": 3, "timeout": 1_500_000, "unknown": [1]})
+    assert (read.priority, read.timeout_s) == (3, 1.5)
+    assert header(tensor([1, 2, 3, 4]))[5:7] == (0, 0.0)
+
+
+class Regions:
+    """Shared memory that is none."""
+
+    def __init__(self, **regions: bytearray) -> None:
+        self.regions = regions
+
+    def read(self, region: str, offset: int, byte_size: int) -> memoryview:
+        if region not in self.regions or offset + byte_size > len(self.regions[region]):
+            raise BadRequest(f"there is no such part of {region}")
+        return memoryview(self.regions[region])[offset : offset + byte_size].toreadonly()
+
+    def write(self, region: str, offset: int, byte_size: int, data: bytes) -> None:
+        raise AssertionError("reading writes nothing")
+
+    def check(self, regions: Any) -> None:
+        raise AssertionError("who reads has not run yet")
+
+
+def lent(region: str = "m", offset: int = 0, size: int = 16, **more: Any) -> dict[str, Any]:
+    return {"shared_memory_region": region, "shared_memory_offset": offset, "shared_memory_byte_size": size, **more}
+
+
+def test_inputs_in_shared_memory_are_not_copied() -> None:
+    values = np.arange(16, dtype=np.float32)
+    memory = Regions(m=bytearray(values.tobytes()))
+    tensors = [tensor(parameters=lent(offset=16)), {"name": "y", "datatype": "INT8", "shape": [2], "data": [1, 2]}]
+    read = oip.read_request(*body(*tensors), memory)
+    assert read.inputs["x"].tolist() == [[4, 5], [6, 7]]
+    memory.regions["m"][16:20] = np.float32(9).tobytes()
+    assert read.inputs["x"][0, 0] == 9
+    assert not read.inputs["x"].flags.writeable
+    assert read.header.regions == ("m",)
+
+
+def test_a_tensor_that_does_not_lie_at_its_own_boundary_is_copied_to_one() -> None:
+    values = np.arange(8, dtype=np.float64)
+    for shift in range(9):
+        memory = Regions(m=bytearray(bytes(shift) + values.tobytes()))
+        read = oip.read_request(*body(tensor(None, "FP64", [8], parameters=lent(offset=shift, size=64))), memory)
+        assert read.inputs["x"].flags.aligned
+        assert read.inputs["x"].tolist() == values.tolist()
+    for spaces in range(9):
+        tensors = [tensor(None, "FP64", [8], parameters={"binary_data_size": 64, "note": " " * spaces})]
+        array = oip.read_request(*body(*tensors, binary=values.tobytes())).inputs["x"]
+        assert array.flags.aligned and array.tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("said", "parameters"),
+    [
+        ("no such part of m", lent(offset=50)),
+        ("no such part of other", lent("other")),
+        ("takes 16 bytes; there are 15", lent(size=15)),
+        ("takes 16 bytes; there are 17", lent(size=17)),
+        ("takes one of data", lent(binary_data_size=16)),
+        ("has to be a name", lent(7)),
+        ("has to be a name", lent(offset=-1)),
+        ("has to be a name", lent(size="16")),
+        ("has to be a name", {"shared_memory_region": "m"}),
+        ("need a shared_memory_region", {"shared_memory_byte_size": 16}),
+    ],
+)
+def test_shared_memory_that_is_named_wrongly(said: str, parameters: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match=said):
+        oip.read_request(*body(tensor(parameters=parameters)), Regions(m=bytearray(64)))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        body(tensor(parameters=lent())),
+        body(tensor([1, 2, 3, 4]), outputs=[{"name": "p", "parameters": lent()}]),
+    ],
+)
+def test_shared_memory_needs_to_be_allowed(asked: tuple[bytes, int | None]) -> None:
+    with pytest.raises(Forbidden, match="shared_memory"):
+        oip.read_request(*asked)
+
+
+def test_outputs_in_shared_memory_are_described_without_their_elements() -> None:
+    values = np.arange(4, dtype=np.float32).reshape(2, 2)
+    outputs = [
+        ("p", values, Place('a "m"', 8, 16)),
+        ("q", values, False),
+        ("r", values, True),
+        ("s", values, Place("m", 0, 16)),
+    ]
+    written, length = oip.write_response("m", "1", "", outputs)
+    found = json.loads(written[:length])["outputs"]
+    assert "data" not in found[0] and "data" in found[1]
+    assert [output.get("parameters") for output in found] == [
+        lent('a "m"', 8, 16),
+        None,
+        {"binary_data_size": 16},
+        {"shared_memory_region": "m", "shared_memory_byte_size": 16},
+    ]
+    assert written[length:] == values.tobytes()
+    assert oip.write_response("m", "1", "", outputs[:1])[1] is None
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "size", "found"),
+    [
+        ("FP32", (-1, 3), 24, (2, 3)),
+        ("FP32", (-1, 3), 0, (0, 3)),
+        ("FP32", (2, 3), 24, (2, 3)),
+        ("INT8", (-1, 3, -1, 2), 12, (1, 3, 2, 2)),
+        ("UINT16", (-1,), 6, (3,)),
+        ("BYTES", (-1, 1), 5, (1, 1)),
+        ("BYTES", (1,), 5, (1,)),
+    ],
+)
+def test_the_shape_of_a_whole_body(datatype: str, shape: tuple[int, ...], size: int, found: tuple[int, ...]) -> None:
+    assert tensors.from_body("x", datatype, shape, memoryview(b"a" * size)).shape == found
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "size", "said"),
+    [
+        ("FP32", (-1, 3), 23, "takes"),
+        ("FP32", (2, 3), 20, "takes 24 bytes"),
+        ("FP32", (3, -1, -1), 12, "does not follow"),
+        ("FP32", (-1, 0), 12, "takes"),
+        ("BYTES", (-1, 2), 5, "only one can be sent"),
+    ],
+)
+def test_a_whole_body_that_does_not_fit(datatype: str, shape: tuple[int, ...], size: int, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        tensors.from_body("x", datatype, shape, memoryview(b"a" * size))
+
+
+def test_what_was_read_before_is_not_mixed_up() -> None:
+    """Headers are remembered: by their bytes, and without what follows them."""
+    given = tensor(None, parameters={"binary_data_size": 16})
+    first, second = np.arange(4, dtype=np.float32), np.arange(4, 8, dtype=np.float32)
+    for values in (first, second, first):
+        read = oip.read_request(*body(given, binary=values.tobytes()))
+        assert read.inputs["x"].ravel().tolist() == values.tolist()
+    with pytest.raises(BadRequest, match="15 bytes are left"):
+        oip.read_request(*body(given, binary=first.tobytes()[:15]))
+    with pytest.raises(BadRequest, match="1 bytes follow"):
+        oip.read_request(*body(given, binary=first.tobytes() + b"x"))
+    for number in range(3 * oip.MOST_HEADERS):
+        read = oip.read_request(*body(given, binary=first.tobytes(), parameters={"note": number}))
+        assert read.inputs["x"].ravel().tolist() == first.tolist()
+    assert len(oip._headers) <= oip.MOST_HEADERS
 
 
 def test_outputs_that_are_not_finite_are_null_in_json_and_themselves_in_binary() -> None:
@@ -147,7 +316,18 @@ WRONG: list[tuple[str, tuple[bytes, int | None]]] = [
     ("takes 4 values; there are 0", body(tensor([]))),
     ("data has to be a list", body(tensor(7))),
     ("data has to be a list", body(tensor())),
-    ("data has to be a list", body(tensor(None, parameters={"shared_memory_region": "frames"}))),
+    ("priority has to be", body(tensor([1, 2, 3, 4]), parameters={"priority": -1})),
+    ("priority has to be", body(tensor([1, 2, 3, 4]), parameters={"priority": "high"})),
+    ("timeout has to be", body(tensor([1, 2, 3, 4]), parameters={"timeout": 1.5})),
+    ("timeout has to be", body(tensor([1, 2, 3, 4]), parameters={"timeout": 10**30})),
+    (
+        "classification has to be",
+        body(tensor([1, 2, 3, 4]), outputs=[{"name": "p", "parameters": {"classification": True}}]),
+    ),
+    ("not both", body(tensor([1, 2, 3, 4]), outputs=[{"name": "p", "parameters": lent(classification=1)}])),
+    ("not both", body(tensor([1, 2, 3, 4]), outputs=[{"name": "p", "parameters": lent(binary_data=True)}])),
+    ("is reserved", body(tensor([1, 2, 3, 4]), parameters={"triton_final_response": True})),
+    ("takes one of data", body(tensor([1, 2, 3, 4], parameters={"binary_data_size": 16}), binary=bytes(16))),
     ("nested", body(tensor([[1, 2], [3]]))),
     ("nested", body(tensor([[1, 2], 3, 4]))),
     ("nested", body(tensor([[1], [2], [3], [4]]))),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
+from multiprocessing import shared_memory
 from typing import Any
 
 import numpy as np
@@ -38,9 +40,13 @@ def client(kit: ServingKit) -> Iterator[Client]:
         yield client
 
 
-def infer(client: Client, path: str = INFER, **request: Any) -> tuple[int, Any]:
-    got = client.request("POST", path, json.dumps({"inputs": [JSON_TENSOR], **request}).encode())
+def ask(client: Client, path: str = INFER, **request: Any) -> tuple[int, Any]:
+    got = client.request("POST", path, json.dumps(request).encode())
     return got.status, json.loads(got.body)
+
+
+def infer(client: Client, **request: Any) -> tuple[int, Any]:
+    return ask(client, inputs=[JSON_TENSOR], **request)
 
 
 def test_the_server_says_what_it_is(client: Client) -> None:
@@ -117,6 +123,71 @@ def test_outputs_are_binary_where_that_is_wanted(client: Client) -> None:
     everything = json.dumps({"inputs": [JSON_TENSOR], "parameters": {"binary_data_output": True}}).encode()
     got = client.request("POST", INFER, everything)
     assert len(got.body) == int(got.headers["inference-header-content-length"]) + 8 + 40
+
+
+def test_a_body_without_json_is_the_models_only_input(client: Client) -> None:
+    """Triton's "raw binary request": all outputs come back as binary."""
+    for rows in (1, 3):
+        values = np.tile(X, (rows, 1))
+        got = client.request("POST", INFER, values.tobytes(), {"Inference-Header-Content-Length": "0"})
+        assert got.status == 200
+        head = json.loads(got.body[: int(got.headers["inference-header-content-length"])])
+        assert [output["shape"] for output in head["outputs"]] == [[rows], [rows, 10]]
+        assert [output["parameters"]["binary_data_size"] for output in head["outputs"]] == [8 * rows, 40 * rows]
+    for body in (values.tobytes()[:-1], b"", b"{}"):
+        got = client.request("POST", INFER, body, {"Inference-Header-Content-Length": "0"})
+        assert got.status == 400
+        assert json.loads(got.body)["error"]
+    got = client.request("POST", "/v2/models/other/infer", values.tobytes(), {"Inference-Header-Content-Length": "0"})
+    assert got.status == 404
+
+
+def test_an_output_as_classes_has_the_packages_labels(client: Client) -> None:
+    outputs = [
+        {"name": "probabilities", "parameters": {"classification": 3}},
+        {"name": "features", "parameters": {"classification": 1}},
+        {"name": "label", "parameters": {}},
+    ]
+    classes, features, label = infer(client, outputs=outputs)[1]["outputs"]
+    assert (classes["name"], classes["datatype"], classes["shape"]) == ("probabilities", "BYTES", [1, 3])
+    first = int(label["data"][0])
+    assert classes["data"][0].endswith(f":{first}:{first}"), "the test package names class 7 '7'"
+    assert features["data"][0].count(":") == 1, "features have no labels"
+    outputs[0]["parameters"] = {"classification": 3, "binary_data": True}
+    body = json.dumps({"inputs": [JSON_TENSOR], "outputs": outputs[:1]}).encode()
+    got = client.request("POST", INFER, body)
+    length = int(got.headers["inference-header-content-length"])
+    assert classes["data"][0].encode() in got.body[length:]
+
+
+def test_inputs_and_outputs_in_shared_memory(first: Package) -> None:
+    kit = ServingKit(first, memory=["/edgeloop-"])
+    memory = shared_memory.SharedMemory(f"edgeloop-{uuid.uuid4().hex[:12]}", create=True, size=4096)
+    try:
+        with connected(kit.port) as client:
+            kit.memory.register("m", memory.name, 0, 4096)
+            memory.buf[256:512] = X.tobytes()
+            where = {"shared_memory_region": "m", "shared_memory_offset": 256, "shared_memory_byte_size": 256}
+            there = {"shared_memory_region": "m", "shared_memory_offset": 1024, "shared_memory_byte_size": 400}
+            tensor = {"name": "x", "datatype": "FP32", "shape": [1, 64], "parameters": where}
+            outputs = [{"name": "probabilities", "parameters": there}, {"name": "label"}]
+            status, found = ask(client, inputs=[tensor], outputs=outputs)
+            assert status == 200
+            probabilities, label = found["outputs"]
+            assert probabilities["parameters"] == {**there, "shared_memory_byte_size": 40}
+            assert "data" not in probabilities
+            assert np.frombuffer(memory.buf[1024:1064], np.float32).argmax() == label["data"][0]
+            there["shared_memory_byte_size"] = 39
+            assert ask(client, inputs=[tensor], outputs=outputs)[0] == 400
+            where["shared_memory_byte_size"] = 252
+            assert ask(client, inputs=[tensor])[0] == 400
+            kit.memory.unregister(None)
+            status, found = ask(client, inputs=[tensor])
+            assert (status, "register it first" in found["error"]) == (400, True)
+    finally:
+        kit.close()
+        memory.close()
+        memory.unlink()
 
 
 def test_an_unnamed_media_type_and_an_odd_one_are_the_same(client: Client) -> None:
