@@ -20,6 +20,7 @@ from typing import NamedTuple
 import httptools
 
 from edge_agent.logs import Log
+from edge_agent.serving import content_coding
 
 log = Log(__name__)
 
@@ -35,7 +36,7 @@ BODIES_AT_ONCE = 4
 REQUEST_TIMEOUT_S, READ_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S = 30.0, 30.0, 120.0, 2.0
 
 #: Headers after which more happens than an answer.
-_SPECIAL = {b"transfer-encoding", b"expect", b"upgrade"}
+_SPECIAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"}
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -146,8 +147,15 @@ class Connection(asyncio.Protocol):
         else:
             self._wait(IDLE_TIMEOUT_S)
 
+    def eof_received(self) -> None:
+        """The client sends no more, and is taken to be gone; one that still reads learns that its request broke off."""
+        if self._in_request and not self.busy:
+            self._refuse(400, "the request breaks off")
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone; what runs for it ends by itself, since the run is counted all the same."""
+        """The client has gone: nothing is computed for it any more."""
+        if self._task is not None:
+            self._task.cancel()
         self._door.connections.discard(self)
         self._release(self._held)
         self._queue.clear()
@@ -264,6 +272,10 @@ class Connection(asyncio.Protocol):
         keep = parser.should_keep_alive()
         path = self._url.partition(b"?")[0].decode("latin-1")
         body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if b"content-encoding" in self._headers:
+            body = self._expand(self._headers[b"content-encoding"], body)
+            if self._refused:
+                return
         old = keep and parser.get_http_version() == "1.0"
         request = Request(parser.get_method().decode("latin-1"), path, self._headers, body, keep, old)
         self._completed = request
@@ -274,6 +286,21 @@ class Connection(asyncio.Protocol):
             self._serve()
         elif len(self._queue) >= MAX_PIPELINED and self._transport is not None:
             self._transport.pause_reading()
+
+    def _expand(self, coding: bytes, body: bytes) -> bytes:
+        """Undo the body's compression; when that cannot be, the request is refused."""
+        try:
+            found = content_coding.expand(coding, body, self._door.max_body_bytes)
+        except content_coding.UnknownCoding as error:
+            self._refuse(415, str(error))
+        except content_coding.TooLarge as error:
+            self._refuse(413, f"{error} (max_body_bytes)")
+        except content_coding.Damaged as error:
+            self._refuse(400, str(error))
+        else:
+            self._hold(len(found) - len(body))
+            return found
+        return b""
 
     def _stay(self, rest: bytes) -> None:
         """Go on with HTTP/1.1, as a server may that is offered another protocol (Java's client offers HTTP/2).
@@ -349,6 +376,8 @@ class Connection(asyncio.Protocol):
         self._release(len(request.body))
         if self._transport is None or self._transport.is_closing():
             return
+        if len(response.body) >= content_coding.WORTH_BYTES and b"accept-encoding" in request.headers:
+            response = _shrunk(response, request.headers[b"accept-encoding"])
         keep = request.keep_alive and not self._door.closing
         tail = ("connection: keep-alive\r\n" if request.old else "") if keep else "connection: close\r\n"
         head = _head(response, tail)
@@ -417,6 +446,16 @@ class Connection(asyncio.Protocol):
             self._refuse(408, f"the request was not finished within {REQUEST_TIMEOUT_S:.0f} s")
         else:
             self.close()
+
+
+def _shrunk(response: Response, accepted: bytes) -> Response:
+    """A response as its client likes it best, where that is smaller."""
+    coding = content_coding.choose(accepted)
+    body = None if coding is None else content_coding.shrink(coding, response.body)
+    if body is None:
+        return response
+    said = f"{response.headers}content-encoding: {coding}\r\nvary: accept-encoding\r\n"
+    return response._replace(body=body, headers=said)
 
 
 def _known_head(data: bytes, request: Request) -> KnownHead | None:

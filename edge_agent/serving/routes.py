@@ -166,10 +166,7 @@ class Routes:
         return as_json({"model_stats": self._plane.statistics(model, version)})
 
     def _infer(self, request: Request, path: ModelPath) -> Answering:
-        headers = request.headers
-        length = headers.get(_HEADER_LENGTH)
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            return Response(415, error_body("send the body without Content-Encoding; compressed ones are not read"))
+        length = request.headers.get(_HEADER_LENGTH)
         if length == b"0":
             read = self._whole_body(request, path)
         elif length is None or (length.isdigit() and len(length) < 16):

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import random
+import socket
+import struct
 import threading
 import time
-from collections.abc import Awaitable, Iterator
+import zlib
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from edge_agent.serving.http import MAX_PIPELINED, Request, Response
+from edge_agent.serving.http import BODIES_AT_ONCE, MAX_PIPELINED, Request, Response
 from tests.doubles.door import Client, Got, RunningDoor, connected
 
 
 class Echo:
-    """Says back what it was asked; /slow waits in a thread, /broken raises, /big sends much."""
+    """Says back what it was asked; /slow waits in a thread, /patient for ever, /broken raises, /big sends much."""
 
     def __init__(self) -> None:
         self.seen: list[Request] = []
         self.gate = threading.Event()
         self.gate.set()
         self.slow_under_way = threading.Semaphore(0)
+        self.given_up = threading.Semaphore(0)
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         self.seen.append(request)
         if request.path.startswith("/slow"):
             return self._slow(request)
+        if request.path == "/patient":
+            return self._patient()
         if request.path == "/broken":
             raise RuntimeError("a fault")
         if request.path == "/big":
@@ -39,6 +47,15 @@ class Echo:
         if request.path == "/slow/broken":
             raise RuntimeError("a fault")
         return Response(200, f"slow {request.path}".encode())
+
+    async def _patient(self) -> Response:
+        self.slow_under_way.release()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            self.given_up.release()
+            raise
+        return Response(200, b"")
 
 
 @pytest.fixture
@@ -225,3 +242,109 @@ def test_what_was_held_for_a_request_is_given_back(door: RunningDoor, echo: Echo
             assert time.monotonic() < end
     while door.call(lambda: (door.door.held_bytes, len(door.door.connections))) != (0, 0):
         assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_nothing_is_computed_for_a_client_that_has_gone(door: RunningDoor, echo: Echo, reset: bool) -> None:
+    client = Client(door.port)
+    client.send(b"GET /patient HTTP/1.1\r\nHost: t\r\n\r\nGET /later HTTP/1.1\r\nHost: t\r\n\r\n")
+    assert echo.slow_under_way.acquire(timeout=10)
+    if reset:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    assert echo.given_up.acquire(timeout=10)
+    assert [request.path for request in echo.seen] == ["/patient"], "what came after it is not begun"
+
+
+def test_a_client_that_ends_its_half_still_gets_what_was_answered_at_once(client: Client) -> None:
+    client.send(b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n")
+    client.socket.shutdown(socket.SHUT_WR)
+    assert client.answer().body == b"GET /a "
+    assert client.ended()
+
+
+def test_a_client_that_ends_its_half_too_early_is_told_so(client: Client) -> None:
+    client.send(b"POST /a HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nab")
+    client.socket.shutdown(socket.SHUT_WR)
+    got = client.answer()
+    assert (got.status, b"breaks off" in got.body) == (400, True)
+    assert client.ended()
+
+
+# ── compressed bodies ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("coding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)]
+)
+def test_a_body_may_come_compressed(client: Client, coding: str, compress: Callable[[bytes], bytes]) -> None:
+    for body in (b"hello", b"a" * 100_000, b"hello"):
+        got = client.request("POST", "/a", compress(body), {"Content-Encoding": coding})
+        assert got.body == b"POST /a " + body
+
+
+def test_an_answer_goes_compressed_where_that_is_wanted_and_pays(client: Client) -> None:
+    body = b"0.125," * 1000
+    for accepted, coding in (
+        ("gzip, deflate, br", "gzip"),
+        ("deflate;q=0.5", "deflate"),
+        ("br", None),
+        ("gzip;q=0", None),
+    ):
+        got = client.request("POST", "/a", body, {"Accept-Encoding": accepted})
+        assert got.headers.get("content-encoding") == coding
+        expand = {"gzip": gzip.decompress, "deflate": zlib.decompress, None: bytes}[coding]
+        assert expand(got.body) == b"POST /a " + body
+        assert len(got.body) < 100 or coding is None
+    for unfit in (b"short", random.Random(5).randbytes(5000)):
+        got = client.request("POST", "/a", unfit, {"Accept-Encoding": "gzip"})
+        assert (got.headers.get("content-encoding"), got.body) == (None, b"POST /a " + unfit)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "said"),
+    [
+        ("br", b"abc", 415, "there are gzip, deflate"),
+        ("gzip", b"abc", 400, "is not gzip"),
+        ("gzip", gzip.compress(b"abc")[:-1], 400, "breaks off"),
+        ("gzip", b"", 400, "breaks off"),
+        ("gzip", gzip.compress(bytes(100 << 20)), 413, "max_body_bytes"),
+        ("deflate", zlib.compress(bytes(1 << 20) + b"a"), 413, "max_body_bytes"),
+    ],
+    ids=range(6),
+)
+def test_a_compressed_body_that_is_refused(
+    door: RunningDoor, echo: Echo, coding: str, body: bytes, status: int, said: str
+) -> None:
+    with connected(door.port) as client:
+        got = client.request("POST", "/a", body, {"Content-Encoding": coding})
+        assert (got.status, said in got.body.decode()) == (status, True), got
+        assert client.ended()
+    assert not echo.seen
+    assert door.call(lambda: door.door.held_bytes) == 0
+
+
+def test_compressed_bodies_count_with_their_true_size(echo: Echo) -> None:
+    """Small bodies that grow large, all at once: no more memory is taken than for large ones."""
+    door = RunningDoor(echo, max_body_bytes=1 << 20)
+    echo.gate.clear()
+    clients = [Client(door.port) for _ in range(BODIES_AT_ONCE + 2)]
+    try:
+        body = gzip.compress(bytes(1 << 20))
+        head = f"POST /slow HTTP/1.1\r\nHost: t\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+        for client in clients[:BODIES_AT_ONCE]:
+            client.send(head.encode() + body)
+            assert echo.slow_under_way.acquire(timeout=10)
+        for client in clients[BODIES_AT_ONCE:]:
+            client.send(head.encode() + body)
+            assert client.answer().status == 503
+        assert door.call(lambda: door.door.held_bytes) == BODIES_AT_ONCE << 20
+        echo.gate.set()
+        for client in clients[:BODIES_AT_ONCE]:
+            assert client.answer().status == 200
+        assert door.call(lambda: door.door.held_bytes) == 0
+    finally:
+        echo.gate.set()
+        for client in clients:
+            client.close()
+        door.close()
