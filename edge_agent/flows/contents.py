@@ -18,7 +18,7 @@ from edge_agent.flow_settings import TensorSettings
 from edge_agent.flows.ports import Array, Reading, Rejected
 from edge_agent.serving import oip, tensors
 from edge_agent.serving.calls import Described
-from edge_agent.serving.errors import BadRequest
+from edge_agent.serving.errors import BadRequest, Forbidden
 from edgeloop.package import TensorSpec
 from edgeloop.runtime.datatypes import numpy_dtype
 
@@ -52,9 +52,9 @@ def read_oip(data: bytes, described: Described) -> Reading:
     """An inference request as HTTP would bring it, JSON alone."""
     try:
         request = oip.read_request(data, None)
-    except BadRequest as error:
+    except (BadRequest, Forbidden) as error:
         raise Rejected(str(error)) from error
-    return Reading(request.inputs, request.outputs, request.id)
+    return Reading(request.inputs, request.header.outputs, request.header.id)
 
 
 class JsonReader:
