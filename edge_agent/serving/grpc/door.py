@@ -7,13 +7,10 @@ grpcio's own threads do the calls: its asyncio server ends for good on one call 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
-
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C++ part writes to stderr by itself, about clients' faults
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -50,17 +47,18 @@ CODES: Mapping[type[ServingError], grpc.StatusCode] = {
 MOST_CALLS, MOST_STREAMS = 64, 16
 #: Calls whose requests are being received at once; others wait for their turn. grpcio does not say how large a request
 #: will be, so each may become as large as max_body_bytes.
-MOST_RECEIVING = 8
+MOST_RECEIVING = 16
 #: All requests that are held at once, as a multiple of the largest that one may be; as in the HTTP door.
 BODIES_AT_ONCE = 4
-MOST_CONNECTIONS, MOST_CALLS_PER_CONNECTION = 128, 64
+MOST_CONNECTIONS, MOST_CALLS_PER_CONNECTION = 128, 32
 MAX_METADATA_BYTES = 16 << 10
 #: The largest request of any call but inference.
 MAX_SMALL_BYTES = 1 << 20
 #: Clients take no more than 8 KiB of metadata by default, and an error's text is in it.
 MAX_ERROR = 1000
-#: A client has so long to send a request, and to read an answer.
+#: A client has so long to send a request, and to read an answer; and so long to send while others wait for its place.
 RECEIVE_TIMEOUT_S = READ_TIMEOUT_S = 30.0
+PRESSED_TIMEOUT_S = 1.0
 #: A deadline that is further away is none: grpcio says that a call without one ends in the year 292,277,026,596.
 FAR_S = 1e8
 
@@ -150,6 +148,8 @@ class GrpcDoor:
             _at_the_end(context, lambda: self._over(context, size))
             answer = self._service.infer(message, _seconds_left(context), lambda work: _at_the_end(context, work))
             self._patience.expect(context, READ_TIMEOUT_S)
+            if not context.is_active():  # it was over before anything was expected of it
+                self._patience.met(context)
             return answer
 
     def _over(self, context: Any, size: int) -> None:
@@ -158,12 +158,16 @@ class GrpcDoor:
 
     def _receive(self, requests: Iterator[bytes], context: Any) -> bytes:
         """The only request of a call."""
-        self._patience.expect(context, RECEIVE_TIMEOUT_S)
+        if not self._receiving.acquire(blocking=False):
+            with self._patience.pressing():
+                if not self._receiving.acquire(timeout=RECEIVE_TIMEOUT_S):
+                    raise Busy(f"{MOST_RECEIVING} slow requests are being received already; try again in a moment")
+        self._patience.expect(context, RECEIVE_TIMEOUT_S, PRESSED_TIMEOUT_S)
         try:
-            with self._receiving:
-                message = next(requests, None)
+            message = next(requests, None)
         finally:
             self._patience.met(context)
+            self._receiving.release()
         if message is None:
             raise BadRequest("the call has no request")
         return message

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
 from edge_agent.serving.errors import Busy
 
 #: Seconds between two looks at who is late.
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 0.5
 
 
 class Cancellable(Protocol):
@@ -24,21 +26,34 @@ class Patience:
 
     def __init__(self) -> None:
         """Start looking."""
-        self._until: dict[Cancellable, float] = {}
+        self._until: dict[Cancellable, tuple[float, float]] = {}
+        self._waiting = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._look, name="grpc-patience", daemon=True)
         self._thread.start()
 
-    def expect(self, call: Cancellable, within_s: float) -> None:
-        """Something has to come of this call's client within so many seconds."""
+    def expect(self, call: Cancellable, within_s: float, pressed_s: float = float("inf")) -> None:
+        """Something has to come of this call's client within so many seconds, or so many while others wait for it."""
+        now = time.monotonic()
         with self._lock:
-            self._until[call] = time.monotonic() + within_s
+            self._until[call] = now + within_s, now + pressed_s
 
     def met(self, call: Cancellable) -> None:
         """It has come."""
         with self._lock:
             self._until.pop(call, None)
+
+    @contextlib.contextmanager
+    def pressing(self) -> Iterator[None]:
+        """Others wait, as long as this lasts."""
+        with self._lock:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
     def close(self) -> None:
         """Look no more."""
@@ -49,7 +64,11 @@ class Patience:
         while not self._closing.wait(LOOK_EVERY_S):
             now = time.monotonic()
             with self._lock:
-                late = [call for call, until in self._until.items() if until < now]
+                late = [
+                    call
+                    for call, (until, pressed) in self._until.items()
+                    if until < now or (self._waiting and pressed < now)
+                ]
                 for call in late:
                     del self._until[call]
             for call in late:

@@ -94,7 +94,7 @@ def test_a_deadline_is_the_calls_and_ends_the_run(pending: tuple[GrpcKit, Pendin
     with calling(kit.port) as caller:
         assert caller.outcome(GOOD, timeout=0.5)[0] == "DEADLINE_EXCEEDED"
         call, future = plane.asked[0]
-        assert 0 < call.timeout_s <= 0.5
+        assert 0 < call.timeout_s < 0.51, "gRPC counts milliseconds"
         until(future.cancelled)
 
 
@@ -249,8 +249,16 @@ def test_patience_ends_only_those_who_are_late(monkeypatch: pytest.MonkeyPatch) 
     patience.expect(patient, 100.0)
     patience.expect(late, 0.0)
     until(lambda: late.ended)
+    pressed = Noting()
+    patience.expect(pressed, 100.0, pressed_s=0.0)
+    late.ended = 0
+    patience.expect(late, 0.0)
+    until(lambda: late.ended)
+    assert not pressed.ended, "nobody waits"
+    with patience.pressing():
+        until(lambda: pressed.ended)
     patience.close()
-    assert (late.ended, met.ended, patient.ended) == (1, 0, 0)
+    assert (late.ended, met.ended, patient.ended, pressed.ended) == (1, 0, 0, 1)
 
 
 # ── the end ───────────────────────────────────────────────────────────────────────────────────
