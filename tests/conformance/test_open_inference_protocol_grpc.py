@@ -21,6 +21,7 @@ from tests.integration.brokers import free_port
 triton: Any = pytest.importorskip("tritonclient.grpc", reason="pip install 'tritonclient[grpc]'")
 http: Any = pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
 utils: Any = pytest.importorskip("tritonclient.utils")
+shm: Any = pytest.importorskip("tritonclient.utils.shared_memory")
 grpc: Any = pytest.importorskip("grpc", reason="pip install 'edgeloop[agent,grpc]'")
 
 X = np.random.default_rng(11).random((5, 64), dtype=np.float32)
@@ -34,7 +35,9 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     models = folder / "models"
     models.mkdir()
     make_package(models / "other", name="other", version="1", seed=3)
-    agent = AgentProcess(folder, grpc_port=PORT, model_repository=models, repository_api=True)
+    agent = AgentProcess(
+        folder, grpc_port=PORT, model_repository=models, repository_api=True, shared_memory=["/edgeloop-test-"]
+    )
     install(make_package(folder / "package", name="digits", version="7"), agent.data)
     yield agent.start(ready=True)
     agent.close()
@@ -302,6 +305,76 @@ def test_the_repository_is_closed_unless_it_is_allowed(tmp_path: Path) -> None:
 
 
 # ── shared memory ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def region(client: Any) -> Iterator[Any]:
+    """64 floats in, and room for ten out."""
+    handle = shm.create_shared_memory_region("frame", f"/edgeloop-test-{os.getpid()}", 4096)
+    client.register_system_shared_memory("frame", f"/edgeloop-test-{os.getpid()}", 4096)
+    yield handle
+    client.unregister_system_shared_memory()
+    shm.destroy_shared_memory_region(handle)
+
+
+def test_a_tensor_that_lies_in_shared_memory(client: Any, region: Any) -> None:
+    for row in X:
+        shm.set_shared_memory_region(region, [row])
+        given = triton.InferInput("x", [1, 64], "FP32")
+        given.set_shared_memory("frame", 256)
+        output = triton.InferRequestedOutput("probabilities")
+        output.set_shared_memory("frame", 40, offset=1024)
+        found = client.infer("digits", [given], outputs=[output, *wanted("label")])
+        described = found.get_output("probabilities")
+        assert (described.datatype, list(described.shape)) == ("FP32", [1, 10])
+        assert described.parameters["shared_memory_region"].string_param == "frame"
+        lies = shm.get_contents_as_numpy(region, np.float32, [1, 10], offset=1024)
+        raw = client.infer("digits", [tensor(row[None])], outputs=wanted("probabilities", "label"))
+        assert lies.tobytes() == raw.as_numpy("probabilities").tobytes()
+        assert found.as_numpy("label") == raw.as_numpy("label"), "it comes in the message"
+
+
+def test_regions_are_listed_and_forgotten(client: Any, region: Any) -> None:
+    regions = client.get_system_shared_memory_status().regions
+    assert {name: (r.key, r.offset, r.byte_size) for name, r in regions.items()} == {
+        "frame": (f"/edgeloop-test-{os.getpid()}", 0, 4096)
+    }
+    assert list(client.get_system_shared_memory_status("frame").regions) == ["frame"]
+    with pytest.raises(utils.InferenceServerException) as error:
+        client.get_system_shared_memory_status("other")
+    assert code(error) == "NOT_FOUND"
+    client.unregister_system_shared_memory("frame")
+    assert not client.get_system_shared_memory_status().regions
+
+
+def test_shared_memory_that_lies(client: Any, region: Any) -> None:
+    def asked(name: str, size: int, offset: int = 0, out: int = 0) -> Any:
+        given = triton.InferInput("x", [1, 64], "FP32")
+        given.set_shared_memory(name, size, offset)
+        outputs = wanted("probabilities")
+        if out:
+            outputs[0].set_shared_memory("frame", out, 4096 - out)
+        return client.infer("digits", [given], outputs=outputs)
+
+    for arguments, said in (
+        (("other", 256), "there is no shared memory region"),
+        (("frame", 255), "takes 256 bytes; there are 255"),
+        (("frame", 256, 4000), "are not in it"),
+        (("frame", 256, 1 << 62), "are not in it"),
+        (("frame", 256, 0, 36), "an output has 40 bytes; 36 are set aside"),
+    ):
+        with pytest.raises(utils.InferenceServerException, match=said) as error:
+            asked(*arguments)
+        assert code(error) == "INVALID_ARGUMENT"
+    assert asked("frame", 256).as_numpy("probabilities").shape == (1, 10)
+    for key, size, found in (
+        ("/edgeloop-test-none", 64, "INVALID_ARGUMENT"),
+        ("/another-name", 64, "PERMISSION_DENIED"),
+        (f"/edgeloop-test-{os.getpid()}", 1 << 40, "INVALID_ARGUMENT"),
+    ):
+        with pytest.raises(utils.InferenceServerException) as error:
+            client.register_system_shared_memory("more", key, size)
+        assert code(error) == found
 
 
 def test_memory_of_a_gpu(client: Any) -> None:
