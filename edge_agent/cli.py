@@ -102,11 +102,14 @@ def _status(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     """Examine providers, disk, clock, broker and hub: what is wrong, and how to mend it."""
     from edge_agent.doctor import examine
+    from edge_agent.updates.providers import tables
 
-    findings = examine(_settings(options))
+    settings = _settings(options)
+    findings, measured = examine(settings), tables(settings)
     healthy = all(finding.level != "error" for finding in findings)
     if options.json:
-        print(json.dumps({"healthy": healthy, "findings": [asdict(finding) for finding in findings]}))
+        document = {"healthy": healthy, "findings": [asdict(finding) for finding in findings], "evidence": measured}
+        print(json.dumps(document))
     else:
         from rich.table import Table
 
@@ -116,7 +119,19 @@ def _doctor(options: argparse.Namespace) -> int:
             level = f"[{colours[finding.level]}]{finding.level}[/]"
             found.add_row(finding.check, level, finding.found, finding.mend)
         _show(found)
+        for known in measured:
+            rows = Table("variant", "provider", "threads", "ms a row", "load ms", "memory", "", title=known["release"])
+            for row in known["table"]:
+                verdict = "[green]runs[/]" if row["chosen"] else row["reason"]
+                figures = (_figure(row["median_ms"], ".3f"), _figure(row["load_ms"], ",.0f"))
+                memory = _figure(row["memory_bytes"], ",")
+                rows.add_row(row["variant"], row["provider"], str(row["threads"]), *figures, memory, verdict)
+            _show(rows)
     return exit_codes.OK if healthy else exit_codes.UNHEALTHY
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _show(table: object) -> None:

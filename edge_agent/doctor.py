@@ -14,7 +14,8 @@ import httpx
 
 from edge_agent.settings import Settings
 from edge_agent.status import NoAgent, ask
-from edgeloop.runtime import CPU, available_providers, runtime_version
+from edge_agent.updates.providers import tables, unusable_because
+from edgeloop.runtime import available_providers, runtime_version
 
 #: This software was written after it: an earlier clock is wrong (2026-01-01).
 EARLIEST = 1_767_225_600.0
@@ -26,6 +27,9 @@ WHEELS = (
     "onnxruntime-qnn",
     "onnxruntime-directml",
     "onnxruntime-training",
+    "onnxruntime-rocm",
+    "onnxruntime-migraphx",
+    "onnxruntime-silicon",
 )
 Level = Literal["ok", "warning", "error"]
 
@@ -44,6 +48,7 @@ def examine(settings: Settings) -> list[Finding]:
     """Run every check; none of them changes anything."""
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         _providers,
+        _tables,
         _wheels,
         _data,
         _clock,
@@ -57,17 +62,36 @@ def examine(settings: Settings) -> list[Finding]:
 def _providers(settings: Settings) -> Iterator[Finding]:
     there = available_providers()
     text = f"onnxruntime {runtime_version()} with {', '.join(there)}"
-    missing = [name for name in settings.required_providers if name not in there]
-    if settings.required_providers and len(missing) == len(settings.required_providers):
-        yield Finding(
-            "providers",
-            "error",
-            f"{text}; required: {', '.join(missing)}",
-            "install the onnxruntime wheel that has it (onnxruntime-gpu for CUDA), or change required_providers; until "
-            "then no release is activated",
-        )
-    else:
-        yield Finding("providers", "ok", text if len(there) > 1 else f"{text} ({CPU} alone)")
+    yield Finding("providers", "ok", text if len(there) > 1 else f"{text} alone")
+    reasons = {name: unusable_because(settings, name) for name in settings.required_providers}
+    hopeless = all(reasons.values())
+    for name, reason in reasons.items():
+        if not reason:
+            yield Finding("required provider", "ok", f"{name} runs what this device has")
+        else:
+            yield Finding(
+                "required provider",
+                "error" if hopeless else "warning",
+                reason if name in reason else f"{name}: {reason}",
+                "mend that, or change required_providers; until then no release is activated, and the committed one "
+                "goes on as it did"
+                if hopeless
+                else "another required provider is used meanwhile",
+            )
+
+
+def _tables(settings: Settings) -> Iterator[Finding]:
+    for known in tables(settings):
+        when = f"{known['release'][:19]}… was measured at {known['measured']}"
+        if known["changed"]:
+            yield Finding(
+                "measurements",
+                "warning",
+                f"{when}; since then: {known['changed']}",
+                "start the agent: it measures again by itself",
+            )
+        else:
+            yield Finding("measurements", "ok", f"{when}; {known['note'] or 'nothing has changed since'}")
 
 
 def _wheels(settings: Settings) -> Iterator[Finding]:
@@ -76,11 +100,13 @@ def _wheels(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "onnxruntime wheels",
             "error",
-            f"{' and '.join(installed)} are installed and overwrite one another",
+            f"{' and '.join(installed)} are installed and overwrite one another; {runtime_version()} is what is left, "
+            f"with {', '.join(available_providers())}",
             f"pip uninstall -y {' '.join(installed)}, then install the one that you need",
         )
     else:
-        yield Finding("onnxruntime wheels", "ok", ", ".join(f"{name} {_version(name)}" for name in installed))
+        found = ", ".join(f"{name} {_version(name)}" for name in installed)
+        yield Finding("onnxruntime wheels", "ok", found or f"none: onnxruntime {runtime_version()} was built here")
 
 
 def _version(name: str) -> str:
@@ -173,6 +199,13 @@ def _agent(settings: Settings) -> Iterator[Finding]:
         yield Finding("agent", level, f"it serves {serves}; {update['state']}: {update['reason']}", mend)
     else:
         yield Finding("agent", "ok", f"it serves {status['release_name']} on {status['provider']}")
+    if status["providers"]["trouble"]:
+        yield Finding(
+            "agent's provider",
+            "error",
+            status["providers"]["trouble"],
+            "mend it, then restart the agent: it measures again",
+        )
     if status["trouble"]:
         yield Finding(
             "outbox", "error", status["trouble"], "make room on the disk; while the agent runs nothing is lost"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edge_agent.settings import Settings
 from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.testing import TestingRules
 from edgeloop.package import Package, PackageError
@@ -21,9 +22,10 @@ from edgeloop.runtime import (
     runtime_version,
     silent,
 )
+from edgeloop.runtime.fingerprint import take
 from edgeloop.runtime.isolated import try_in_child
 from edgeloop.runtime.policy import thread_settings
-from edgeloop.runtime.selection import Selector
+from edgeloop.runtime.selection import plain_rules
 
 #: The document is retained by the broker: a table is cut to so many rows, and a reason to so many characters.
 MOST_ROWS, MOST_CHARACTERS = 32, 300
@@ -63,26 +65,26 @@ def table(evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def unusable_because(data: Path, rules: TestingRules, provider: str, deadline_s: float = 60.0) -> str:
+def unusable_because(settings: Settings, provider: str, deadline_s: float = 60.0) -> str:
     """Why a provider cannot run what this device has, or "": it is tried now, in a process of its own.
 
     Args:
-        data: the agent's folder.
-        rules: the owner's.
+        settings: the agent's.
         provider: by ONNX Runtime's name.
         deadline_s: for the try.
     """
     if provider not in available_providers():
         return missing_because(provider)
-    package = _newest(data)
+    package = _newest(settings.data)
     if package is None or provider == CPU:
         return ""
     variants = [v.name for v in package.variants.values() if provider in providers_for(v.ep, [provider])]
     if not variants:
         return f"{package.name} {package.version} has no variant for {provider}"
+    rules = TestingRules.of(settings).for_providers()
+    launch = rules.launch(provider, thread_settings(rules.policy, rules.threads)[0], None)
     reasons = []
     for variant in variants:
-        launch = rules.for_providers().launch(provider, thread_settings(rules.policy, rules.threads)[0], None)
         reason = try_in_child(package, variant, launch, silent, deadline_s)
         if not reason:
             return ""
@@ -90,10 +92,9 @@ def unusable_because(data: Path, rules: TestingRules, provider: str, deadline_s:
     return "; ".join(reasons)
 
 
-def tables(data: Path, rules: TestingRules) -> list[dict[str, Any]]:
-    """Every table that is kept, newest first, with what has changed since it was measured ("" : it is still true)."""
-    # Not in the data folder: looking must not remove what another version has compiled.
-    now = Selector(data / "nowhere", rules.for_providers()).fingerprint
+def tables(settings: Settings) -> list[dict[str, Any]]:
+    """Every table that is kept, newest first, with what has changed since it was measured ("": it is still true)."""
+    now = take(plain_rules(TestingRules.of(settings).for_providers()))
     return [
         {
             "release": known.release,
@@ -102,20 +103,21 @@ def tables(data: Path, rules: TestingRules) -> list[dict[str, Any]]:
             "note": known.note,
             "table": table(known),
         }
-        for known in sorted(evidence_store(data).all(), key=lambda known: -known.at)
+        for known in _newest_first(settings.data)
     ]
+
+
+def _newest_first(data: Path) -> list[Evidence]:
+    return sorted(evidence_store(data).all(), key=lambda known: -known.at)
 
 
 def _newest(data: Path) -> Package | None:
     """The release that was measured last and is still here."""
-    if not (data / "releases").is_dir():
-        return None
-    files = ReleaseFiles(data)
-    for known in sorted(evidence_store(data).all(), key=lambda known: -known.at):
-        index = files.index(known.release)
+    for known in _newest_first(data):
+        index = ReleaseFiles(data).index(known.release)
         try:
             if index is not None:
-                return Package.open(files.folder(known.release), index=index)
+                return Package.open(ReleaseFiles(data).folder(known.release), index=index)
         except PackageError:
             continue
     return None

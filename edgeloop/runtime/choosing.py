@@ -30,6 +30,7 @@ from edgeloop.runtime.providers import (
     available_providers,
     missing_because,
     providers_for,
+    usable_providers,
 )
 from edgeloop.runtime.session import ModelSession
 
@@ -145,6 +146,9 @@ def candidates(package: Package, rules: Rules, variants: Sequence[str] | None = 
     if not specs:
         raise ModelLoadError(f"no variant of the package is here; this machine has {available_providers()}")
     made_for = ", ".join(f"{v.name}: {v.ep}" for v in package.variants.values())
+    if rules.required and not usable_providers(rules.required):
+        lacks = "; ".join(missing_because(provider) for provider in rules.required)
+        raise ModelLoadError(f"the policy requires {' or '.join(rules.required)}: {lacks}")
     if rules.required:
         raise ModelLoadError(
             f"the policy requires {' or '.join(rules.required)}, and the package has no variant for it ({made_for})"

@@ -180,8 +180,13 @@ def test_the_fastest_correct_one_wins(tmp_path: Path) -> None:
 
 def test_required_provider_without_a_variant(tmp_path: Path) -> None:
     package = make_package(tmp_path / "p")
-    with pytest.raises(ModelLoadError, match=f"requires {NEVER}, and the package has no variant for it"):
+    with pytest.raises(ModelLoadError, match=f"the policy requires {NEVER}: {NEVER} is not in this onnxruntime"):
         choose(package, Rules(required=[NEVER]))
+    other = make_package(tmp_path / "other", ep=NEVER)
+    with pytest.raises(ModelLoadError, match=f"requires {CPU}, and the package has no variant for it"):
+        choose(other, Rules(required=[CPU]))
+    with pytest.raises(ModelLoadError, match=f"allows {CPU}, and the package has no variant for it"):
+        choose(other, Rules(allowed=[CPU]))
     assert choose(package, Rules(required=[NEVER, CPU], time_budget_s=0.01)).best.provider == CPU
 
 

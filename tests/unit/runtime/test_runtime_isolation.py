@@ -15,7 +15,7 @@ from edgeloop.package import Package
 from edgeloop.runtime import CPU, ModelLoadError, Rules, Selector, choose, choosing, isolated
 from edgeloop.runtime.choosing import CRASHED, supervised
 from tests.doubles.provider_double import PROVIDER
-from tests.unit.runtime.conftest import BROKEN
+from tests.doubles.provider_fixture import BROKEN
 
 Mood = Callable[[str], None]
 QUICK = Rules("quiet", time_budget_s=0.05, deadline_s=120.0)
