@@ -291,6 +291,7 @@ def _observing(settings: Settings, closed: Callable[[], None]) -> Observing:
             checkpoint_s=settings.checkpoint_s,
             feedback_keep=settings.feedback_keep,
             outbox_bytes=settings.outbox_bytes,
+            full_rows_per_s=settings.full_rows_per_s,
             profile_of=profile_of,
             closed=closed,
         )

@@ -85,18 +85,30 @@ class Recorder(Protocol):
     """Observing, as the data plane sees it. ``record`` is on the hot path: it only appends."""
 
     def wanted_outputs(self, loaded: LoadedRelease) -> Sequence[str]:
-        """Names of the outputs that observing needs besides the client's (probabilities, features)."""
+        """Names of the outputs that observing needs besides the client's: the scores first, then the features."""
+
+    def in_full(self) -> bool:
+        """Whether the next request is to be observed with its inputs and features, or by its scores alone."""
 
     def record(
         self,
         loaded: LoadedRelease,
         prediction_id: str,
-        inputs: Array,
+        inputs: Array | None,
         outputs: Sequence[Array],
         places: Mapping[str, int],
         latency_ns: int,
     ) -> None:
-        """Note one answered request: the first input [N, …]; its run's outputs, [N, …] each; name → place in them."""
+        """Note one answered request.
+
+        Args:
+            loaded: what answered.
+            prediction_id: the answer's.
+            inputs: the first input, [N, …]; None: it is not observed in full.
+            outputs: of the run, [N, …] each.
+            places: name → position in ``outputs`` of what `wanted_outputs` names; the scores alone, if not in full.
+            latency_ns: of the run.
+        """
 
     def record_error(self, loaded: LoadedRelease) -> None:
         """Note one request that failed through the model's or the agent's fault (never the client's)."""

@@ -152,6 +152,11 @@ class Settings:
     max_memory_bytes: int = Field(default=0, ge=0, description="Budget for the whole agent in testing, bytes; 0: any.")
     trial_budget_s: float = Field(default=2.0, gt=0, description="Seconds for timing the candidates of a release.")
     observe: bool = Field(default=True, description="Whether predictions are observed: windows, feedback, insights.")
+    full_rows_per_s: float = Field(
+        default=1000.0,
+        gt=0,
+        description="Rows a second whose inputs and features are observed; of more a random share is.",
+    )
     window_s: float = Field(default=60.0, gt=0, description="Seconds after which an open window is closed.")
     checkpoint_s: float = Field(
         default=2.0, gt=0, description="Seconds between checkpoints: a killed agent loses no more."

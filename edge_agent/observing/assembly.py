@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ class Observing:
         checkpoint_s: seconds between checkpoints of open windows.
         feedback_keep: rows of recent predictions that wait for their labels.
         outbox_bytes: size of the outbox before old windows are merged.
+        full_rows_per_s: rows a second that are observed in full; beyond it a random share is.
         profile_of: the profile of a release that is on this device and not loaded, or None.
         closed: called after windows were closed.
 
@@ -75,6 +77,7 @@ class Observing:
         checkpoint_s: float = 2.0,
         feedback_keep: int = 8192,
         outbox_bytes: int = 64 << 20,
+        full_rows_per_s: float = math.inf,
         profile_of: Callable[[str], Profile | None] = lambda digest: None,
         closed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -89,6 +92,7 @@ class Observing:
             window_s=window_s,
             checkpoint_s=checkpoint_s,
             feedback_keep=feedback_keep,
+            full_rows_per_s=full_rows_per_s,
             profile_of=profile_of,
             closed=closed,
         )

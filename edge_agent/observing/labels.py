@@ -104,16 +104,18 @@ class Labelling:
     def _count(self, release: str, labels: list[_Label]) -> None:
         facts, observer = self._known.get(release), self._observers.get(release)
         assert facts is not None and observer is not None, "checked label by label"
-        rows = [one.found.features for one in labels]
-        # All of one release: either each row has features or none has.
-        features = np.stack([row for row in rows if row is not None]) if rows[0] is not None else None
-        observer.feedback(
-            self._windows.late(release, facts.schema),
-            features,
-            np.array([one.found.predicted for one in labels], dtype=np.int64),
-            np.array([one.label for one in labels], dtype=np.int64),
-            np.array([holdout_share(_row_name(one.item)) for one in labels], dtype=np.bool_),
-        )
+        window = self._windows.late(release, facts.schema)
+        # Rows that were observed by their scores alone have no features: they count in the confusion matrix.
+        for in_full in (True, False):
+            some = [one for one in labels if (one.found.features is not None) == in_full]
+            if some:
+                observer.feedback(
+                    window,
+                    np.stack([one.found.features for one in some]) if in_full else None,  # type: ignore[misc]
+                    np.array([one.found.predicted for one in some], dtype=np.int64),
+                    np.array([one.label for one in some], dtype=np.int64),
+                    np.array([holdout_share(_row_name(one.item)) for one in some], dtype=np.bool_),
+                )
 
 
 def _row_name(item: FeedbackItem) -> str:

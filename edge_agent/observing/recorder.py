@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from edge_agent.observing.health import DeviceHealth, HealthSample
 from edge_agent.observing.keeper import Keeper
@@ -26,6 +25,7 @@ from edge_agent.observing.labels import Labelling, Observers
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Changes, Retention
 from edge_agent.observing.store import Store, StoreError
+from edge_agent.observing.thinning import Thinning
 from edge_agent.observing.watch import Answered, Watch
 from edge_agent.observing.windows import OpenWindows
 from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease
@@ -44,7 +44,6 @@ RETRY_S = 2.0
 _LOGGED_FAILURES = 10
 # Until a fold has shown how large requests are.
 _FIRST_FOLD = 16
-_NO_ROWS: Array = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class WindowRecorder:
         window_s: seconds after which an open window is closed.
         checkpoint_s: seconds between two checkpoints of open windows: what a killed agent can lose.
         feedback_keep: rows of recent predictions that wait for their labels.
+        full_rows_per_s: rows a second that are observed in full.
         profile_of: the profile of a release that is on this device and not loaded, for labels that come after a
             restart; None when it is gone.
         closed: called after windows were closed, from the thread that closed them.
@@ -83,6 +83,7 @@ class WindowRecorder:
         window_s: float = 30.0,
         checkpoint_s: float = 2.0,
         feedback_keep: int = 8192,
+        full_rows_per_s: float = math.inf,
         profile_of: Callable[[str], Profile | None] = lambda digest: None,
         closed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -93,6 +94,7 @@ class WindowRecorder:
         self._health = DeviceHealth()
         self._waiting: deque[Answered] = deque()
         self._fold_at = _FIRST_FOLD
+        self._thinning = Thinning(full_rows_per_s)
         self._keeping = threading.Lock()
         self._windows_lock = threading.Lock()
         self._windows = OpenWindows(window_s)
@@ -118,11 +120,15 @@ class WindowRecorder:
         watch = self._watch(loaded)
         return watch.outputs if watch is not None else ()
 
+    def in_full(self) -> bool:
+        """Whether the next request is to be observed with its inputs and features, or by its scores alone."""
+        return self._thinning.draw()
+
     def record(
         self,
         loaded: LoadedRelease,
         prediction_id: str,
-        inputs: Array,
+        inputs: Array | None,
         outputs: Sequence[Array],
         places: Mapping[str, int],
         latency_ns: int,
@@ -135,7 +141,7 @@ class WindowRecorder:
 
     def record_error(self, loaded: LoadedRelease) -> None:
         """Note one request that failed through the model's or the agent's fault."""
-        self._waiting.append((loaded, "", _NO_ROWS, (), {}, 0))
+        self._waiting.append((loaded, "", None, (), {}, 0))
 
     def feedback(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
         """Take true labels for earlier predictions, those of this very moment included."""
@@ -193,7 +199,8 @@ class WindowRecorder:
         else:
             for _, some in itertools.groupby(group, key=lambda item: id(item[0])):
                 self._fold_group(list(some))
-        self._fold_at = _requests_for(group)
+        self._fold_at, rows = _sizes(group)
+        self._thinning.seen(rows)
 
     def _fold_group(self, group: list[Answered]) -> None:
         """Fold requests of one release. Observing must never cost an answer: what it misses is counted and shown."""
@@ -209,7 +216,8 @@ class WindowRecorder:
             if len(answered) < len(group):
                 watch.observer.error(window, len(group) - len(answered))
             if answered:
-                self._retention.add(loaded.digest, watch.observe(loaded, window, answered))
+                for batch in watch.observe(loaded, window, answered):
+                    self._retention.add(loaded.digest, batch)
         except Exception:
             if len(group) > 1:
                 # Errors were counted before anything could fail; one odd request must not cost the others.
@@ -240,6 +248,7 @@ class WindowRecorder:
         while not self._stopping:
             self._wake.wait(FOLD_S)
             self._wake.clear()
+            self._thinning.look(time.monotonic())
             try:
                 self._put_away(everything=False)
             except Exception:
@@ -296,9 +305,11 @@ class WindowRecorder:
         return True
 
 
-def _requests_for(group: Sequence[Answered]) -> int:
-    """How many requests like these make ``FOLD_ROWS`` rows or ``FOLD_BYTES`` of inputs."""
+def _sizes(group: Sequence[Answered]) -> tuple[int, int]:
+    """How many requests like these make ``FOLD_ROWS`` rows or ``FOLD_BYTES``, and about how many rows these are."""
     some = group[:: max(len(group) // 16, 1)]
-    rows = max(sum(len(item[2]) for item in some), 1)
-    size = max(sum(item[2].nbytes for item in some), 1)
-    return max(1, min(FOLD_ROWS * len(some) // rows, FOLD_BYTES * len(some) // size, FOLD_ROWS))
+    rows = max(sum(len(item[3][0]) if item[3] else 0 for item in some), 1)
+    size = max(sum(0 if item[2] is None else item[2].nbytes for item in some), 1)
+    return max(1, min(FOLD_ROWS * len(some) // rows, FOLD_BYTES * len(some) // size, FOLD_ROWS)), (
+        rows * len(group) // len(some)
+    )

@@ -209,7 +209,8 @@ class Retention:
         if ids is not batch.ids:
             batch = dataclasses.replace(batch, ids=ids)
         chunk = self._chunks[-1] if self._chunks else None
-        if chunk is None or chunk.sealed or chunk.release != release or chunk.rows >= CHUNK_ROWS:
+        alike = chunk is not None and chunk.release == release and chunk.has_features == (batch.features is not None)
+        if chunk is None or not alike or chunk.sealed or chunk.rows >= CHUNK_ROWS:
             chunk = self._new_chunk(release)
         before = chunk.bytes
         chunk.append(batch)

@@ -21,8 +21,9 @@ Array = npt.NDArray[Any]
 
 
 #: One request as the data plane handed it over: (release, prediction id, inputs, outputs, name → place in the outputs,
-#: nanoseconds). A plain tuple, since one is made for every request; one that failed has no rows and no outputs.
-Answered = tuple[LoadedRelease, str, Array, Sequence[Array], Mapping[str, int], int]
+#: nanoseconds). A plain tuple, since one is made for every request. One that failed has no outputs; one that is not
+#: observed in full has no inputs.
+Answered = tuple[LoadedRelease, str, Array | None, Sequence[Array], Mapping[str, int], int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Watch:
         loaded: weak reference to the release.
         observer: counts into windows.
         facts: what is remembered of the release.
-        outputs: names of the outputs that are needed.
+        outputs: names of the outputs that are needed, the scores first.
         features: name of the features output, or None.
     """
 
@@ -59,20 +60,29 @@ class Watch:
             features=features,
         )
 
-    def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
+    def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> list[Batch]:
         """Count answered requests of this release into ``window``; returns what is to be kept of them."""
+        groups = [list(answered)]
+        if any(item[2] is None for item in answered):
+            groups = [[a for a in answered if a[2] is not None], [a for a in answered if a[2] is None]]
+        return [self._observe(loaded, window, group) for group in groups if group]
+
+    def _observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
+        """The same for requests that are all observed in full, or all by their scores alone."""
         _, ids, parts, outputs, places, latencies = zip(*answered, strict=True)
-        inputs = _join(parts)
-        joined = {name: _join(_column(outputs, places, name)) for name in self.outputs}
+        in_full = parts[0] is not None
+        wanted = self.outputs if in_full else self.outputs[:1]
+        columns = {name: _column(outputs, places, name) for name in wanted}
+        joined = {name: _join(column) for name, column in columns.items()}
         scores = loaded.session.probabilities(joined)
         if scores is None:
             raise InsightsError("the outputs hold no class scores; build the package again with model-export")
-        features = joined[self.features].reshape(len(scores), -1) if self.features is not None else None
-        counts = np.array(list(map(len, parts)), dtype=np.int64)
+        features = joined[self.features].reshape(len(scores), -1) if in_full and self.features is not None else None
+        counts = np.array(list(map(len, columns[self.outputs[0]])), dtype=np.int64)
         latency = np.array(latencies, dtype=np.int64)
         if len(latency) != len(scores):
             latency = np.repeat(latency, counts)
-        self.observer.observe(window, inputs, scores, features, latency)
+        self.observer.observe(window, _join(parts) if in_full else None, scores, features, latency)
         return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features)
 
 

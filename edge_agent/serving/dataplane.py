@@ -194,6 +194,8 @@ class DataPlane:
             plan = slot.plan(call.outputs)
             if slot.row_ns * rows > INLINE_NS:
                 return self._queue(served, plan, call, rows)
+            if slot.recorder is not None and plan.light is not None and not slot.recorder.in_full():
+                plan = plan.light
         except BaseException:
             self._leave(served)
             raise
@@ -301,10 +303,10 @@ class DataPlane:
         identity = call.id or f"{self._prefix}-{next(self._numbers)}"
         recorder = slot.recorder
         if recorder is not None:
-            first = call.inputs[slot.first]
-            recorder.record(
-                slot.loaded, identity, first.copy() if call.lent else first, found, plan.recorded, latency_ns
-            )
+            first = None
+            if plan.light is not None:  # else it is observed by its scores alone
+                first = call.inputs[slot.first].copy() if call.lent else call.inputs[slot.first]
+            recorder.record(slot.loaded, identity, first, found, plan.recorded, latency_ns)
         return Answer(identity, slot.model, slot.version, tuple(zip(plan.wanted, found, strict=False)))
 
     def _explain(self, slot: Slot, error: BaseException, rows: int) -> tuple[BaseException, bool, int]:

@@ -32,12 +32,14 @@ class Plan(NamedTuple):
         wanted: the client's.
         recorded: name → position of what observing gets.
         scores: positions of outputs that have to be finite.
+        light: the plan of a request that is observed by its scores alone; None: this is such a plan.
     """
 
     names: list[str]
     wanted: tuple[str, ...]
     recorded: Mapping[str, int]
     scores: tuple[int, ...]
+    light: Plan | None
 
 
 class Slot:
@@ -100,17 +102,21 @@ class Slot:
         if unknown := set(wanted) - self._known:
             raise BadRequest(f"there is no output {min(unknown)!r:.200}; there are {', '.join(self._usual)}")
         mine = tuple(dict.fromkeys(wanted)) or self._usual
-        names = list(dict.fromkeys((*mine, *self._recorded)))
-        plan = Plan(
-            names,
-            mine,
-            {name: names.index(name) for name in self._recorded},
-            tuple(position for position, name in enumerate(names) if name in self._scores),
-        )
+        plan = self._made(mine, self._recorded, self._made(mine, self._recorded[:1], None))
         if len(self._plans) >= MOST_PLANS:
             self._plans.clear()
         self._plans[wanted] = plan
         return plan
+
+    def _made(self, wanted: tuple[str, ...], recorded: tuple[str, ...], light: Plan | None) -> Plan:
+        names = list(dict.fromkeys((*wanted, *recorded)))
+        return Plan(
+            names,
+            wanted,
+            {name: names.index(name) for name in recorded},
+            tuple(position for position, name in enumerate(names) if name in self._scores),
+            light,
+        )
 
     def check(self, inputs: Mapping[str, Array]) -> int:
         """Hold inputs to the model's names, datatypes and shapes; returns the number of rows.

@@ -35,7 +35,7 @@ class Observer:
     def observe(
         self,
         window: Window,
-        inputs: Array,
+        inputs: Array | None,
         probabilities: Array,
         features: Array | None,
         latency_ns: Array,
@@ -48,9 +48,9 @@ class Observer:
 
         Args:
             window: changed in place.
-            inputs: the first input, [N, …].
+            inputs: the first input, [N, …], or None: then nothing is counted of it.
             probabilities: [N, K].
-            features: [N, F], or None.
+            features: [N, F], or None: then nothing is counted of them.
             latency_ns: int64 [N], or [0] when it was not measured.
             nonfinite: rows among the N that the caller knows to hold a non-finite output; counted if it found more than
                 are found here.
@@ -113,7 +113,7 @@ class Observer:
 def row_summaries(
     schema: WindowSchema,
     seed: int,
-    inputs: Array,
+    inputs: Array | None,
     probabilities: Array,
     features: Array | None,
     latency_ns: Array,
@@ -124,7 +124,7 @@ def row_summaries(
     count = len(probabilities)
     _check_batch(schema, inputs, probabilities, features, latency_ns)
     given = features if schema.features else None
-    summaries = summarise(flatten(inputs), seed) if schema.inputs else None
+    summaries = summarise(flatten(inputs), seed) if schema.inputs and inputs is not None else None
     exact = None if given is None else given.astype(np.float64)
     if not _all_finite(probabilities, summaries, exact):
         keep = _finite_rows(probabilities, summaries, exact)
@@ -164,18 +164,22 @@ def _finite_rows(probabilities: Array, summaries: Floats | None, features: Float
 
 
 def _check_batch(
-    schema: WindowSchema, inputs: Array, probabilities: Array, features: Array | None, latency_ns: Array
+    schema: WindowSchema, inputs: Array | None, probabilities: Array, features: Array | None, latency_ns: Array
 ) -> None:
     if probabilities.ndim != 2 or probabilities.shape[1] != schema.classes:
         raise InsightsError(
             f"probabilities have the shape {probabilities.shape}; the profile says [N, {schema.classes}]"
         )
     count = len(probabilities)
-    if schema.inputs and (
-        inputs.ndim < 1
-        or len(inputs) != count
-        or not is_numeric(inputs)
-        or input_summaries(row_width(inputs)) != schema.inputs
+    if (
+        schema.inputs
+        and inputs is not None
+        and (
+            inputs.ndim < 1
+            or len(inputs) != count
+            or not is_numeric(inputs)
+            or input_summaries(row_width(inputs)) != schema.inputs
+        )
     ):
         raise InsightsError(f"inputs are {inputs.dtype} {inputs.shape}; the profile says {count} other numeric rows")
     if features is not None and schema.features and features.shape != (count, schema.features):

@@ -137,6 +137,9 @@ class NotingRecorder:
     def wanted_outputs(self, loaded: LoadedRelease) -> tuple[str, ...]:
         return self.wanted
 
+    def in_full(self) -> bool:
+        return True
+
     def record(
         self, loaded: LoadedRelease, prediction_id: str, inputs: Any, outputs: Any, places: Any, latency_ns: int
     ) -> None:
