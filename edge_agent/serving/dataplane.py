@@ -365,7 +365,7 @@ class DataPlane:
             for job, outcome in zip(jobs, outcomes, strict=True)
         ]
         with self._lock:
-            if end_ns > gathered_ns:
+            if any(isinstance(outcome, Answer) for outcome, _, _ in explained):
                 tally.executed(rows, gathered_ns - taken_ns, end_ns - gathered_ns)
             for job, (outcome, failed, nonfinite) in zip(jobs, explained, strict=True):
                 tally.queued += 1

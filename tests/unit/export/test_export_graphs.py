@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
+from edgeloop.runtime.golden import TOLERANCES
 from model_export import head, quantize
 from model_export.canonical import canonical, inputs_of
 from model_export.errors import UnsupportedModelError
@@ -158,7 +159,9 @@ def test_int8_leaves_the_head_in_float_and_its_features_fit_it() -> None:
     assert weights is not None and bias is not None and weights.dtype == np.float32
     result = Probe(int8).run(inputs)
     np.testing.assert_allclose(softmax(result["features"] @ weights + bias), result["scores"], atol=1e-6)
-    np.testing.assert_allclose(result["scores"], Probe(graph).run(inputs)["scores"], atol=0.05)
+    # What golden cases allow: processors without VNNI saturate, and were seen to differ by 0.051.
+    allowed = TOLERANCES["int8"].absolute
+    np.testing.assert_allclose(result["scores"], Probe(graph).run(inputs)["scores"], atol=allowed)
     stored = array_of(int8.graph, "w1_quantized")
     assert stored is not None and stored.dtype == np.int8
 
