@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from edge_agent.serving.calls import Answer, Call
+from edge_agent.serving.errors import NotFound
 from edge_agent.serving.grpc import inference_pb2 as pb
 from edge_agent.serving.grpc.door import SERVICE, GrpcDoor
 from edge_agent.serving.grpc.service import Service
@@ -30,14 +31,21 @@ class GrpcKit:
         self.door.close(5.0)
 
 
-class Echo:
+class Undescribed:
+    """What a plane of a test does not know."""
+
+    def describe(self, model: str, version: str | None) -> Any:
+        raise NotFound(f"there is no model {model}")
+
+
+class Echo(Undescribed):
     """A plane that gives back what it is given."""
 
     def infer(self, call: Call) -> Answer:
         return Answer(call.id, call.model, "1", tuple(call.inputs.items()))
 
 
-class Pending:
+class Pending(Undescribed):
     """A plane whose answers never come; it remembers what it was asked."""
 
     def __init__(self) -> None:

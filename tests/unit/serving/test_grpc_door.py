@@ -19,7 +19,7 @@ from edge_agent.serving.grpc import door as door_module
 from edge_agent.serving.grpc import inference_pb2 as pb
 from edge_agent.serving.grpc.door import CODES, MAX_ERROR, MOST_STREAMS, SERVICE, GrpcDoor
 from edge_agent.serving.grpc.limits import Budget, Patience
-from tests.doubles.grpc_door import Caller, Echo, GrpcKit, Pending, calling, request
+from tests.doubles.grpc_door import Caller, Echo, GrpcKit, Pending, Undescribed, calling, request
 
 GOOD = request(("x", "FP32", [1], b"\0\0\x80?"), id="i").SerializeToString()
 
@@ -38,7 +38,7 @@ def echo() -> Iterator[GrpcKit]:
     kit.close()
 
 
-class Raising:
+class Raising(Undescribed):
     """A plane that fails."""
 
     def __init__(self, error: Exception) -> None:
