@@ -10,11 +10,11 @@ import binascii
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edge_agent.fields import Field, read
+from edgeloop.records import dataclass
 
 T = TypeVar("T")
 

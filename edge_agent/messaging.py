@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from edge_agent.observing.ledger import Ledger
 from edge_agent.observing.sender import Sender
@@ -28,6 +27,7 @@ from edgeloop.protocol import (
     UpdateReport,
 )
 from edgeloop.protocol.link import Link
+from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ The composition root (``edge_agent.app``) is the only place that joins them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgeloop.insights import Profile
 from edgeloop.package import Package
+from edgeloop.records import dataclass
 from edgeloop.runtime import ModelSession
 
 Array = npt.NDArray[Any]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from edge_agent.fields import Field, Text, read
 from edgeloop.protocol import ProtocolError, check_name
+from edgeloop.records import dataclass
 
 ENVIRONMENT_PREFIX = "EDGE_AGENT_"
 

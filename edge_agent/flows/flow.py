@@ -12,7 +12,7 @@ import time
 from collections.abc import Container, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from edge_agent.flows.backoff import Backoff
@@ -22,6 +22,7 @@ from edge_agent.logs import Log
 from edge_agent.serving.calls import SOURCE_PRIORITY, Answer, Call, Described
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.errors import BadRequest, Busy, DeadlinePassed, NotFound, NotReady
+from edgeloop.records import dataclass
 from edgeloop.runtime.datatypes import numpy_dtype
 
 log = Log(__name__)

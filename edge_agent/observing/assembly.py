@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.observing.keeper import Keeper
@@ -15,6 +14,7 @@ from edge_agent.observing.recorder import WindowRecorder
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.store import Store
 from edgeloop.insights import Profile, WindowSchema
+from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
 

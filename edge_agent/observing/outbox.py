@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from edge_agent.observing.store import Store
 from edgeloop.insights import Window, WindowSchema
 from edgeloop.protocol import MAX_WINDOW_BYTES, decode, encode
+from edgeloop.records import dataclass
 
 # What SQLite keeps for a row besides its body, roughly.
 ROW_OVERHEAD_BYTES = 200

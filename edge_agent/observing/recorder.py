@@ -17,7 +17,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from edge_agent.observing.health import DeviceHealth, HealthSample
 from edge_agent.observing.keeper import Keeper
@@ -30,6 +29,7 @@ from edge_agent.observing.watch import Answered, Watch
 from edge_agent.observing.windows import OpenWindows
 from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease
 from edgeloop.insights import Profile, Window
+from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
 

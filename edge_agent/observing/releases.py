@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-from dataclasses import dataclass
 
 from edge_agent.observing.store import Store
 from edgeloop.insights import WindowSchema
+from edgeloop.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from edge_agent.observing.store import Store
 from edgeloop.protocol import ProtocolError, decode, encode
+from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from edge_agent.observing.outbox import Outbox, OutboxRow, OutboxState
 from edge_agent.observing.store import StoreError
 from edgeloop.protocol import Ack, Insights, ProtocolError, decode
 from edgeloop.protocol.link import Link
+from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import is_, itemgetter
 from typing import Any
@@ -16,6 +15,7 @@ from edge_agent.observing.releases import ReleaseFacts
 from edge_agent.observing.retention import Batch
 from edge_agent.ports import LoadedRelease
 from edgeloop.insights import InsightsError, Observer, Window
+from edgeloop.records import dataclass
 
 Array = npt.NDArray[Any]
 

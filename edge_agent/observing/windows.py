@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from edgeloop.insights import Window, WindowSchema
+from edgeloop.records import dataclass
 
 # Requests that were in flight when the release was switched end within this time; then its window is closed.
 STRAGGLERS_S = 1.0

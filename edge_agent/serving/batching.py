@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeloop.records import dataclass
 from edgeloop.runtime import InferenceError, ModelSession
 
 Array = npt.NDArray[Any]

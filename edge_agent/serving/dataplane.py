@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from edge_agent.serving.errors import BadRequest, Busy, DeadlinePassed, ModelFai
 from edge_agent.serving.scheduler import Job, Scheduler, Served
 from edge_agent.serving.slot import Plan, Slot, finite
 from edge_agent.serving.statistics import now_ms
+from edgeloop.records import dataclass
 from edgeloop.runtime import DeadlineExceeded, InferenceError, Stopped
 
 log = Log(__name__)

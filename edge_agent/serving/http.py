@@ -13,7 +13,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ import httptools
 
 from edge_agent.logs import Log
 from edge_agent.serving import content_coding
+from edgeloop.records import dataclass
 
 log = Log(__name__)
 

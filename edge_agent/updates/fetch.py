@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from edge_agent.updates.space import shortage
 from edgeloop.package import Index, IndexEntry, Manifest, PackageError, required_paths
 from edgeloop.package.index import MAX_INDEX_BYTES, hash_file
 from edgeloop.package.manifest import MANIFEST
+from edgeloop.records import dataclass
 
 #: A file may take this long, and what its bytes take at this rate: a hub that drips holds no update up for ever.
 PATIENCE_S, SLOWEST_BYTES_PER_S = 60.0, 2048.0

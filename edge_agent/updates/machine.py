@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_agent.logs import Log
@@ -39,6 +38,7 @@ from edge_agent.updates.settings import UpdateSettings
 from edge_agent.updates.store import Installed, Position, UpdateStore
 from edge_agent.updates.testing import load_tested, measure_again
 from edgeloop.package import PackageError, audit_in_child
+from edgeloop.records import dataclass
 from edgeloop.runtime import usable_providers
 
 if TYPE_CHECKING:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from edge_agent.ports import ServingCounters
+from edgeloop.records import dataclass
 
 #: Fewer requests than this say nothing about a rate.
 FEW = 5

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from edgeloop.records import dataclass
 
 IDLE, FETCHING, VERIFYING, STAGED = "idle", "fetching", "verifying", "staged"
 TESTING, PROBATION, COMMITTED, ROLLED_BACK = "testing", "probation", "committed", "rolled_back"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from edge_agent.updates.fetch import FetchLimits
 from edge_agent.updates.probation import ProbationRules
 from edge_agent.updates.rules import CrashLoop
 from edge_agent.updates.testing import TestingRules
+from edgeloop.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from edge_agent.updates.disk import Disk
 from edge_agent.updates.rules import COMMITTED, IDLE, ROLLED_BACK, UNPROVEN, Offer, check_transition, offer_key
+from edgeloop.records import dataclass
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);

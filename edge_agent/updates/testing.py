@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from edge_agent.ports import LoadedRelease
@@ -13,6 +13,7 @@ from edge_agent.updates.errors import Refused
 from edge_agent.updates.store import Installed
 from edgeloop.insights import InsightsError
 from edgeloop.package import Index, Package, PackageError
+from edgeloop.records import dataclass
 from edgeloop.runtime import (
     Choice,
     ModelLoadError,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from edgeloop.insights.sizes import Floats, Ints
+from edgeloop.records import dataclass
 
 #: Half width of the bin that an atom gets, relative to its size and to the spread of the values. Wide enough for the
 #: rounding of float32 sums on different machines, far too narrow to swallow a real change.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array, Floats
 from edgeloop.insights.summaries import input_names, input_summaries, is_numeric, row_width
 from edgeloop.insights.window import Window
+from edgeloop.records import dataclass
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
 from edgeloop.insights.aspects import ASPECTS
 from edgeloop.insights.sizes import ArraySpec, Sizes
+from edgeloop.records import dataclass
 
 
 @dataclass(frozen=True)

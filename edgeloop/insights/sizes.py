@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeloop.insights.errors import InsightsError
+from edgeloop.records import dataclass
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]

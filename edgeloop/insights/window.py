@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import cbor2
@@ -16,6 +16,7 @@ from edgeloop.insights.sizes import Array
 from edgeloop.insights.wire import MAX_DEVICE_COUNT, MAX_STORED_COUNT, arrays_from_wire, arrays_to_wire
 from edgeloop.protocol.codec import decode, encode
 from edgeloop.protocol.errors import ProtocolError
+from edgeloop.records import dataclass
 
 MIXED = "mixed"
 MAX_TEXT = 128

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from edgeloop.package.errors import PackageError
@@ -18,6 +18,7 @@ from edgeloop.package.graph_limits import GraphLimits
 from edgeloop.package.index import Index, check_path, hash_file
 from edgeloop.package.manifest import MANIFEST, Manifest, asset_folder, required_paths
 from edgeloop.package.opening import read_manifest
+from edgeloop.records import dataclass
 
 #: Memory that the child may use; a graph of the largest size and its parsed form fit.
 CHILD_MEMORY_BYTES = 4 << 30

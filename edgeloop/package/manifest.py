@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from edgeloop.package.documents import read_json
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index, IndexEntry, check_path
 from edgeloop.package.provider_options import check_provider_options
+from edgeloop.records import dataclass
 
 COMPONENT = "model"
 MANIFEST = "manifest.json"

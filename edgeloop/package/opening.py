@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from edgeloop.package.documents import MAX_JSON_BYTES
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index
 from edgeloop.package.manifest import MANIFEST, Manifest, Metadata, VariantSpec, asset_folder
+from edgeloop.records import dataclass
 
 Tensors = dict[str, npt.NDArray[np.generic]]
 #: File names inside the assets of golden cases and validation data.

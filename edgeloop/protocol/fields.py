@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edgeloop.protocol.errors import ProtocolError
+from edgeloop.records import dataclass
 
 MAX_INTEGER = 2**63 - 1
 

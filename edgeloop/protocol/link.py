@@ -13,12 +13,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from paho.mqtt.client import topic_matches_sub
 
 from edgeloop.protocol.connection import Callbacks, Connection, Delivery, Options, Outcome
+from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any, ClassVar
 
 from edgeloop.protocol.codec import MAX_WINDOW_BYTES
@@ -26,6 +26,7 @@ from edgeloop.protocol.fields import (
 )
 from edgeloop.protocol.parts import Message, Part, PartOf
 from edgeloop.protocol.topics import NAME_PATTERN
+from edgeloop.records import dataclass
 
 _NAME = Text(64, NAME_PATTERN)
 _DIGEST = Text(71, "sha256:[0-9a-f]{64}")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Self, get_type_hints
 
 from edgeloop.protocol.codec import MAX_BYTES, decode, encode
 from edgeloop.protocol.errors import ProtocolError
 from edgeloop.protocol.fields import Kind
+from edgeloop.records import dataclass
 
 
 @dataclass(frozen=True)

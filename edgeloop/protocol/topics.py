@@ -7,10 +7,10 @@ follower.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from edgeloop.protocol.errors import ProtocolError
+from edgeloop.records import dataclass
 
 DeviceKind = Literal["presence", "reported", "insights", "samples", "escalations", "ack", "answers", "desired"]
 Kind = Literal[DeviceKind, "channel"]

@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeVar
 
 from edgeloop.package import Package, PackageError
+from edgeloop.records import dataclass
 from edgeloop.runtime.compiled import Compiled
 from edgeloop.runtime.errors import InferenceError, ModelLoadError
 from edgeloop.runtime.evidence import Trial

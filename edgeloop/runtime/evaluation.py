@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeloop.records import dataclass
 from edgeloop.runtime.errors import InferenceError
 from edgeloop.runtime.session import ModelSession
 

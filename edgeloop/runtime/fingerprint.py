@@ -7,10 +7,10 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeloop.records import dataclass
 from edgeloop.runtime.ort import ort
 from edgeloop.runtime.policy import processors
 from edgeloop.runtime.providers import available_providers, runtime_version

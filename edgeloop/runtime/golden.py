@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeloop.package import Package
+from edgeloop.records import dataclass
 from edgeloop.runtime.errors import InferenceError
 from edgeloop.runtime.session import ModelSession
 

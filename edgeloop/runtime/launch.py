@@ -9,11 +9,12 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from edgeloop.package import Package, TensorSpec, VariantSpec
+from edgeloop.records import dataclass
 from edgeloop.runtime.compiled import Compiled
 from edgeloop.runtime.options import ProviderOptions
 from edgeloop.runtime.policy import Policy

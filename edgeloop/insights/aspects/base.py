@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from edgeloop.insights.binning import Edges
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.sizes import Array, ArraySpec, Floats, Ints, Sizes
+from edgeloop.records import dataclass
 
 #: Larger numbers in features or inputs count as not finite: then every sum below stays finite, also after merging.
 MAX_VALUE = 1e30
