@@ -63,6 +63,8 @@ class Header(NamedTuple):
         priority: 1 is served before 2; 0: the default.
         timeout_s: seconds that the client waits; 0: it does not say.
         regions: of shared memory, that inputs lie in.
+        plain: for each of ``outputs``, whether it is wanted as binary, if that is all there is to say of this request;
+            None: it takes or wants shared memory, wants classes, or an output twice.
     """
 
     id: str = ""
@@ -73,6 +75,7 @@ class Header(NamedTuple):
     priority: int = 0
     timeout_s: float = 0.0
     regions: tuple[str, ...] = ()
+    plain: tuple[bool, ...] | None = None
 
 
 class InferRequest(NamedTuple):
@@ -135,7 +138,9 @@ def read_header(data: bytes) -> Header:
     forms = tuple([_form(tensor) for tensor in _list(found, "inputs")])
     priority, timeout_s = urgency(parameters)
     regions = tuple({form.where.region: None for form in forms if isinstance(form.where, Place)})
-    return Header(identity, forms, names, how, default, priority, timeout_s, regions)
+    binary = tuple([one for one in how if isinstance(one, bool)])
+    plain = binary if len(set(names)) == len(binary) == len(how) and not regions else None
+    return Header(identity, forms, names, how, default, priority, timeout_s, regions, plain)
 
 
 def _remembered(part: bytes) -> Header:

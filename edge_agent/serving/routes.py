@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -200,6 +201,9 @@ class Routes:
         return oip.InferRequest(oip.Header(binary_default=True), {spec.name: tensor})
 
     def _answer(self, header: oip.Header, answer: Answer) -> Response:
+        if header.plain is not None:
+            hows = header.plain or itertools.repeat(header.binary_default)
+            return self._written(answer, [(name, array, how) for (name, array), how in zip(answer.outputs, hows)])  # noqa: B905 - an endless default
         if header.regions:
             shared(self._memory).check(header.regions)
         named = dict(zip(header.outputs, header.how, strict=True))
@@ -209,6 +213,9 @@ class Routes:
             self._put(name, array, named.get(name, default))
             for name, array in classified(answer, wanted, self._plane.describe).outputs
         ]
+        return self._written(answer, outputs)
+
+    def _written(self, answer: Answer, outputs: Sequence[tuple[str, Array, bool | Place]]) -> Response:
         body, length = oip.write_response(answer.model, answer.version, answer.id, outputs)
         if length is None:
             return Response(200, body)
