@@ -15,6 +15,7 @@ from edge_agent.flows.assembly import make_sink
 from edge_agent.flows.brokers import Device
 from edge_agent.flows.ports import Result, Sink
 from edgeloop.protocol.link import Link
+from tests.doubles.cable import Cable
 from tests.integration.brokers import broker_or_skip, free_port
 from tests.integration.hub_process import wait_for
 
@@ -95,36 +96,43 @@ class JsonlWorld(SinkWorld):
 
 
 class MqttWorld(SinkWorld):
-    """A topic on a real broker, with a reader that stays subscribed."""
+    """A topic on a real broker, with a reader that stays; the cable to the broker is what goes."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.broker = broker_or_skip("mosquitto", folder)
+        self.cable = Cable(self.broker.port)
         self.messages: list[tuple[str, bytes]] = []
-        self.reader = Link("127.0.0.1", self.broker.port, "reader", backoff_s=(0.02, 0.1), session_s=3600)
+        self.reader = Link("127.0.0.1", self.broker.port, "reader")
         self.reader.subscribe("#", lambda topic, payload: self.messages.append((topic, payload)))
         self.reader.start()
-        wait_for(lambda: self.reader.connected, 20, "the reader")
+
+        def probed() -> bool:
+            self.reader.publish("probe", b"")
+            return bool(self.messages)
+
+        # A broker acknowledges what nobody has subscribed to as well.
+        wait_for(probed, 20, "the reader's subscription")
 
     def settings(self) -> dict[str, Any]:
         return {"kind": "mqtt", "topic": "home/{device}/{source}"}
 
     def device(self) -> Device:
-        return Device("test", "dev-1", "127.0.0.1", self.broker.port, None, None)
+        return Device("test", "dev-1", "127.0.0.1", self.cable.port, None, None)
 
     def got(self) -> list[str]:
         return [json.loads(payload)["id"] for topic, payload in list(self.messages) if topic == "home/dev-1/door"]
 
     def go(self) -> None:
-        self.broker.kill()
+        self.cable.cut()
 
     def come_back(self) -> None:
-        self.broker.start()
-        wait_for(lambda: self.reader.connected, 30, "the reader")
+        self.cable.mend()
 
     def close(self) -> None:
         super().close()
         self.reader.stop(1.0)
+        self.cable.cut()
         self.broker.kill()
 
 

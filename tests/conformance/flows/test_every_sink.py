@@ -38,7 +38,7 @@ def test_results_arrive_in_order_and_are_counted(world: SinkWorld) -> None:
         sink.put(result(number), NEVER)
     wait_for(lambda: len(world.got()) >= 20, 30, f"20 results; {sink.counts()} {sink.trouble}")
     assert world.got() == ids(*range(20))
-    wait_for(lambda: sink.counts()["delivered"] == 20, 10, "the count")
+    wait_for(lambda: sink.counts()["delivered"] == 20 and not sink.counts()["waiting"], 10, "the count")
     counts = sink.counts()
     assert (counts["accepted"], counts["dropped"], counts["waiting"], sink.trouble) == (20, 0, 0, "")
 
