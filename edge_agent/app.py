@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
-import os
 import secrets
 import signal
-import socket
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -17,11 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from edge_agent import logs
 from edge_agent.logs import Log
+from edge_agent.neighbour import Neighbour
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.store import StoreError
 from edge_agent.operations import AgentOperations
 from edge_agent.ports import LoadedRelease, MessagingState, Vitals
+from edge_agent.reload import Reloaded, reloaded
+from edge_agent.service import ServiceManager, attend
 from edge_agent.serving.batching import BatchRules
 from edge_agent.serving.dataplane import DataPlane, ServingRules
 from edge_agent.serving.http import Door
@@ -29,13 +31,16 @@ from edge_agent.serving.repository import Refusal, Repository
 from edge_agent.serving.responses import error_body
 from edge_agent.serving.routes import Routes
 from edge_agent.serving.unix_socket import listening
-from edge_agent.settings import Settings
+from edge_agent.settings import Settings, SettingsError
+from edge_agent.strain import StrainRules
 from edge_agent.updates import UpdateMachine, UpdateSettings
 from edge_agent.updates.blobs import ReleaseFiles
+from edge_agent.updates.disk import Disk
 from edge_agent.updates.errors import Refused
 from edge_agent.updates.fetch import FetchLimits
 from edge_agent.updates.probation import ProbationRules
 from edge_agent.updates.providers import report
+from edge_agent.updates.rules import CrashLoop
 from edge_agent.updates.testing import TestingRules, load_tested
 from edgeloop.insights import InsightsError, Profile
 from edgeloop.package import Index, Package, PackageError, audit_in_child
@@ -63,14 +68,20 @@ class AddressError(Exception):
 class Agent:
     """All parts of one agent. `run` serves until it is told to stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
         """Make every part; nothing runs yet.
+
+        Args:
+            settings: what it is started with.
+            reread: reads them again, for SIGHUP; None: they stay.
 
         Raises:
             DataError: the data folder cannot be used.
         """
-        self._settings = settings
+        self._settings, self._reread = settings, reread or (lambda: settings)
+        self._service = ServiceManager()
         self._asked_to_stop = threading.Event()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the door is open, what was read is new enough
         # From here on: a SIGTERM while the model is being loaded must not leave an unclean start behind either.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._asked_to_stop.set())
@@ -79,10 +90,14 @@ class Agent:
         self._observing = _observing(settings, self._windows_closed)
         recorder = self._observing.recorder if settings.observe else None
         self._plane = DataPlane(recorder, id_prefix=secrets.token_hex(6), rules=_serving_rules(settings))
-        self._updates = _updates(settings, self._plane)
+        self._neighbour = Neighbour(_strain_rules(settings))
+        self._updates = _updates(settings, self._plane, self._neighbour)
         self._messaging: Messaging | None = None
         self._repository = Repository(
-            settings.model_repository, self._plane, _local_package(settings), allowed=settings.repository_api
+            settings.model_repository,
+            self._plane,
+            _local_package(settings, self._neighbour),
+            allowed=settings.repository_api,
         )
         self._flows = _flows(settings, self._plane)
         operations = AgentOperations(
@@ -111,6 +126,8 @@ class Agent:
             at_the_end.callback(self._updates.close)
             at_the_end.callback(self._observing.stop, timeout / 2)
             self._observing.start()
+            at_the_end.callback(self._neighbour.stop)
+            self._neighbour.start()
             # What was committed serves before the door opens, and before anything is asked of the network.
             self._updates.start()
             self._repository.load_all()
@@ -159,19 +176,49 @@ class Agent:
         if self._asked_to_stop.is_set():
             stop.set()
         announce(f"edge-agent {self._settings.device} serves {' and '.join(addresses)}")
-        notify_service_manager("READY=1")
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        self._service.ready()
+        pulses = (self._observing.recorder.pulse, self._updates.pulse)
+        attending = asyncio.create_task(attend(self._service, self._status_line, pulses), name="service manager")
         joining = asyncio.create_task(self._join_hub(), name="joining the hub")
         joining.add_done_callback(lambda task: stop.set() if task.cancelled() or task.exception() else None)
         await stop.wait()
-        notify_service_manager("STOPPING=1")
+        self._service.stopping()
+        attending.cancel()
         log.info("stopping")
         grace_s = self._settings.stop_timeout_s / 2
         closing = [] if self._grpc is None else [asyncio.to_thread(self._grpc.close, grace_s)]
         await asyncio.gather(self._door.drain(grace_s), *closing)
         await joining  # it has ended long ago, unless we are stopped at once; what it raised ends the agent
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is obeyed already; Ctrl-C twice still ends at once
+
+    def _status_line(self) -> str:
+        at = self._updates.status()
+        return f"{'serves' if self._plane.ready() else 'serves nothing'}; {at.state}: {at.reason}"
+
+    def _reload(self) -> None:
+        """Read the settings again, and go on with those that may change while it runs."""
+        self._service.reloading()
+        try:
+            new = self._reread()
+        except SettingsError as error:
+            log.error("the settings are wrong; nothing has changed", reason=str(error))
+        else:
+            self._use(reloaded(self._settings, new))
+        self._service.ready()
+
+    def _use(self, found: Reloaded) -> None:
+        self._settings = settings = found.settings
+        logs.configure(settings.log_level, settings.log_format)
+        self._updates.use(_update_settings(settings))
+        self._neighbour.use(_strain_rules(settings))
+        if self._messaging is not None:
+            self._messaging.use(settings.channel, settings.report_s)
+        log.info("settings were read again", changed=", ".join(found.changed) or "nothing")
+        if found.need_restart:
+            log.warning("some settings need a restart to change", settings=", ".join(found.need_restart))
 
     def _make_grpc(self, repository: Repository | None, extensions: tuple[str, ...]) -> GrpcDoor | None:
         """The second door, whose library only an agent pays for that opens it."""
@@ -230,23 +277,12 @@ class Agent:
                 self._updates.provider_trouble,
             ),
             "last_update_bytes": self._updates.last_update_bytes,
+            "strain": self._neighbour.strain.reason,
         }
         if loaded is None:
             return Vitals(health=health)
         session = loaded.session
         return Vitals(session.variant, session.provider, dict(session.placement), health)
-
-
-def notify_service_manager(state: str) -> None:
-    """Tell systemd about a state, when it has asked for it (sd_notify(3)); nothing otherwise."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        try:
-            channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-        except OSError as error:
-            log.warning("the service manager cannot be told", state=state, reason=str(error))
 
 
 def _calm_collector() -> None:
@@ -264,7 +300,7 @@ def _calm_collector() -> None:
 def _lock(data: Path) -> IO[str]:
     """Make the data folder ours: two agents on one folder would count twice."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        Disk().make_folder(data)
         lock = (data / "lock").open("a+")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -316,9 +352,9 @@ def _flows(settings: Settings, plane: DataPlane) -> Flows | None:
     return Flows(settings.sources, settings.sinks, plane, device, settings.data / "flows")
 
 
-def _updates(settings: Settings, plane: DataPlane) -> UpdateMachine:
+def _updates(settings: Settings, plane: DataPlane, neighbour: Neighbour) -> UpdateMachine:
     try:
-        return UpdateMachine(_update_settings(settings), plane)
+        return UpdateMachine(_update_settings(settings), plane, hold=neighbour.holds_updates)
     except (sqlite3.Error, OSError) as error:
         raise DataError(
             f"{settings.data / 'updates.db'} cannot be used: {error}; if it is damaged, move it away: the channel's "
@@ -334,12 +370,14 @@ def _shared_memory(settings: Settings) -> SharedMemory | None:
     return SharedMemory(settings.shared_memory)
 
 
-def _local_package(settings: Settings) -> Callable[[Path], LoadedRelease]:
+def _local_package(settings: Settings, neighbour: Neighbour) -> Callable[[Path], LoadedRelease]:
     """Loads a folder of the device's own repository, as strictly as what comes from the hub."""
     # A folder of its own: what is measured of the hub's releases is removed with them.
     rules = replace(TestingRules.of(settings), data=settings.data / "repository")
 
     def load(folder: Path) -> LoadedRelease:
+        if reason := neighbour.holds_updates(False):
+            raise Refusal(f"no further model is loaded now: {reason}")
         try:
             audit_in_child(folder)
             return load_tested(folder, Index.of_folder(folder), rules).loaded
@@ -347,6 +385,10 @@ def _local_package(settings: Settings) -> Callable[[Path], LoadedRelease]:
             raise Refusal(str(error)) from error
 
     return load
+
+
+def _strain_rules(settings: Settings) -> StrainRules:
+    return StrainRules(settings.hot_celsius, settings.low_battery_percent, settings.max_memory_bytes)
 
 
 def _serving_rules(settings: Settings) -> ServingRules:
@@ -363,7 +405,12 @@ def _update_settings(settings: Settings) -> UpdateSettings:
         data=settings.data,
         device=settings.device,
         hub=settings.hub,
-        limits=FetchLimits(settings.max_release_bytes, settings.disk_reserve_bytes),
+        limits=FetchLimits(
+            max_release_bytes=settings.max_release_bytes,
+            disk_reserve_bytes=settings.disk_reserve_bytes,
+            disk_quota_bytes=settings.disk_quota_bytes,
+            max_bytes_per_s=settings.max_fetch_bytes_per_s,
+        ),
         tests=TestingRules.of(settings),
         probation=ProbationRules(
             seconds=settings.probation_s,
@@ -372,4 +419,5 @@ def _update_settings(settings: Settings) -> UpdateSettings:
             max_error_share=settings.probation_max_error_share,
             max_slowdown=settings.probation_max_slowdown,
         ),
+        crash_loop=CrashLoop(settings.crash_loop_ends, settings.crash_loop_s),
     )

@@ -56,12 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, run, prints in (("run", _run, False), ("status", _status, True), ("doctor", _doctor, True)):
+    for name, run, prints in (
+        ("run", _run, False),
+        ("status", _status, True),
+        ("doctor", _doctor, True),
+        ("rollback", _rollback, True),
+    ):
         one = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         one.set_defaults(run=run)
         one.add_argument(
             "--config", type=Path, metavar="FILE", help="Settings, a TOML file; EDGE_AGENT_* variables are stronger."
         )
+        if name == "rollback":
+            one.add_argument("--reason", default="no reason given", help="Why; the hub is told.")
         if prints:
             one.add_argument("--json", action="store_true", help="Print the result as one JSON object.")
     return parser
@@ -76,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
 
     configure(settings.log_level, settings.log_format)
     try:
-        Agent(settings).run(announce=lambda line: print(line, flush=True))
+        Agent(settings, reread=lambda: load(options.config)).run(announce=lambda line: print(line, flush=True))
     except DataError as error:
         raise Failed(str(error), exit_codes.DATA) from error
     except AddressError as error:
@@ -132,6 +139,24 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _figure(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    """Go back to the release before, until the channel offers another one."""
+    from edge_agent.rollback import NoAnswer, NothingBefore, roll_back
+
+    try:
+        found = roll_back(_settings(options), options.reason)
+    except NothingBefore as error:
+        raise Failed(str(error), exit_codes.NOTHING_BEFORE) from error
+    except NoAnswer as error:
+        raise Failed(str(error), exit_codes.NO_AGENT) from error
+    if options.json:
+        print(json.dumps(found))
+    else:
+        when = "now" if found["running"] else "at its next start"
+        print(f"left {found['left']}; the agent serves {found['release'] or 'nothing'} {when}")
+    return exit_codes.OK
 
 
 def _show(table: object) -> None:

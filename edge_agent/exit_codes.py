@@ -13,7 +13,9 @@ SETTINGS = 3
 DATA = 4
 #: The address is taken, or not this machine's.
 ADDRESS = 5
-#: No agent answers (`status`).
+#: No agent answers (`status`, `rollback`).
 NO_AGENT = 6
 #: `doctor` found something that keeps the agent from working.
 UNHEALTHY = 7
+#: `rollback`: no release is kept to go back to.
+NOTHING_BEFORE = 8

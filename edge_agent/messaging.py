@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from edge_agent.observing.ledger import Ledger
 from edge_agent.observing.sender import Sender
@@ -118,6 +119,13 @@ class Messaging:
             self.link.publish(self._topics.presence(self._identity.device), self._presence(online=False), retain=True)
         self.link.stop(timeout_s / 2)
 
+    def use(self, channel: str, report_s: float) -> None:
+        """Go on with another channel of the settings, unless the hub wishes one, and another time between reports."""
+        self._report_s = report_s
+        self._identity = replace(self._identity, channel=channel)
+        self._follow(self.desired.channel or channel)
+        self._due.set()
+
     def report(self) -> None:
         """Publish the reported document soon; never blocks, never raises."""
         self._due.set()
@@ -186,12 +194,14 @@ class Messaging:
             self.desired = Desired()
         else:
             self.desired = Desired.from_bytes(payload)
-        wanted = self.desired.channel or self._identity.channel
+        self._follow(self.desired.channel or self._identity.channel)
+        self._due.set()
+
+    def _follow(self, wanted: str) -> None:
         if wanted != self._channel:
-            log.info("following channel %s instead of %s, as the hub wishes", wanted, self._channel)
+            log.info("following channel %s instead of %s", wanted, self._channel)
             self._channel = wanted
             self.link.subscribe(self._topics.channel(wanted), self._checked(self._on_channel))
-        self._due.set()
 
     def _on_channel(self, topic: str, payload: bytes) -> None:
         if not payload:

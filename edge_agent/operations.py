@@ -10,6 +10,7 @@ from edge_agent.metrics import CONTENT_TYPE, Metric, exposition
 from edge_agent.observing.assembly import Observing
 from edge_agent.ports import MessagingState
 from edge_agent.serving.dataplane import DataPlane
+from edge_agent.serving.errors import Busy, Conflict
 from edge_agent.settings import Settings
 from edge_agent.updates import UpdateMachine
 from edge_agent.updates.providers import report
@@ -17,6 +18,9 @@ from edgeloop import __version__
 
 if TYPE_CHECKING:
     from edge_agent.flows.assembly import Flows
+
+#: A test that is under way ends first; it is seldom longer, and the request stays with the agent in any case.
+LONGEST_ROLLBACK_S = 300.0
 
 
 class AgentOperations:
@@ -68,6 +72,21 @@ class AgentOperations:
             "messaging": asdict(self._messaging()),
             **({"sources": [], "sinks": []} if self._flows is None else self._flows.status()),
         }
+
+    def roll_back(self, reason: str) -> Mapping[str, Any]:
+        """Leave the release that serves.
+
+        Raises:
+            Conflict: there is none to go back to.
+            Busy: an update is being tested; it is left when that has ended.
+        """
+        try:
+            at = self._updates.go_back(reason).result(LONGEST_ROLLBACK_S)
+        except LookupError as error:
+            raise Conflict(str(error)) from error
+        except TimeoutError as error:
+            raise Busy("a release is being tested just now; it goes back when that has ended, see `status`") from error
+        return {"left": at.release, "release": self._updates.committed(), "reason": at.reason}
 
     def flush(self) -> None:
         """Close the open windows now."""

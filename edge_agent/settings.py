@@ -149,7 +149,9 @@ class Settings:
         default=False, description="Whether nodes that the chosen provider lacks may run on the CPU."
     )
     max_latency_ms: float = Field(default=0.0, ge=0, description="Budget for one row in testing, milliseconds; 0: any.")
-    max_memory_bytes: int = Field(default=0, ge=0, description="Budget for the whole agent in testing, bytes; 0: any.")
+    max_memory_bytes: int = Field(
+        default=0, ge=0, description="Memory of the whole agent, bytes: a release that takes more is refused; 0: any."
+    )
     trial_budget_s: float = Field(default=2.0, gt=0, description="Seconds for timing the candidates of a release.")
     observe: bool = Field(default=True, description="Whether predictions are observed: windows, feedback, insights.")
     full_rows_per_s: float = Field(
@@ -176,12 +178,30 @@ class Settings:
         default=10.0, gt=1, description="Latency, as a multiple of the release before, beyond which it goes back."
     )
     max_release_bytes: int = Field(default=8 << 30, ge=1, description="Largest release that is fetched, bytes.")
+    max_fetch_bytes_per_s: float = Field(
+        default=0.0, ge=0, description="Bandwidth that updates take, bytes per second; 0: any."
+    )
+    disk_quota_bytes: int = Field(
+        default=0, ge=0, description="Bytes that the data folder may take, old releases removed; 0: any."
+    )
+    crash_loop_ends: int = Field(
+        default=3, ge=1, description="Unclean ends after which a new release gives way to the one before it."
+    )
+    crash_loop_s: float = Field(
+        default=600.0, gt=0, description="Seconds of serving in one life after which they are not counted any more."
+    )
     disk_reserve_bytes: int = Field(default=64 << 20, ge=0, description="Bytes of the disk that updates leave free.")
     sources: tuple[Any, ...] = Field(
         default=(), description="What the agent listens to, [[sources]]: see flows.md.", check=_sources
     )
     sinks: tuple[Any, ...] = Field(
         default=(), description="Where the results of sources go, [[sinks]]: see flows.md.", check=_sinks
+    )
+    hot_celsius: float = Field(
+        default=85.0, ge=0, description="Heat of the device above which the agent holds back, °C; 0: never."
+    )
+    low_battery_percent: float = Field(
+        default=20.0, ge=0, le=100, description="Charge below which it holds back while it runs on battery; 0: never."
     )
     stop_timeout_s: float = Field(default=10.0, gt=0, description="Time that an orderly stop may take, seconds.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")

@@ -28,6 +28,7 @@ from edge_agent.observing.thinning import Thinning
 from edge_agent.observing.watch import Answered, Watch
 from edge_agent.observing.windows import OpenWindows
 from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease
+from edge_agent.pulse import Pulse
 from edgeloop.insights import Profile, Window
 from edgeloop.records import dataclass
 
@@ -111,6 +112,8 @@ class WindowRecorder:
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="observing", daemon=True)
+        #: Shows that the thread lives.
+        self.pulse = Pulse("observing")
         self.recovered_windows = keeper.recover()
 
     # -- the data plane's side ------------------------------------------------------------------------------------
@@ -246,6 +249,7 @@ class WindowRecorder:
 
     def _run(self) -> None:
         while not self._stopping:
+            self.pulse.beat(FOLD_S)
             self._wake.wait(FOLD_S)
             self._wake.clear()
             self._thinning.look(time.monotonic())

@@ -33,3 +33,7 @@ class Forbidden(ServingError):
 
 class ModelFailed(ServingError):
     """The model failed on a request that fits it."""
+
+
+class Conflict(ServingError):
+    """It cannot be done as things stand."""

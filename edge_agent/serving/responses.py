@@ -10,6 +10,7 @@ from typing import Any
 from edge_agent.serving.errors import (
     BadRequest,
     Busy,
+    Conflict,
     DeadlinePassed,
     Forbidden,
     ModelFailed,
@@ -23,6 +24,7 @@ CODES: Mapping[type[ServingError], int] = {
     BadRequest: 400,
     Forbidden: 403,
     NotFound: 404,
+    Conflict: 409,
     Busy: 429,
     ModelFailed: 500,
     NotReady: 503,

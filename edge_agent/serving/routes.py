@@ -20,7 +20,7 @@ from edge_agent.serving.extensions import Extensions, Repository
 from edge_agent.serving.feedback import give_feedback
 from edge_agent.serving.http import Request, Response
 from edge_agent.serving.parameters import Place, shared
-from edge_agent.serving.responses import DONE, Answering, as_error, as_json, aside, error_body
+from edge_agent.serving.responses import DONE, Answering, as_error, as_json, aside, error_body, read_object
 from edge_agent.serving.tensors import Array
 from edgeloop import __version__
 
@@ -38,6 +38,8 @@ EXTENSIONS = (
 )
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+#: Characters of the reason that a person gives for a rollback.
+MAX_REASON = 500
 
 
 class Operations(Protocol):
@@ -45,6 +47,9 @@ class Operations(Protocol):
 
     def status(self) -> Mapping[str, Any]:
         """The status document."""
+
+    def roll_back(self, reason: str) -> Mapping[str, Any]:
+        """Leave the release that serves for the one before it."""
 
     def flush(self) -> None:
         """Close the open windows now."""
@@ -90,6 +95,7 @@ class Routes:
             ("GET", "/metrics"): lambda request: aside(self._metrics),
             ("GET", "/edgeloop/v1/status"): lambda request: aside(lambda: as_json(self._operations.status())),
             ("POST", "/edgeloop/v1/flush"): lambda request: aside(self._flush),
+            ("POST", "/edgeloop/v1/rollback"): lambda request: aside(lambda: self._roll_back(request.body)),
             ("POST", "/edgeloop/v1/feedback"): lambda request: aside(lambda: self._feedback(request.body)),
         }
         self._of_models: dict[tuple[str, ...], tuple[str, Callable[[Request, ModelPath], Answering]]] = {
@@ -245,6 +251,12 @@ class Routes:
     def _flush(self) -> Response:
         self._operations.flush()
         return DONE
+
+    def _roll_back(self, body: bytes) -> Response:
+        reason = read_object(body).get("reason", "no reason given")
+        if not isinstance(reason, str) or len(reason) > MAX_REASON:
+            raise BadRequest(f"reason has to be a text of {MAX_REASON} characters at most")
+        return as_json(self._operations.roll_back(reason))
 
     def _metrics(self) -> Response:
         body, content_type = self._operations.metrics()

@@ -208,7 +208,7 @@ class Fetcher:
                     if time.monotonic() > end:
                         raise Transient(f"{entry.path}: the hub sends too slowly; the rest is fetched later")
                     if self._interrupted(self._bucket.take(len(chunk), time.monotonic())):
-                        raise Transient("stopped in the middle of a file")
+                        raise Transient(f"{entry.path}: something else came up; the rest is fetched later")
         if size < entry.size:
             raise Transient(f"{entry.path}: the connection ended after {size:,} of {entry.size:,} bytes")
         return have

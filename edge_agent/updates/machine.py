@@ -275,7 +275,7 @@ class UpdateMachine:
         self._fetched = at.bytes
         self._tell(at)
         self._wait_for_better_days()
-        seen = self._offered.document
+        seen = (self._offered.document, settings)
         with Fetcher(
             self._files,
             settings.limits,
@@ -284,7 +284,7 @@ class UpdateMachine:
             required=settings.tests.required_providers,
             received=self._count_bytes,
             make_room=lambda spare: self._active.collect(offer.release, spare),
-            interrupted=lambda wait_s: self._interrupted(wait_s, seen, offer),
+            interrupted=lambda wait_s: self._interrupted(wait_s, offer, seen),
         ) as fetcher:
             return fetcher.fetch(offer)
 
@@ -292,12 +292,20 @@ class UpdateMachine:
         self._fetched += count
         self.pulse.beat(IDLE_LOOK_S + FETCH_SILENCE_S)
 
-    def _interrupted(self, wait_s: float, seen: ChannelDocument | None, offer: Offer) -> bool:
-        """Wait, and say whether something else has come up meanwhile."""
-        self.pulse.beat(IDLE_LOOK_S + FETCH_SILENCE_S + wait_s)
-        if self._stop.wait(wait_s) or self._go_back is not None:
-            return True
-        return self._offered.document is not seen and self._wanted() != offer
+    def _interrupted(self, wait_s: float, offer: Offer, seen: tuple[object, object]) -> bool:
+        """Wait, and say whether something else has come up meanwhile than what was ``seen`` at the beginning."""
+        end = time.monotonic() + wait_s
+        while True:
+            self.pulse.beat(IDLE_LOOK_S + FETCH_SILENCE_S)
+            document, settings = seen
+            if self._stop.is_set() or self._go_back is not None or self._settings is not settings:
+                return True
+            if self._offered.document is not document and self._wanted() != offer:
+                return True
+            if (left := end - time.monotonic()) <= 0:
+                return False
+            if self._wake.wait(min(left, IDLE_LOOK_S)):
+                self._wake.clear()
 
     def _wait_for_better_days(self) -> None:
         if reason := self._hold(self._active.loaded is None):

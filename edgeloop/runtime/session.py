@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ from edgeloop.runtime.deadline import NEVER, WATCHDOG
 from edgeloop.runtime.errors import DeadlineExceeded, InferenceError, ModelLoadError, ProviderError, Stopped
 from edgeloop.runtime.launch import Launch, wants_files
 from edgeloop.runtime.loading import first_line, open_session, zeros_for
+from edgeloop.runtime.memory import trim_memory
 from edgeloop.runtime.options import ProviderOptions
 from edgeloop.runtime.placement import placement_of
 from edgeloop.runtime.policy import Policy, threads_of
@@ -169,7 +168,7 @@ class ModelSession:
         """Free the model's memory; a run after this fails."""
         self._session = None
         self._run = _closed
-        _trim()
+        trim_memory()
 
 
 def probabilities_of(roles: Mapping[str, str], outputs: Mapping[str, Array]) -> Array | None:
@@ -193,12 +192,3 @@ def _datatype(value: Any) -> str:
 
 def _shape(value: Any) -> tuple[int, ...]:
     return tuple(length if isinstance(length, int) else -1 for length in value.shape)
-
-
-def _trim() -> None:
-    """Give freed memory back: glibc keeps it otherwise, and a device that updates for a year would grow."""
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL(None).malloc_trim(0)
-        except (OSError, AttributeError):
-            return  # another C library, which has no such call

@@ -11,17 +11,25 @@ from edgeloop.protocol import ChannelDocument, ReleaseRef, RolloutRef
 
 
 class PlainHub:
-    """Serves packages; ``requests`` notes (path, Range header). ``cut_after`` ends an answer after so many bytes."""
+    """Serves packages; ``requests`` notes (path, Range header). ``cut_after`` ends an answer after so many bytes;
+    while there is ``busy_s``, every answer is 503 and asks to wait for so long."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str | None]] = []
         self.cut_after: int | None = None
+        self.busy_s: int | None = None
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 hub.requests.append((self.path, self.headers.get("Range")))
+                if hub.busy_s is not None:
+                    self.send_response(503)
+                    self.send_header("Retry-After", str(hub.busy_s))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 body = hub.files.get(self.path)
                 if body is None:
                     self.send_error(404)
