@@ -201,10 +201,13 @@ class UpdateMachine:
     # ── the thread ────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        self._measure_again()
+        measured = False
         while not self._stop.is_set():
             self.pulse.beat(IDLE_LOOK_S)
             self._obey()
+            if not measured and not self._hold(False):
+                self._measure_again()
+                measured = True
             offer = self._wanted()
             if offer is None:
                 self._rest()
@@ -237,6 +240,8 @@ class UpdateMachine:
         except Refused as error:
             self.provider_trouble = f"{error}; the committed release goes on on {serving.session.provider}"
             log.error("no provider does what the rules want", reason=self.provider_trouble)
+        except Exception:  # a fault of ours must not end the thread: what serves goes on as it does
+            log.exception("the committed release could not be measured again", release=serving.digest)
         else:
             if better is not None:
                 self._active.switch(better.loaded)

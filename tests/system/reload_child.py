@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_agent import settings
 from edge_agent.app import Agent
 from edge_agent.updates.testing import load_installed
-from edgeloop.runtime import trim_memory
+from edgeloop.runtime.memory import trim_memory
 
 
 def main() -> None:
