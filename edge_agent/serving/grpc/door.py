@@ -19,6 +19,7 @@ from edge_agent.logs import Log
 from edge_agent.serving.errors import (
     BadRequest,
     Busy,
+    Conflict,
     DeadlinePassed,
     Forbidden,
     ModelFailed,
@@ -40,6 +41,7 @@ CODES: Mapping[type[ServingError], grpc.StatusCode] = {
     Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ModelFailed: grpc.StatusCode.INTERNAL,
     NotReady: grpc.StatusCode.UNAVAILABLE,
+    Conflict: grpc.StatusCode.FAILED_PRECONDITION,
     DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
     NotOffered: grpc.StatusCode.UNIMPLEMENTED,
 }
