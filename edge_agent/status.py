@@ -59,6 +59,8 @@ def table(status: Mapping[str, Any]) -> Table:
         ("restarts", f"{status['unclean_restarts']} unclean"),
     ):
         found.add_row(key, str(value))
+    if status["providers"]["trouble"]:
+        found.add_row("provider", status["providers"]["trouble"])
     if status["trouble"]:
         found.add_row("trouble", status["trouble"])
     return found

@@ -20,7 +20,7 @@ from edgeloop.runtime.compiled import Compiled
 from edgeloop.runtime.errors import InferenceError, ModelLoadError
 from edgeloop.runtime.evidence import Trial
 from edgeloop.runtime.golden import GoldenReport, check_golden
-from edgeloop.runtime.isolated import PROGRESS_S, Progress, try_in_child
+from edgeloop.runtime.isolated import MISSING_LIBRARY, PROGRESS_S, Progress, try_in_child
 from edgeloop.runtime.launch import Launch
 from edgeloop.runtime.memory import resident_bytes
 from edgeloop.runtime.options import ProviderOptions
@@ -37,11 +37,15 @@ from edgeloop.runtime.session import ModelSession
 
 #: Runs that are timed for a candidate, at most: more would not change a median's order.
 MOST_RUNS = 50
+#: Slow models get so many runs, as long as that takes no more than so many times the budget.
+LEAST_RUNS, OVER_BUDGET = 5, 4
 #: A later candidate has to be faster by this share: within it, fewer threads and the package's own order decide.
 CLEARLY = 0.03
 #: Seconds that a run of the golden cases may take on the CPU.
 RUN_DEADLINE_S = 30.0
 
+#: Stands for all variants where a provider as a whole is hopeless.
+ANY_VARIANT = ""
 #: What the table says of a provider that crashed this process.
 CRASHED = "it brought the agent's own process down when it was loaded"
 
@@ -186,7 +190,7 @@ def choose(
     rules = rules or Rules()
     bench = _Bench(package, rules, compiled, progress, guard, resident_bytes())
     tried = candidates(package, rules, variants)
-    bench.hopeless = {(c.provider, c.variant): CRASHED for c in tried if c.provider in distrusted}
+    bench.hopeless = {(provider, ANY_VARIANT): CRASHED for provider in distrusted}
     for position, candidate in enumerate(tried):
         bench.enter(position, candidate, rules.time_budget_s / len(tried))
     return bench.choice(rules.time_budget_s / len(tried))
@@ -241,8 +245,9 @@ class _Bench:
         row = Trial(candidate.variant, candidate.provider, False, None, "", candidate.threads)
         self.table.append(row)
         key = (candidate.provider, candidate.variant)
-        if key in self.hopeless:
-            self.table[position] = replace(row, reason=self.hopeless[key])
+        known = self.hopeless.get(key) or self.hopeless.get((candidate.provider, ANY_VARIANT))
+        if known is not None:
+            self.table[position] = replace(row, reason=known)
             return None
         try:
             if self.rules.isolate and key not in self.survived:
@@ -252,7 +257,8 @@ class _Bench:
             with self.guard(candidate.provider):
                 session, golden = load_checked(self.package, candidate, self.rules, self.compiled, self.progress)
         except ModelLoadError as error:
-            self.hopeless[key] = str(error)
+            lacks = str(error).startswith(MISSING_LIBRARY)
+            self.hopeless[(candidate.provider, ANY_VARIANT) if lacks else key] = str(error)
             self.table[position] = replace(row, reason=str(error))
             return None
         grown = _difference(resident_bytes(), before)
@@ -273,36 +279,39 @@ class _Bench:
         return f"the process then takes {whole:,} bytes; the budget is {limit:,} (max_memory_bytes)" * (whole > limit)
 
     def _duel(self, best: _Contender, challenger: _Contender, budget_s: float) -> None:
-        self._time([best, challenger], budget_s)
-        first, second = self.table[best.position], self.table[challenger.position]
-        if _beats(second, first):
-            best, challenger = challenger, best
-        challenger.session.close()
-        self.best = best
+        first, second = self._time([best, challenger], budget_s)
+        wins = second is not None and (first is None or second < first * (1 - CLEARLY))
+        loser = best if wins else challenger
+        self.best = challenger if wins else best
+        loser.session.close()
 
-    def _time(self, contenders: list[_Contender], budget_s: float) -> None:
+    def _time(self, contenders: list[_Contender], budget_s: float) -> list[float | None]:
+        """Medians of this round. The table has the least of all rounds: the least disturbed one."""
         row = {name: values[:1] for name, values in self.package.golden().inputs.items()}
+        medians: list[float | None] = []
         for contender, (times, reason) in zip(contenders, _timed(contenders, row, budget_s), strict=True):
             trial = self.table[contender.position]
             median = statistics.median(times) if times and not reason else None
+            least = min((m for m in (median, trial.median_ms) if m is not None), default=None)
             self.table[contender.position] = replace(
-                trial, ok=median is not None, median_ms=median, runs=len(times), reason=reason
+                trial,
+                ok=median is not None,
+                median_ms=None if median is None else least,
+                runs=trial.runs + len(times),
+                reason=reason,
             )
-
-
-def _beats(second: Trial, first: Trial) -> bool:
-    if first.median_ms is None or not first.ok:
-        return second.ok
-    return second.ok and second.median_ms is not None and second.median_ms < first.median_ms * (1 - CLEARLY)
+            medians.append(median)
+        return medians
 
 
 def _timed(contenders: Sequence[_Contender], row: Mapping[str, Any], budget_s: float) -> list[tuple[list[float], str]]:
     """For each: milliseconds of its runs, and why it failed. They run in turn; the first run of each is not counted."""
     times: list[list[float]] = [[] for _ in contenders]
     reasons = [""] * len(contenders)
-    end = time.monotonic() + budget_s
+    start_s = time.monotonic()
     for run in range(MOST_RUNS + 1):
-        if run > 1 and time.monotonic() > end:
+        spent_s = time.monotonic() - start_s
+        if run > 1 and spent_s > budget_s * (1 if run > LEAST_RUNS else OVER_BUDGET):
             break
         for number, contender in enumerate(contenders):
             if reasons[number]:

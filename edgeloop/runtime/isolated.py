@@ -28,6 +28,7 @@ from edgeloop.runtime.session import ModelSession
 Progress = Callable[[str], None]
 #: Seconds between two lines of progress: silence is taken for a crash.
 PROGRESS_S = 3.0
+MISSING_LIBRARY = "a library is missing"
 #: ONNX Runtime writes to its log, and not into the exception, which library is missing.
 _LIBRARY = re.compile(r"with error: (\S+: cannot open shared object file)")
 
@@ -94,7 +95,7 @@ def _verdict(status: int, out: bytes, err: str) -> str:
     library = _LIBRARY.search(err)
     try:
         reason = str(json.loads(out.splitlines()[-1])["reason"])
-        return f"{reason} ({library[1]})" if reason and library else reason
+        return f"{MISSING_LIBRARY}: {library[1]}" if reason and library else reason
     except (ValueError, IndexError, KeyError, TypeError):
         pass
     last = "".join(err.strip().splitlines()[-1:])[:300]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,8 @@ from edgeloop.runtime.policy import session_options
 from edgeloop.runtime.providers import CPU, CUDA, TENSORRT
 
 Array = npt.NDArray[Any]
+#: ``/onnxruntime_src/…/state.cc:729 void onnxruntime::python::Register(Options&, const Options&) Please install …``
+_SOURCE = re.compile(r"^/\S+\.(?:cc|h):\d+ [^A-Z]*?[\w:]+\(.*?\) (?=[A-Z\[])")
 
 
 def open_session(package: Package, spec: VariantSpec, launch: Launch) -> Any:
@@ -91,5 +94,6 @@ def zeros_for(session: Any) -> dict[str, Array]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of ONNX Runtime says, without the trace behind it."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What an error of ONNX Runtime says, without the place in its source before it and the trace behind it."""
+    lines = str(error).strip().splitlines()
+    return _SOURCE.sub("", lines[0]) if lines else type(error).__name__

@@ -14,6 +14,7 @@ import pytest
 from edgeloop.package import Package
 from edgeloop.runtime import CPU, ModelLoadError, Rules, Selector, choose, choosing, isolated
 from edgeloop.runtime.choosing import CRASHED, supervised
+from edgeloop.runtime.loading import first_line
 from tests.doubles.provider_double import PROVIDER
 from tests.doubles.provider_fixture import BROKEN
 
@@ -80,6 +81,40 @@ def test_a_load_that_hangs_in_this_process_is_left_behind(
     with pytest.raises(ZeroDivisionError):
         supervised(lambda: 1 // 0, "it", lines.append, 60.0)
     assert supervised(lambda: 7, "it", lines.append, 60.0) == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "out", "err", "said"),
+    [
+        (0, b'{"reason": ""}\n', "libx.so noise", ""),
+        (0, b'noise\n{"reason": "golden: no"}\n', "", "golden: no"),
+        (
+            0,
+            b'{"reason": "fallback to CPU EP has been explicitly disabled"}',
+            "E: Failed to load library /a/b.so with error: libcublasLt.so.13: cannot open shared object file: No such",
+            "a library is missing: libcublasLt.so.13: cannot open shared object file",
+        ),
+        (-11, b"", "first\nlast words\n", "it crashed the process (SIGSEGV). last words"),
+        (-9, b"{", "", "it crashed the process (SIGKILL)."),
+        (3, b"[1]", "ImportError: x", "the process that tried it ended with status 3. ImportError: x"),
+    ],
+)
+def test_what_a_child_leaves_behind_becomes_one_sentence(status: int, out: bytes, err: str, said: str) -> None:
+    assert isolated._verdict(status, out, err) == said
+
+
+def test_an_error_is_said_without_its_place_in_the_source() -> None:
+    long = (
+        "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void onnxruntime::python::"
+        "RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const onnxruntime::ProviderOptions&) Please install "
+        "TensorRT libraries\nmore"
+    )
+    assert first_line(RuntimeError(long)) == "Please install TensorRT libraries"
+    assert (
+        first_line(RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no (x) Y"))
+        == "[ONNXRuntimeError] : 1 : FAIL : no (x) Y"
+    )
+    assert first_line(KeyError()) == "KeyError"
 
 
 CHILD = """
