@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from rich.table import Table
 
 from edge_agent.settings import Settings
+from edge_agent.web import Client, WebError
+
+#: A status document has a few kilobytes for each release.
+MOST_BYTES = 16 << 20
 
 
 class NoAgent(Exception):
@@ -23,21 +27,16 @@ def ask(settings: Settings) -> dict[str, Any]:
         NoAgent: nobody answers at its address, or somebody else does.
     """
     host = "127.0.0.1" if settings.listen_host in ("0.0.0.0", "::") else settings.listen_host
-    connection = http.client.HTTPConnection(host, settings.listen_port, timeout=5.0)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.listen_port}"
     try:
-        connection.request("GET", "/edgeloop/v1/status")
-        answer = connection.getresponse()
-        body = answer.read()
-        if answer.status != http.client.OK:
-            raise ValueError(f"HTTP {answer.status}")
-        return dict(json.loads(body))
-    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
-        address = f"http://{host}:{settings.listen_port}"
+        with Client(5.0) as client, client.get(f"{address}/edgeloop/v1/status") as answer:
+            if answer.status != HTTPStatus.OK:
+                raise WebError(f"HTTP {answer.status}")
+            return dict(json.loads(answer.read(MOST_BYTES)))
+    except (WebError, ValueError, TypeError) as error:
         raise NoAgent(
             f"no agent answers at {address} ({error}); start it with `edge-agent run`, or see its log"
         ) from error
-    finally:
-        connection.close()
 
 
 def table(status: Mapping[str, Any]) -> Table:

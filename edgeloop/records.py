@@ -2,8 +2,8 @@
 
 The standard library writes and compiles six functions for each frozen class before anything is known of its use, which
 was measured at 0.7 to 1.3 ms a class, and at 93 ms of an agent's start (``docs/decisions/agent-footprint.md``). Here
-classes share the functions, but for ``__init__``, which is compiled when the first object is made, so that objects are
-made as quickly as ever.
+classes share the functions, but for ``__init__``, which is compiled when more than a few objects are made, so that they
+are then made as quickly as ever.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["dataclass"]
+
+#: Objects that are made before ``__init__`` is compiled: that takes as long as making a hundred without.
+FEW = 8
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
@@ -40,14 +43,43 @@ else:
 
 
 def _first_init(cls: type, frozen: bool) -> Any:
-    """``__init__`` until the first object is made: it compiles the real one, and leaves it in its place."""
+    """``__init__`` of the first few objects; then it compiles the real one, and leaves it in its place."""
+    made = 0
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        compiled = _compiled_init(cls, frozen)
-        cls.__init__ = compiled  # type: ignore[misc]  # two threads compile the same
-        compiled(self, *args, **kwargs)
+        nonlocal made
+        made += 1
+        if made > FEW or not _filled(self, args, kwargs):
+            compiled = _compiled_init(cls, frozen)
+            cls.__init__ = compiled  # type: ignore[misc]  # two threads compile the same
+            compiled(self, *args, **kwargs)
 
     return __init__
+
+
+def _filled(record: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Set the fields of a plain case; what is not plain, or wrong, is left to the compiled one, which says what."""
+    if hasattr(record, "__post_init__"):
+        return False
+    by_position, used, found = iter(args), 0, {}
+    for field in dataclasses.fields(record):
+        name, value = field.name, dataclasses.MISSING
+        if field.init and not field.kw_only:
+            value = next(by_position, value)
+        if field.init and value is dataclasses.MISSING:
+            value = kwargs.get(name, value)
+        used += value is not dataclasses.MISSING
+        if value is dataclasses.MISSING:
+            value = field.default
+        if value is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        if value is dataclasses.MISSING:
+            return False
+        found[name] = value
+    if used != len(args) + len(kwargs):
+        return False
+    record.__dict__.update(found)
+    return True
 
 
 def _compiled_init(cls: type, frozen: bool) -> Any:
@@ -81,7 +113,7 @@ def _compiled_init(cls: type, frozen: bool) -> Any:
 
 
 def _values(record: Any) -> tuple[Any, ...]:
-    return tuple([getattr(record, name) for name, field in record.__dataclass_fields__.items() if field.compare])
+    return tuple([getattr(record, field.name) for field in dataclasses.fields(record) if field.compare])
 
 
 def _eq(self: Any, other: Any) -> Any:

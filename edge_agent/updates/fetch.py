@@ -7,11 +7,10 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-
-import httpx
+from typing import TYPE_CHECKING
 
 from edge_agent.updates.bandwidth import TokenBucket
 from edge_agent.updates.blobs import ReleaseFiles, variants_for
@@ -23,8 +22,13 @@ from edgeloop.package.index import MAX_INDEX_BYTES, hash_file
 from edgeloop.package.manifest import MANIFEST
 from edgeloop.records import dataclass
 
+if TYPE_CHECKING:
+    from edge_agent.web import Answer
+
 #: A file may take this long, and what its bytes take at this rate: a hub that drips holds no update up for ever.
 PATIENCE_S, SLOWEST_BYTES_PER_S = 60.0, 2048.0
+#: For connecting to a hub, and for each wait for its bytes.
+TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,9 @@ class Fetcher:
         self._providers, self._required = providers, required
         self._received, self._make_room, self._interrupted = received, make_room, interrupted
         self._bucket = TokenBucket(limits.max_bytes_per_s, time.monotonic())
-        self._http = httpx.Client(timeout=httpx.Timeout(15.0), follow_redirects=False)
+        from edge_agent.web import Client  # with the first update, long after the first answer
+
+        self._http = Client(TIMEOUT_S)
 
     def close(self) -> None:
         """Close the connections."""
@@ -130,20 +136,17 @@ class Fetcher:
         known = self._files.index(release)
         if known is not None:
             return known
-        chunks: list[bytes] = []
-        size = 0
-        with self._http.stream("GET", f"{base}/api/v1/releases/{release}/index") as answer:
+        with self._http.get(f"{base}/api/v1/releases/{release}/index") as answer:
             _check_status(answer, f"the index of {release}")
-            for chunk in answer.iter_bytes():
-                size += len(chunk)
-                if size > MAX_INDEX_BYTES:
+            data = bytearray()
+            for chunk in answer.chunks():
+                data += chunk
+                if len(data) > MAX_INDEX_BYTES:
                     raise Refused(f"the hub sends an index of more than {MAX_INDEX_BYTES:,} bytes")
-                chunks.append(chunk)
-        self._received(size)
-        data = b"".join(chunks)
+        self._received(len(data))
         if "sha256:" + hashlib.sha256(data).hexdigest() != release:
             raise Refused(f"the index that the hub sends is not that of {release}: its digest differs")
-        return Index.parse(data)
+        return Index.parse(bytes(data))
 
     def _manifest(self, base: str, index: Index) -> Manifest:
         entry = index.by_path.get(MANIFEST)
@@ -189,17 +192,16 @@ class Fetcher:
         slowest = min(SLOWEST_BYTES_PER_S, self._limits.max_bytes_per_s / 2 or SLOWEST_BYTES_PER_S)
         end = time.monotonic() + PATIENCE_S + (entry.size - have) / slowest
         headers = {"Range": f"bytes={have}-"} if have else {}
-        with self._http.stream("GET", url, headers=headers) as answer:
-            if have and answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        with self._http.get(url, headers) as answer:
+            if have and answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 self._files.disk.unlink(part)
                 raise Transient(f"{entry.path}: the hub could not continue the file; it is fetched from the start")
             _check_status(answer, entry.path)
-            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+            if answer.status != HTTPStatus.PARTIAL_CONTENT:
                 have = 0
             size = have
             with self._files.disk.open(part, keep=have > 0) as file:
-                # Without a size: a chunk that is waited for would be lost with the connection, and nothing resumed.
-                for chunk in answer.iter_raw():
+                for chunk in answer.chunks():
                     size += len(chunk)
                     if size > entry.size:
                         raise Refused(f"{entry.path}: the hub sends more than the {entry.size:,} bytes of the index")
@@ -214,13 +216,13 @@ class Fetcher:
         return have
 
 
-def _check_status(answer: httpx.Response, what: str) -> None:
-    if answer.status_code in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+def _check_status(answer: Answer, what: str) -> None:
+    if answer.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
         return
     asked = retry_after_s(answer.headers)
-    if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
-        raise Transient(f"{what}: the hub does not have it (HTTP {answer.status_code})", asked)
-    raise Transient(f"{what}: the hub answers with HTTP {answer.status_code}", asked)
+    if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        raise Transient(f"{what}: the hub does not have it (HTTP {answer.status})", asked)
+    raise Transient(f"{what}: the hub answers with HTTP {answer.status}", asked)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
@@ -228,6 +230,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 
     A date is compared with the answer's own ``Date``: the device's clock may be years off.
     """
+    from email.utils import parsedate_to_datetime
+
     asked = headers.get("retry-after", "").strip()
     if asked.isdecimal():
         return float(asked[:9])
@@ -241,10 +245,12 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 @contextmanager
 def _reasons() -> Iterator[None]:
     """Turn what libraries raise into reasons that people can act on."""
+    from edge_agent.web import WebError
+
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise Transient(f"the hub cannot be reached: {error or type(error).__name__}") from error
+    except WebError as error:
+        raise Transient(f"the hub cannot be reached: {error}") from error
     except PackageError as error:
         raise Refused(f"the release is malformed: {error}") from error
     except OSError as error:

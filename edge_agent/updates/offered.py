@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edge_agent.updates import rules
 from edge_agent.updates.rules import Offer
 from edge_agent.updates.store import UpdateStore
-from edgeloop.protocol import ChannelDocument
+
+if TYPE_CHECKING:
+    from edgeloop.protocol import ChannelDocument
 
 
 class Offered:

@@ -31,15 +31,33 @@ def test_values_are_taken_by_position_and_by_name(dataclass: Any) -> None:
         x: int
         y: int = 2
         more: list[int] = field(default_factory=list)
-        known: ClassVar[int] = 7
+        known: ClassVar[dict[str, int]] = {"a": 7}
 
-    assert (Point(1).x, Point(1, 3).y, Point(1, y=4).y, Point(x=1).more, Point.known) == (1, 3, 4, [], 7)
+    assert (Point(1).x, Point(1, 3).y, Point(1, y=4).y, Point(x=1).more, Point.known) == (1, 3, 4, [], {"a": 7})
     assert Point(1).more is not Point(1).more
-    for wrong in ({}, {"x": 1, "z": 2}, {"y": 1}):
-        with pytest.raises(TypeError, match=r"__init__\(\)"):
-            Point(**wrong)
+
+
+WRONG = [((), {}), ((), {"x": 1, "z": 2}), ((), {"y": 1}), ((1, 2, [], 4), {}), ((1,), {"x": 2}), ((1,), {"fixed": 3})]
+
+
+@both
+@pytest.mark.parametrize(("args", "kwargs"), WRONG)
+@pytest.mark.parametrize("before", [0, 1, 100])
+def test_wrong_values_are_refused_and_the_next_is_made(
+    dataclass: Any, args: tuple[Any, ...], kwargs: dict[str, Any], before: int
+) -> None:
+    @dataclass(frozen=True)
+    class Point:
+        x: int
+        y: int = 2
+        more: list[int] = field(default_factory=list)
+        fixed: int = field(init=False, default=7)
+
+    for _ in range(before):
+        assert Point(1, 5).y == 5
     with pytest.raises(TypeError, match=r"__init__\(\)"):
-        Point(1, 2, [], 4)
+        Point(*args, **kwargs)
+    assert (Point(3, more=[1]).more, Point(3).fixed, Point(3).y) == ([1], 7, 2)
 
 
 @both
@@ -48,6 +66,7 @@ def test_a_frozen_one_cannot_be_changed_and_has_a_hash(dataclass: Any) -> None:
     class Point:
         x: int
         note: str = field(default="", compare=False)
+        known: ClassVar[dict[str, int]] = {"a": 7}
 
         @cached_property
         def double(self) -> int:
