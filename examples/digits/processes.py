@@ -30,11 +30,14 @@ def command(name: str) -> str:
 class Program:
     """One program with its log file; it can be started again after it was stopped or killed."""
 
-    def __init__(self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
         self.name = name
         self.argv = list(argv)
         self.log = log
         self._env = {**os.environ, **(env or {})}
+        self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,7 +57,9 @@ class Program:
         if self.alive:
             raise ProcessFailed(f"{self.name} runs already")
         with self.log.open("ab") as out:
-            self._process = subprocess.Popen(self.argv, stdout=out, stderr=subprocess.STDOUT, env=self._env)
+            self._process = subprocess.Popen(
+                self.argv, stdout=out, stderr=subprocess.STDOUT, env=self._env, cwd=self._cwd
+            )
 
     def check(self) -> None:
         """Raise `ProcessFailed` with the end of the log when the program was started and has ended by itself."""
