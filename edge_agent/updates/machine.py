@@ -112,6 +112,7 @@ class UpdateMachine:
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
         #: Shows that the thread lives.
         self.pulse = Pulse("updates")
+        self._measured = False
         #: Why what serves does not run as the owner wants it to, such as on a required provider; "" when it does.
         self.provider_trouble = ""
 
@@ -174,6 +175,7 @@ class UpdateMachine:
     def use(self, settings: UpdateSettings) -> None:
         """Go on with other settings; the data folder has to be the same."""
         self._settings = settings
+        self._measured = False
         self._wake.set()
 
     def start(self) -> None:
@@ -201,13 +203,12 @@ class UpdateMachine:
     # ── the thread ────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        measured = False
         while not self._stop.is_set():
             self.pulse.beat(IDLE_LOOK_S)
             self._obey()
-            if not measured and not self._hold(False):
+            if not self._measured and not self._hold(False):
+                self._measured = True
                 self._measure_again()
-                measured = True
             offer = self._wanted()
             if offer is None:
                 self._rest()
@@ -243,6 +244,7 @@ class UpdateMachine:
         except Exception:  # a fault of ours must not end the thread: what serves goes on as it does
             log.exception("the committed release could not be measured again", release=serving.digest)
         else:
+            self.provider_trouble = ""
             if better is not None:
                 self._active.switch(better.loaded)
                 log.warning("the committed release runs differently now", reason=better.note)

@@ -6,13 +6,14 @@ see the same heat, clock and neighbours. At most two are in memory at a time.
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import field, replace
 from typing import Any, TypeVar
+
+import numpy as np
 
 from edgeloop.package import Package, PackageError
 from edgeloop.records import dataclass
@@ -291,7 +292,7 @@ class _Bench:
         medians: list[float | None] = []
         for contender, (times, reason) in zip(contenders, _timed(contenders, row, budget_s), strict=True):
             trial = self.table[contender.position]
-            median = statistics.median(times) if times and not reason else None
+            median = float(np.median(times)) if times and not reason else None
             least = min((m for m in (median, trial.median_ms) if m is not None), default=None)
             self.table[contender.position] = replace(
                 trial,

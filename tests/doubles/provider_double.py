@@ -1,8 +1,8 @@
 """A provider that misbehaves, for tests: the real onnxruntime, and one more provider in it.
 
-It computes with the CPU, and does what the environment variable ``DOUBLE`` says: ``fine``, ``slow``, ``nan``,
-``wrong``, ``refuse``, ``hang``, ``crash``, or ``hang here`` and ``crash here``: in any process but the one that only
-tries it.
+It computes with the CPU, and does what the environment variable ``DOUBLE`` says: ``fine``, ``slow``, ``late``,
+``nan``, ``wrong``, ``refuse``, ``hang``, ``crash``, or ``hang here`` and ``crash here``: in any process but the one
+that only tries it.
 """
 
 from __future__ import annotations
@@ -94,5 +94,7 @@ def _misbehave(mood: str) -> None:
         time.sleep(10)
     if mood == "hang" or (mood == "hang here" and not trying):
         time.sleep(3600)
+    if mood == "late":
+        time.sleep(1.0)
     if mood == "refuse":
         raise RuntimeError("[E] the driver is older than the library\na trace")
