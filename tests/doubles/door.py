@@ -99,6 +99,12 @@ class Client:
         body, self._buffer = self._buffer[:length], self._buffer[length:]
         return Got(status, headers, body)
 
+    def final_answer(self) -> Got:
+        """The next answer that is more than "100 Continue"."""
+        while (got := self.answer()).status == 100:
+            pass
+        return got
+
     def ended(self) -> bool:
         """Whether the other side has closed; waits for it."""
         with contextlib.suppress(ConnectionResetError):
