@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -183,7 +184,8 @@ def talk(port: int, asked: list[Asked], cuts: list[int], end: str) -> list[Got]:
                 return found
             if asked[0].whole:
                 found.append(client.final_answer())
-            client.socket.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # it may have ended already
+                client.socket.shutdown(socket.SHUT_WR)
             while True:
                 found.append(client.final_answer())
         except (EOFError, ConnectionResetError, BrokenPipeError):
@@ -203,7 +205,9 @@ def test_what_is_nearly_a_request_is_answered_or_refused(
     for got in found:
         assert got.status < 500, got
         assert got.status < 400 or json.loads(got.body)["error"]
-    if end == "half" and asked[0].whole:
+    # Bytes that follow a request for the end of the connection make the kernel reset it, perhaps before it is read.
+    asks_for_more = len(asked) > 1 and b"Connection: close" in asked[0].sent
+    if end == "half" and asked[0].whole and not asks_for_more:
         assert found, "a whole request is always answered"
 
 
