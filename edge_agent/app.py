@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
-import secrets
+import os
 import signal
 import sqlite3
 import threading
@@ -89,7 +89,7 @@ class Agent:
         # The store, the outbox and their sender are there without observing as well: reports go the same way.
         self._observing = _observing(settings, self._windows_closed)
         recorder = self._observing.recorder if settings.observe else None
-        self._plane = DataPlane(recorder, id_prefix=secrets.token_hex(6), rules=_serving_rules(settings))
+        self._plane = DataPlane(recorder, id_prefix=os.urandom(6).hex(), rules=_serving_rules(settings))
         self._neighbour = Neighbour(_strain_rules(settings))
         self._updates = _updates(settings, self._plane, self._neighbour)
         self._messaging: Messaging | None = None

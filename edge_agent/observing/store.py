@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -195,4 +194,4 @@ def _create(db: sqlite3.Connection) -> None:
 
 def _new_epoch() -> int:
     """Milliseconds and 16 random bits, so that two epochs differ also where the clock stands at 1970."""
-    return (max(int(time.time() * 1000), 0) << 16 | secrets.randbits(16)) % (1 << 62) or 1
+    return (max(int(time.time() * 1000), 0) << 16 | int.from_bytes(os.urandom(2), "big")) % (1 << 62) or 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 
@@ -45,7 +44,8 @@ def shortage(data: Path, needed: int, *, reserve: int, quota: int) -> str:
             f"the disk quota is full: {needed:,} bytes are needed, {data} takes {used:,} and may take {quota:,} "
             "(disk_quota_bytes); raise it, the update goes on by itself"
         )
-    free = shutil.disk_usage(data).free
+    disk = os.statvfs(data)
+    free = disk.f_bavail * disk.f_frsize
     if free - needed < reserve:
         return (
             f"the disk is full: {needed:,} bytes are needed, {free:,} are free and {reserve:,} have to stay free "

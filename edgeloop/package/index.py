@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from edgeloop.package.documents import canonical_json, read_json
 from edgeloop.package.errors import PackageError
+from edgeloop.records import dataclass
 
 VERSION = 1
 MAX_FILES = 20_000
@@ -42,7 +42,7 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class IndexEntry:
     """One file: its path inside the package, its SHA-256 (64 hex digits) and its size in bytes."""
 
@@ -103,7 +103,7 @@ class Index:
         Raises:
             PackageError: two paths are the same where case is ignored, or one is a folder of another.
         """
-        ordered = tuple(sorted(entries))
+        ordered = tuple(sorted(entries, key=lambda entry: entry.path))
         folded = [entry.path.casefold() for entry in ordered]
         if len(set(folded)) != len(folded):
             raise PackageError("two paths of the index differ in case alone, or not at all")

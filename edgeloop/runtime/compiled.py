@@ -13,8 +13,6 @@ would load the engine of the old one.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -37,16 +35,18 @@ class Compiled:
         if folder.is_dir():
             for stale in folder.iterdir():
                 if stale.name != machine:
-                    shutil.rmtree(stale, ignore_errors=True)
+                    remove(stale)
 
     @classmethod
     def temporary(cls) -> Compiled:
         """A cache for one session: `drop` removes it."""
+        import tempfile
+
         return cls(Path(tempfile.mkdtemp(prefix="edgeloop-")), "once")
 
     def drop(self) -> None:
         """Remove all of it."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove(self._folder)
 
     def of(self, release: str, variant: str, provider: str) -> Path:
         """The folder of one variant of a release on one provider; it exists when this returns."""
@@ -68,13 +68,20 @@ class Compiled:
         names = {release.removeprefix("sha256:")[:32] for release in releases} | {TIMING}
         for path in self.root.iterdir():
             if path.name not in names:
-                shutil.rmtree(path, ignore_errors=True)
+                remove(path)
         sizes = {path: size_of(path) for path in self.root.iterdir()}
         for path in sorted(sizes, key=lambda path: path.stat().st_mtime):
             if sum(sizes.values()) <= self._max_bytes:
                 return
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
             del sizes[path]
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with what is in it, as far as the disk lets us."""
+    import shutil  # it brings compressors along, which a start does not need
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def size_of(folder: Path) -> int:

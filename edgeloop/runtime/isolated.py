@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +57,8 @@ def try_in_child(package: Package, variant: str, launch: Launch, progress: Progr
         "compiled": None if launch.compiled is None else [str(launch.compiled.root.parent), launch.compiled.root.name],
         "deadline_s": deadline_s,
     }
+    import tempfile
+
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as asked:
         asked.write(json.dumps(request).encode())
         asked.seek(0)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -198,6 +197,8 @@ def plain_layout(package: Package, spec: VariantSpec, folder: Path) -> Path:
         try:
             os.link(source, target)
         except OSError:
+            import shutil
+
             shutil.copyfile(source, target)
     return place / model.name
 

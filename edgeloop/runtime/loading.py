@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from edgeloop.package import Package, VariantSpec
 from edgeloop.package.manifest import WEIGHTS_OPTION
+from edgeloop.runtime.compiled import remove
 from edgeloop.runtime.datatypes import ORT_TO_OIP, numpy_dtype
 from edgeloop.runtime.errors import ModelLoadError, ProviderError
 from edgeloop.runtime.launch import (
@@ -49,7 +49,7 @@ def open_session(package: Package, spec: VariantSpec, launch: Launch) -> Any:
         if path.is_file():
             with contextlib.suppress(ProviderError):
                 return _session(path, {}, providers, spec, launch)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         folder.mkdir(parents=True)
         model = plain_layout(package, spec, folder)
         return _session(model, context_entries(path), providers, spec, launch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,8 @@ def ask_for_placement(options: Any) -> None:
     if _ASKED:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     else:
+        import tempfile
+
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(tempfile.mkdtemp(prefix="edgeloop-")) / "profile")
 
