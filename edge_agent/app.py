@@ -91,7 +91,7 @@ class Agent:
         recorder = self._observing.recorder if settings.observe else None
         self._plane = DataPlane(recorder, id_prefix=os.urandom(6).hex(), rules=_serving_rules(settings))
         self._neighbour = Neighbour(_strain_rules(settings))
-        self._updates = _updates(settings, self._plane, self._neighbour)
+        self._updates = _updates(settings, self._plane, self._neighbour, self._service)
         self._messaging: Messaging | None = None
         self._repository = Repository(
             settings.model_repository,
@@ -352,9 +352,9 @@ def _flows(settings: Settings, plane: DataPlane) -> Flows | None:
     return Flows(settings.sources, settings.sinks, plane, device, settings.data / "flows")
 
 
-def _updates(settings: Settings, plane: DataPlane, neighbour: Neighbour) -> UpdateMachine:
+def _updates(settings: Settings, plane: DataPlane, neighbour: Neighbour, service: ServiceManager) -> UpdateMachine:
     try:
-        return UpdateMachine(_update_settings(settings), plane, hold=neighbour.holds_updates)
+        return UpdateMachine(_update_settings(settings), plane, hold=neighbour.holds_updates, slow=service.starting)
     except (sqlite3.Error, OSError) as error:
         raise DataError(
             f"{settings.data / 'updates.db'} cannot be used: {error}; if it is damaged, move it away: the channel's "

@@ -19,6 +19,8 @@ log = Log(__name__)
 
 #: How often the manager's status line is looked after, seconds.
 STATUS_S = 5.0
+#: Seconds by which a start that still goes on may take longer; it says so every few seconds.
+EXTEND_S = 60
 
 
 class ServiceManager:
@@ -45,6 +47,11 @@ class ServiceManager:
     def listens(self) -> bool:
         """Whether anybody wants to be told."""
         return bool(self._address)
+
+    def starting(self, text: str) -> None:
+        """The start takes long, and this is why: a model may have to be compiled. The time limit is pushed back."""
+        self.status(text)
+        self._tell(f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1_000_000}")
 
     def ready(self) -> None:
         """The agent serves, or has read its settings again."""

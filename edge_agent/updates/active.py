@@ -28,6 +28,7 @@ class Active:
         *,
         tests: Callable[[], TestingRules],
         tell: Callable[[Position], None],
+        progress: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
         """Nothing serves yet.
@@ -38,10 +39,11 @@ class Active:
             serving: who answers requests.
             tests: gives the owner's rules for loading.
             tell: told of every new position.
+            progress: told of a load that takes long.
             clock: unix seconds; only written down.
         """
         self._store, self._files, self._serving = store, files, serving
-        self._tests, self._tell, self._clock = tests, tell, clock
+        self._tests, self._tell, self._progress, self._clock = tests, tell, progress, clock
         #: What serves now, and since when on the clock that never goes back.
         self.loaded: LoadedRelease | None = None
         self.since = time.monotonic()
@@ -88,7 +90,7 @@ class Active:
             if index is None:
                 raise Refused("its index is damaged or gone")
             folder = self._files.folder(installed.release)
-            return load_installed(folder, index, installed, self._tests(), progress=_log_progress)
+            return load_installed(folder, index, installed, self._tests(), progress=self._progress)
         except Refused as error:
             log.error("a committed release can no longer be loaded", release=installed.release, reason=str(error))
             return None
@@ -147,7 +149,3 @@ class Active:
             self._files.collect(kept, spare)
         except OSError as error:
             log.warning("old releases could not be removed", reason=str(error))
-
-
-def _log_progress(text: str) -> None:
-    log.info("loading", what=text)

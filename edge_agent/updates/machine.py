@@ -80,6 +80,7 @@ class UpdateMachine:
         store: UpdateStore | None = None,
         disk: Disk | None = None,
         hold: Callable[[bool], str] = lambda first: "",
+        slow: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Open what was stored; nothing runs before `start`.
 
@@ -91,8 +92,10 @@ class UpdateMachine:
             store: where states are kept; None: ``updates.db`` in the data folder.
             disk: changes files.
             hold: says why updates have to wait now, or ""; told whether nothing serves yet.
+            slow: told every few seconds of a load that takes long.
         """
-        self._settings, self._reporter, self._clock, self._hold = settings, reporter, clock, hold
+        self._settings, self._reporter, self._clock = settings, reporter, clock
+        self._hold, self._slow = hold, slow
         self._serving = serving
         self._store = store or UpdateStore(settings.data / "updates.db", disk)
         self._files = ReleaseFiles(settings.data, disk)
@@ -102,6 +105,7 @@ class UpdateMachine:
             serving,
             tests=lambda: self._settings.tests,
             tell=self._tell,
+            progress=self._progress,
             clock=clock,
         )
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -449,6 +453,7 @@ class UpdateMachine:
     def _progress(self, text: str) -> None:
         """A line about what takes long; during a test it becomes the reason that people read."""
         log.info("loading", what=text)
+        self._slow(text)
         if self._store.position().state == TESTING:
             self._tell(self._store.note(text, self._clock()))
 

@@ -47,6 +47,8 @@ class TestingRules:
         data: folder in which tables and compiled models are kept.
     """
 
+    __test__ = False  # pytest takes its name for a test's
+
     policy: Policy = "balanced"
     required_providers: Sequence[str] = ()
     allow_cpu_fallback: bool = False

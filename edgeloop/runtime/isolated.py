@@ -101,7 +101,8 @@ def _verdict(status: int, out: bytes, err: str) -> str:
         pass
     last = "".join(err.strip().splitlines()[-1:])[:300]
     if status < 0:
-        return f"it crashed the process ({signal.Signals(-status).name}). {last}".strip()
+        name = next((number.name for number in signal.Signals if number == -status), f"signal {-status}")
+        return f"it crashed the process ({name}). {last}".strip()
     return f"the process that tried it ended with status {status}. {last}".strip()
 
 

@@ -46,5 +46,7 @@ def test_a_thread_that_hangs_is_not_said_to_live(tmp_path: Path) -> None:
         manager.status("a\nb  c")
         manager.status("a b c")
         manager.stopping()
-        said = [end.recv(100).decode() for _ in range(5)]
-        assert said == ["WATCHDOG=1"] * 3 + ["STATUS=a b c", "STOPPING=1"]
+        manager.starting("an engine is built, 3 s so far")
+        said = [end.recv(100).decode() for _ in range(7)]
+        assert said[:5] == ["WATCHDOG=1"] * 3 + ["STATUS=a b c", "STOPPING=1"]
+        assert said[5:] == ["STATUS=an engine is built, 3 s so far", "EXTEND_TIMEOUT_USEC=60000000"]
