@@ -31,7 +31,7 @@ INPUTS, FEATURES, CLASSES = 64, 128, 10
 PREDICTIONS = 200_000
 BOUND_US = 3.0
 #: Where the data plane says that each output stands; one mapping for all requests that want the same.
-PLACES, SCORES_ALONE = {"p": 0, "f": 1}, {"p": 0}
+PLACES = {"p": 0, "f": 1}
 
 
 def main() -> int:
@@ -69,7 +69,8 @@ def _share_us(
     with tempfile.TemporaryDirectory() as folder:
         observing = Observing(Path(folder) / "agent.db", feedback_keep=keep, full_rows_per_s=full)
         observing.start()
-        record, in_full = observing.recorder.record, observing.recorder.in_full
+        recorder = observing.recorder
+        record, record_scores, in_full = recorder.record, recorder.record_scores, recorder.in_full
         empty = time.process_time_ns()
         for i, name in enumerate(ids):
             rows[i & 4095], name  # the loop itself is not observing
@@ -79,7 +80,7 @@ def _share_us(
             if in_full():
                 record(release, name, x, outputs, PLACES, 50_000)
             else:
-                record(release, name, None, outputs, SCORES_ALONE, 50_000)
+                record_scores(release, name, outputs[0], 50_000)
         observing.recorder.flush()
         spent = time.process_time_ns() - started - (started - empty)
         observing.stop()

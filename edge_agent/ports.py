@@ -95,21 +95,18 @@ class Recorder(Protocol):
         self,
         loaded: LoadedRelease,
         prediction_id: str,
-        inputs: Array | None,
+        inputs: Array,
         outputs: Sequence[Array],
         places: Mapping[str, int],
         latency_ns: int,
     ) -> None:
-        """Note one answered request.
+        """Note one answered request: the first input [N, …]; its run's outputs, [N, …] each; name → place in them.
 
-        Args:
-            loaded: what answered.
-            prediction_id: the answer's.
-            inputs: the first input, [N, …]; None: it is not observed in full.
-            outputs: of the run, [N, …] each.
-            places: name → position in ``outputs`` of what `wanted_outputs` names; the scores alone, if not in full.
-            latency_ns: of the run.
+        The arrays are read later: nobody may change them after this.
         """
+
+    def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Array, latency_ns: int) -> None:
+        """Note one answered request by its scores alone, [N, K]; they are copied."""
 
     def record_error(self, loaded: LoadedRelease) -> None:
         """Note one request that failed through the model's or the agent's fault (never the client's)."""

@@ -23,9 +23,10 @@ from edge_agent.observing.keeper import Keeper
 from edge_agent.observing.labels import Labelling, Observers
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Changes, Retention
+from edge_agent.observing.scores import Block, ScoresAlone
 from edge_agent.observing.store import Store, StoreError
 from edge_agent.observing.thinning import Thinning
-from edge_agent.observing.watch import Answered, Watch
+from edge_agent.observing.watch import NO_ROWS, Answered, Watch
 from edge_agent.observing.windows import OpenWindows
 from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease
 from edge_agent.pulse import Pulse
@@ -93,7 +94,8 @@ class WindowRecorder:
         self._checkpoint_s = checkpoint_s
         self._closed = closed
         self._health = DeviceHealth()
-        self._waiting: deque[Answered] = deque()
+        self._waiting: deque[Answered | Block] = deque()
+        self._scores = ScoresAlone()
         self._fold_at = _FIRST_FOLD
         self._thinning = Thinning(full_rows_per_s)
         self._keeping = threading.Lock()
@@ -131,7 +133,7 @@ class WindowRecorder:
         self,
         loaded: LoadedRelease,
         prediction_id: str,
-        inputs: Array | None,
+        inputs: Array,
         outputs: Sequence[Array],
         places: Mapping[str, int],
         latency_ns: int,
@@ -142,9 +144,20 @@ class WindowRecorder:
         if len(waiting) >= self._fold_at:
             self._fold_now()
 
+    def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Array, latency_ns: int) -> None:
+        """Note one answered request by its scores alone; they are copied."""
+        try:
+            full = self._scores.add(loaded, prediction_id, scores, latency_ns)
+        except ValueError:
+            self._failed += 1
+            return
+        if full is not None:
+            self._waiting.append(full)
+            self._fold_now()
+
     def record_error(self, loaded: LoadedRelease) -> None:
         """Note one request that failed through the model's or the agent's fault."""
-        self._waiting.append((loaded, "", None, (), {}, 0))
+        self._waiting.append((loaded, "", NO_ROWS, (), {}, 0))
 
     def feedback(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
         """Take true labels for earlier predictions, those of this very moment included."""
@@ -192,6 +205,8 @@ class WindowRecorder:
 
     def _fold(self) -> None:
         """Take the queue into the windows; the caller holds ``_windows_lock``."""
+        if (block := self._scores.take()) is not None:
+            self._waiting.append(block)
         taken = self._waiting.popleft
         group = [taken() for _ in range(len(self._waiting))]
         if not group:
@@ -202,30 +217,37 @@ class WindowRecorder:
         else:
             for _, some in itertools.groupby(group, key=lambda item: id(item[0])):
                 self._fold_group(list(some))
-        self._fold_at, rows = _sizes(group)
+        asked = [item for item in group if not isinstance(item, Block)]
+        rows = sum(len(item.scores) for item in group if isinstance(item, Block))
+        if asked:
+            self._fold_at, others = _sizes(asked)
+            rows += others
         self._thinning.seen(rows)
 
-    def _fold_group(self, group: list[Answered]) -> None:
+    def _fold_group(self, group: list[Answered | Block]) -> None:
         """Fold requests of one release. Observing must never cost an answer: what it misses is counted and shown."""
         loaded = group[0][0]
         try:
             watch = self._watch(loaded)
             if watch is None:
-                self._without_profile += len(group)
+                self._without_profile += sum(len(i.ids) if isinstance(i, Block) else 1 for i in group)
                 return
             session = loaded.session
             window = self._windows.serving(loaded.digest, watch.facts.schema, session.variant, session.provider)
-            answered = [item for item in group if item[3]]
-            if len(answered) < len(group):
-                watch.observer.error(window, len(group) - len(answered))
+            for block in group:
+                if isinstance(block, Block):
+                    self._retention.add(loaded.digest, watch.observe_scores(loaded, window, block))
+            asked = [item for item in group if not isinstance(item, Block)]
+            answered = [item for item in asked if item[3]]
+            if len(answered) < len(asked):
+                watch.observer.error(window, len(asked) - len(answered))
             if answered:
-                for batch in watch.observe(loaded, window, answered):
-                    self._retention.add(loaded.digest, batch)
+                self._retention.add(loaded.digest, watch.observe(loaded, window, answered))
         except Exception:
             if len(group) > 1:
-                # Errors were counted before anything could fail; one odd request must not cost the others.
+                # Blocks and errors were counted before anything could fail; one odd request must not cost the others.
                 for item in group:
-                    if item[3]:
+                    if not isinstance(item, Block) and item[3]:
                         self._fold_group([item])
                 return
             self._failed += 1
@@ -313,7 +335,7 @@ def _sizes(group: Sequence[Answered]) -> tuple[int, int]:
     """How many requests like these make ``FOLD_ROWS`` rows or ``FOLD_BYTES``, and about how many rows these are."""
     some = group[:: max(len(group) // 16, 1)]
     rows = max(sum(len(item[3][0]) if item[3] else 0 for item in some), 1)
-    size = max(sum(0 if item[2] is None else item[2].nbytes for item in some), 1)
+    size = max(sum(item[2].nbytes for item in some), 1)
     return max(1, min(FOLD_ROWS * len(some) // rows, FOLD_BYTES * len(some) // size, FOLD_ROWS)), (
         rows * len(group) // len(some)
     )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edge_agent.observing.releases import ReleaseFacts
 from edge_agent.observing.retention import Batch
+from edge_agent.observing.scores import Block
 from edge_agent.ports import LoadedRelease
 from edgeloop.insights import InsightsError, Observer, Window
 from edgeloop.records import dataclass
@@ -21,9 +22,9 @@ Array = npt.NDArray[Any]
 
 
 #: One request as the data plane handed it over: (release, prediction id, inputs, outputs, name → place in the outputs,
-#: nanoseconds). A plain tuple, since one is made for every request. One that failed has no outputs; one that is not
-#: observed in full has no inputs.
-Answered = tuple[LoadedRelease, str, Array | None, Sequence[Array], Mapping[str, int], int]
+#: nanoseconds). A plain tuple, since one is made for every request; one that failed has no rows and no outputs.
+Answered = tuple[LoadedRelease, str, Array, Sequence[Array], Mapping[str, int], int]
+NO_ROWS: Array = np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,30 +61,34 @@ class Watch:
             features=features,
         )
 
-    def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> list[Batch]:
+    def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
         """Count answered requests of this release into ``window``; returns what is to be kept of them."""
-        groups = [list(answered)]
-        if any(item[2] is None for item in answered):
-            groups = [[a for a in answered if a[2] is not None], [a for a in answered if a[2] is None]]
-        return [self._observe(loaded, window, group) for group in groups if group]
-
-    def _observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
-        """The same for requests that are all observed in full, or all by their scores alone."""
         _, ids, parts, outputs, places, latencies = zip(*answered, strict=True)
-        in_full = parts[0] is not None
-        wanted = self.outputs if in_full else self.outputs[:1]
-        columns = {name: _column(outputs, places, name) for name in wanted}
-        joined = {name: _join(column) for name, column in columns.items()}
-        scores = loaded.session.probabilities(joined)
+        joined = {name: _join(_column(outputs, places, name)) for name in self.outputs}
+        scores = self._probabilities(loaded, joined)
+        features = joined[self.features].reshape(len(scores), -1) if self.features is not None else None
+        counts = np.array(list(map(len, parts)), dtype=np.int64)
+        self.observer.observe(window, _join(parts), scores, features, _of_rows(latencies, counts))
+        return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features)
+
+    def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block) -> Batch:
+        """The same for requests that are observed by their scores alone."""
+        scores = self._probabilities(loaded, {self.outputs[0]: block.scores})
+        counts = np.array(block.counts, dtype=np.int64)
+        self.observer.observe(window, None, scores, None, _of_rows(block.latencies, counts))
+        return Batch(block.ids, counts, scores.argmax(axis=1), scores.max(axis=1), None)
+
+    def _probabilities(self, loaded: LoadedRelease, outputs: Mapping[str, Array]) -> Array:
+        scores = loaded.session.probabilities(outputs)
         if scores is None:
             raise InsightsError("the outputs hold no class scores; build the package again with model-export")
-        features = joined[self.features].reshape(len(scores), -1) if in_full and self.features is not None else None
-        counts = np.array(list(map(len, columns[self.outputs[0]])), dtype=np.int64)
-        latency = np.array(latencies, dtype=np.int64)
-        if len(latency) != len(scores):
-            latency = np.repeat(latency, counts)
-        self.observer.observe(window, _join(parts) if in_full else None, scores, features, latency)
-        return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features)
+        return scores
+
+
+def _of_rows(latencies: Sequence[int], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The latency of each row: its request's."""
+    latency = np.array(latencies, dtype=np.int64)
+    return latency if len(latency) == counts.sum() else np.repeat(latency, counts)
 
 
 def _column(outputs: Sequence[Sequence[Array]], places: Sequence[Mapping[str, int]], name: str) -> list[Array]:

@@ -304,10 +304,13 @@ class DataPlane:
         identity = call.id or f"{self._prefix}-{next(self._numbers)}"
         recorder = slot.recorder
         if recorder is not None:
-            first = None
-            if plan.light is not None:  # else it is observed by its scores alone
-                first = call.inputs[slot.first].copy() if call.lent else call.inputs[slot.first]
-            recorder.record(slot.loaded, identity, first, found, plan.recorded, latency_ns)
+            if plan.alone is not None:
+                recorder.record_scores(slot.loaded, identity, found[plan.alone], latency_ns)
+            else:
+                first = call.inputs[slot.first]
+                recorder.record(
+                    slot.loaded, identity, first.copy() if call.lent else first, found, plan.recorded, latency_ns
+                )
         return Answer(identity, slot.model, slot.version, tuple(zip(plan.wanted, found, strict=False)))
 
     def _explain(self, slot: Slot, error: BaseException, rows: int) -> tuple[BaseException, bool, int]:

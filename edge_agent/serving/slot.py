@@ -32,7 +32,8 @@ class Plan(NamedTuple):
         wanted: the client's.
         recorded: name → position of what observing gets.
         scores: positions of outputs that have to be finite.
-        light: the plan of a request that is observed by its scores alone; None: this is such a plan.
+        light: the plan of a request that is observed by its scores alone; None: there is none, or this is it.
+        alone: in such a plan the scores' position.
     """
 
     names: list[str]
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
     recorded: Mapping[str, int]
     scores: tuple[int, ...]
     light: Plan | None
+    alone: int | None
 
 
 class Slot:
@@ -102,20 +104,24 @@ class Slot:
         if unknown := set(wanted) - self._known:
             raise BadRequest(f"there is no output {min(unknown)!r:.200}; there are {', '.join(self._usual)}")
         mine = tuple(dict.fromkeys(wanted)) or self._usual
-        plan = self._made(mine, self._recorded, self._made(mine, self._recorded[:1], None))
+        plan = self._made(mine, self._recorded)
+        if self._recorded:
+            light = self._made(mine, self._recorded[:1])
+            plan = plan._replace(light=light._replace(alone=light.recorded[self._recorded[0]]))
         if len(self._plans) >= MOST_PLANS:
             self._plans.clear()
         self._plans[wanted] = plan
         return plan
 
-    def _made(self, wanted: tuple[str, ...], recorded: tuple[str, ...], light: Plan | None) -> Plan:
+    def _made(self, wanted: tuple[str, ...], recorded: tuple[str, ...]) -> Plan:
         names = list(dict.fromkeys((*wanted, *recorded)))
         return Plan(
             names,
             wanted,
             {name: names.index(name) for name in recorded},
             tuple(position for position, name in enumerate(names) if name in self._scores),
-            light,
+            None,
+            None,
         )
 
     def check(self, inputs: Mapping[str, Array]) -> int:

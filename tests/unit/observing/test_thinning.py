@@ -10,7 +10,7 @@ from edge_agent.observing.thinning import STEPS, Thinning
 from edge_agent.ports import FeedbackItem
 from tests.unit.observing.doubles import CLASSES, batch, profile, release
 
-FULL, LIGHT = {"scores": 0, "features": 1}, {"scores": 0}
+PLACES = {"scores": 0, "features": 1}
 
 
 def test_the_share_follows_the_rate_and_falls_slowly() -> None:
@@ -45,9 +45,9 @@ def test_every_row_counts_and_its_input_only_when_it_is_observed_in_full(tmp_pat
     for i in range(600):
         scores, features = outputs["scores"][i : i + 1], outputs["features"][i : i + 1]
         if i % 3:
-            observing.recorder.record(loaded, f"p{i}", None, [scores], LIGHT, 1000)
+            observing.recorder.record_scores(loaded, f"p{i}", scores, 1000)
         else:
-            observing.recorder.record(loaded, f"p{i}", inputs[i : i + 1], [scores, features], FULL, 1000)
+            observing.recorder.record(loaded, f"p{i}", inputs[i : i + 1], [scores, features], PLACES, 1000)
     top = outputs["scores"].argmax(axis=1)
     labels = [FeedbackItem(f"p{i}", int((top[i] + 1) % CLASSES)) for i in range(300)]
     assert observing.recorder.feedback(labels).accepted == 300

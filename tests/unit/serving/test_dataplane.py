@@ -176,6 +176,36 @@ def test_observing_gets_what_it_wants_and_the_client_what_it_asked_for(
     assert latency > 0
 
 
+def test_what_is_observed_by_its_scores_alone_is_run_without_the_features(
+    first: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Thinning(NotingRecorder):
+        def in_full(self) -> bool:
+            return False
+
+        def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Any, latency_ns: int) -> None:
+            self.recorded.append((prediction_id, None, {"probabilities": scores}, latency_ns))
+
+    recorder, double = Thinning(*OBSERVED), Double(loaded(first))
+    plane = DataPlane(recorder, id_prefix="p")
+    plane.switch(double.release)
+    monkeypatch.setattr(dataplane, "INLINE_NS", 10**9)
+    asked: list[list[str]] = []
+    run = double.run
+    monkeypatch.setattr(
+        double, "run", lambda inputs, names, deadline: asked.append(names) or run(inputs, names, deadline)
+    )
+    assert names(ask(plane, None, "label")) == ["label"]
+    assert asked == [["label", "probabilities"]]
+    assert recorder.recorded[0][2]["probabilities"].shape == (1, 10)
+    nothing = Thinning()
+    plane = DataPlane(nothing, id_prefix="p")
+    plane.switch(loaded(first))
+    assert names(ask(plane, None, "label")) == ["label"], "nor does a release suffer that cannot be observed"
+    assert nothing.recorded[0][2] == {}
+    plane.close()
+
+
 def test_rows_are_counted(plane: DataPlane) -> None:
     ask(plane, {"x": np.zeros((7, 64), np.float32)})
     ask(plane)
