@@ -23,12 +23,12 @@ from benchmarks.kit import mlp
 from benchmarks.kit.agent import Server, agent
 from benchmarks.kit.environments import agent_environment, site_packages
 from benchmarks.kit.load import Clients
-from benchmarks.kit.processes import MIB, Running, cpu_seconds, pss, running
+from benchmarks.kit.processes import MB, Running, cpu_seconds, pss, running
 from benchmarks.kit.requests import binary
 from edgeloop.package import Package
 from tests.integration.brokers import free_port
 
-MOST_PSS_MIB, MOST_OF_BARE_START, MOST_IDLE_SHARE = 90.0, 2.0, 0.01
+MOST_PSS_MB, MOST_OF_BARE_START, MOST_IDLE_SHARE = 90.0, 2.0, 0.01
 LARGEST, CONNECTIONS, SETTLE_S = 8, 8, 2.0
 REQUEST = binary("/v2/models/mlp/infer", "x", np.random.default_rng(0).random((1, mlp.INPUTS), dtype=np.float32))
 #: Loads the network, runs it once, says so, and stays until it is told to go.
@@ -80,7 +80,7 @@ def main() -> int:
     held = True
     for name, found, bound in (
         ("start to first answer, as a multiple of the bare process", of_bare, MOST_OF_BARE_START),
-        ("PSS under load, MiB", loaded, MOST_PSS_MIB),
+        ("PSS under load, MB", loaded, MOST_PSS_MB),
         ("idle, share of a core", share, MOST_IDLE_SHARE),
     ):
         held = held and found <= bound
@@ -89,9 +89,9 @@ def main() -> int:
 
 
 def installed(python: Path) -> dict[str, float]:
-    """MiB on disk of each part of an environment; ``pip`` and ``setuptools``, which came with it, are left out."""
+    """MB on disk of each part of an environment; ``pip`` and ``setuptools``, which came with it, are left out."""
     return {
-        part.name: sum(file.lstat().st_blocks * 512 for file in (part, *part.rglob("*"))) / MIB
+        part.name: sum(file.lstat().st_blocks * 512 for file in (part, *part.rglob("*"))) / MB
         for part in site_packages(python).iterdir()
         if not part.name.startswith(("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-"))
     }
@@ -99,57 +99,58 @@ def installed(python: Path) -> dict[str, float]:
 
 def show_size(sizes: dict[str, float]) -> None:
     """What is installed, with the largest parts."""
-    print(f"installed, edgeloop[agent]: {sum(sizes.values()):.0f} MiB on disk")
+    print(f"installed, edgeloop[agent]: {sum(sizes.values()):.0f} MB on disk")
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True)[:LARGEST]:
-        print(f"  {name:24} {sizes[name]:6.1f} MiB")
+        print(f"  {name:24} {sizes[name]:6.1f} MB")
 
 
 def starts(device: Device, rounds: int) -> float:
     """Seconds from the start of a process to its first answer, in turns; returns the median of the rounds' ratios."""
     taken: dict[str, list[float]] = {"edge-agent": [], "bare process": []}
+    used: dict[str, list[float]] = {"edge-agent": [], "bare process": []}
     for _ in range(rounds + 1):
         began = time.perf_counter()
         with device.bare() as bare:
             bare.line()
             taken["bare process"].append(time.perf_counter() - began)
+            used["bare process"].append(cpu_seconds(bare.pid))
         began = time.perf_counter()
         with device.agent() as server:
             Clients(server.port, 1, REQUEST).close()  # it asks once, and reads the answer
             taken["edge-agent"].append(time.perf_counter() - began)
-    for times in taken.values():
-        del times[0]  # it filled the caches of the disk
+            used["edge-agent"].append(cpu_seconds(server.pid))
     for name, times in taken.items():
-        print(f"start to first answer, {name:12} {statistics.median(times) * 1e3:5.0f} ms, {rounds} starts, median")
+        del times[0], used[name][0]  # the first one filled the caches of the disk
+        took, worked = statistics.median(times) * 1e3, statistics.median(used[name]) * 1e3
+        print(f"start to first answer, {name:12} {took:5.0f} ms, {worked:.0f} ms of a processor; median of {rounds}")
     return statistics.median(ours / bare for ours, bare in zip(*taken.values(), strict=True))
 
 
 def memory_and_idle(device: Device, load_s: float, idle_s: float) -> tuple[float, float]:
-    """Memory before, under and after load, and processor time without any; returns MiB under load, and the share."""
+    """Memory before, under and after load, and processor time without any; returns MB under load, and the share."""
     with device.bare() as bare:
         bare.line()
-        print(f"PSS, bare process      {pss(bare.pid) / MIB:6.1f} MiB")
+        print(f"PSS, bare process      {pss(bare.pid) / MB:6.1f} MB")
     with device.agent() as server:
         clients = Clients(server.port, CONNECTIONS, REQUEST)
         time.sleep(SETTLE_S)
-        print(f"PSS, agent, idle       {pss(server.pid) / MIB:6.1f} MiB, one answer given")
+        print(f"PSS, agent, idle       {pss(server.pid) / MB:6.1f} MB, one answer given")
         seen, end, answers = [], time.perf_counter() + load_s, 0.0
         while time.perf_counter() < end:
             answers += clients.run(1.0).per_second
-            seen.append(pss(server.pid) / MIB)
-        resident = psutil.Process(server.pid).memory_info().rss / MIB
-        print(f"PSS, agent, loaded     {max(seen):6.1f} MiB after {answers:,.0f} answers, RSS {resident:.1f} MiB")
+            seen.append(pss(server.pid) / MB)
+        resident = psutil.Process(server.pid).memory_info().rss / MB
+        print(f"PSS, agent, loaded     {max(seen):6.1f} MB after {answers:,.0f} answers, RSS {resident:.1f} MB")
         clients.close()
         time.sleep(SETTLE_S)
         used, began = cpu_seconds(server.pid), time.perf_counter()
         time.sleep(idle_s)
         share = (cpu_seconds(server.pid) - used) / (time.perf_counter() - began)
-        print(
-            f"PSS, agent, afterwards {pss(server.pid) / MIB:6.1f} MiB; idle for {idle_s:.0f} s: {share:.2%} of a core"
-        )
+        print(f"PSS, agent, afterwards {pss(server.pid) / MB:6.1f} MB; idle for {idle_s:.0f} s: {share:.2%} of a core")
     return max(seen), share
 
 
-def grpc_door(folder: Path, package: Package, without_mib: float) -> None:
+def grpc_door(folder: Path, package: Package, without_mb: float) -> None:
     """What the second door costs where it is installed, and once it is switched on."""
     python = agent_environment("agent,grpc")
     device, found = Device(python, folder, package), []
@@ -157,9 +158,9 @@ def grpc_door(folder: Path, package: Package, without_mib: float) -> None:
         with device.agent("two-doors", **settings) as server:
             Clients(server.port, 1, REQUEST).close()
             time.sleep(SETTLE_S)
-            found.append(pss(server.pid) / MIB)
-    added = sum(installed(python).values()) - without_mib
-    print(f"gRPC door adds         {found[1] - found[0]:6.1f} MiB of PSS, idle; {added:.0f} MiB on disk")
+            found.append(pss(server.pid) / MB)
+    added = sum(installed(python).values()) - without_mb
+    print(f"gRPC door adds         {found[1] - found[0]:6.1f} MB of PSS, idle; {added:.0f} MB on disk")
 
 
 if __name__ == "__main__":

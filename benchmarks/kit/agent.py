@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,12 +36,13 @@ def prepare(folder: Path, package: Package, **settings: object) -> tuple[Path, i
         "data": str(folder / "data"),
         "listen_port": port,
         "broker_port": free_port(),
-        "policy": "quiet",
+        "threads": 1,
         "log_level": "error",
         **settings,
     }
     config = folder / "agent.toml"
-    config.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in values.items()))
+    # JSON's texts, numbers, lists and truth values are TOML as well.
+    config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()))
     return config, port
 
 
@@ -61,13 +63,3 @@ def agent(folder: Path, package: Package, *, python: str = sys.executable, **set
     with running(command, env={"PYTHONPATH": ""} if apart else None, cwd=folder if apart else None) as process:
         process.line()
         yield Server(port, process.pid)
-
-
-def _toml(value: object) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else repr(value)
-        if isinstance(value, (int, float))
-        else f'"{value}"'
-    )

@@ -15,7 +15,7 @@ from typing import IO
 
 import psutil
 
-MIB = 1 << 20
+MB = 1_000_000
 
 
 class StartError(Exception):

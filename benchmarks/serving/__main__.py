@@ -97,7 +97,7 @@ def measure(
         at: dict[int, Comparison] = {}
         for n in CONNECTIONS:
             at[n] = take_turns(everybody, lambda target, n=n: target.closed(n, turn_s), rounds, failures)  # type: ignore[misc]
-            report.table(f"{network.title}, {n} connection{'s' if n > 1 else ''}", at[n])
+            report.table(f"{network.title}, {report.on(n)}", at[n])
         footprints = {t.name: report.Footprint(pss(t.pid), idle[t.name]) for t in everybody if t.name not in failures}
         report.memory(f"{network.title}, memory after load", footprints)
         per_second = max(c.median(targets.AGENT, "per_second") for c in at.values()) / 2

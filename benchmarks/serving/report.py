@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.kit.processes import MIB
+from benchmarks.kit.processes import MB
 from benchmarks.serving.comparison import Comparison
 from benchmarks.serving.targets import AGENT, BARE, LIMIT, SHARED
 
@@ -43,6 +43,11 @@ class Bound:
         return f"{self.what}: {self.found:.2f} (bound {sign} {self.bound:g}){'' if self.holds else ': does not hold'}"
 
 
+def on(connections: int) -> str:
+    """So many connections, in words."""
+    return "1 connection" if connections == 1 else f"{connections} connections"
+
+
 def machine() -> str:
     """The machine, in a line."""
     try:
@@ -67,10 +72,10 @@ def table(title: str, comparison: Comparison) -> None:
 
 def memory(title: str, footprints: Mapping[str, Footprint]) -> None:
     """What each target costs, as a multiple of the agent's."""
-    print(f"\n{title}\n  {'':28}{'PSS MiB':>11}{'of ours':>9}{'idle, of a core':>18}")
+    print(f"\n{title}\n  {'':28}{'PSS MB':>11}{'of ours':>9}{'idle, of a core':>18}")
     for name, found in footprints.items():
         of_ours = found.pss / footprints[AGENT].pss
-        print(f"  {name:28}{found.pss / MIB:11.1f}{of_ours:9.2f}{found.idle_share:18.2%}")
+        print(f"  {name:28}{found.pss / MB:11.1f}{of_ours:9.2f}{found.idle_share:18.2%}")
 
 
 def best_peer(comparison: Comparison) -> str | None:
@@ -81,11 +86,11 @@ def best_peer(comparison: Comparison) -> str | None:
 
 def mlp_bounds(at: Mapping[int, Comparison], tail: Comparison) -> list[Bound]:
     """What has to hold for the MLP."""
-    found = [Bound(f"MLP, {n} connections, agent : bare loop", c.ratio(AGENT, BARE), 0.6) for n, c in at.items()]
+    found = [Bound(f"MLP, {on(n)}, agent : bare loop", c.ratio(AGENT, BARE), 0.6) for n, c in at.items()]
     for connections, least in ((8, 10.0), (32, 5.0)):
         if connections in at and (peer := best_peer(at[connections])):
             ratio = at[connections].ratio(AGENT, peer)
-            found.append(Bound(f"MLP, {connections} connections, agent : best peer ({peer})", ratio, least))
+            found.append(Bound(f"MLP, {on(connections)}, agent : best peer ({peer})", ratio, least))
     return [*found, Bound("MLP, p99 at half load, agent : bare loop", tail.ratio(AGENT, BARE, "p99"), 2.0, False)]
 
 
@@ -93,7 +98,7 @@ def mobilenet_bounds(at: Mapping[int, Comparison], tail: Comparison) -> list[Bou
     """What has to hold for MobileNetV2. A single connection keeps one core busy, with us as with everybody."""
     found = []
     for connections, comparison in at.items():
-        where = f"MobileNetV2, {connections} connections"
+        where = f"MobileNetV2, {on(connections)}"
         found.append(Bound(f"{where}, agent : in process", comparison.ratio(AGENT, LIMIT), 0.90))
         if SHARED in comparison.names():
             found.append(Bound(f"{where}, shared memory : in process", comparison.ratio(SHARED, LIMIT), 0.95))

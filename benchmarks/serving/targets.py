@@ -28,6 +28,8 @@ LIMIT, BARE, AGENT, SHARED = "onnxruntime in process", "bare asyncio loop", "edg
 #: Connections on which open load waits for its answers.
 _OPEN_CONNECTIONS = 64
 _READY_S = 180.0
+#: Bytes of a row below which shared memory saves nothing.
+_WORTH_SHARING = 1 << 16
 #: One thread on each core can run at once; what more arrives waits, for the agent as in process.
 _CORES = os.cpu_count() or 1
 
@@ -118,26 +120,20 @@ def bare_loop(network: Network) -> Iterator[Target]:
 
 @contextmanager
 def our_agent(network: Network, python: Path, folder: Path) -> Iterator[list[Target]]:
-    """The agent as a device installs it; over shared memory as well where a request is large and the agent can."""
+    """The agent as a device installs it, asked over HTTP; where a row is large, through shared memory as well."""
     path = f"/v2/models/{network.name}/infer"
-    with agent(folder / f"agent-{network.name}", network.package, python=str(python)) as server:
+    settings: dict[str, object] = {"instances": _CORES, "shared_memory": [f"/{_Region.prefix}"]}
+    with agent(folder / f"agent-{network.name}", network.package, python=str(python), **settings) as server:
         target = HttpTarget(AGENT, server.pid, server.port, binary(path, network.input, network.row))
         target.check(network.expected)
-        region = _Region(server.port, network.row) if network.row.nbytes > 1 << 16 else None
-        if region is None:
+        if network.row.nbytes < _WORTH_SHARING:
             yield [target]
             return
-        try:
-            if not region.register():
-                print("this agent takes no shared memory")
-                yield [target]
-                return
+        with _Region(server.port, network.row) as region:
             request = shared_memory(path, network.input, network.row, region.name)
             shared = HttpTarget(SHARED, server.pid, server.port, request)
             shared.check(network.expected)
             yield [target, shared]
-        finally:
-            region.close()
 
 
 def peer(found: Peer, process: Running, port: int, network: Network) -> Target:
@@ -162,30 +158,29 @@ def peer(found: Peer, process: Running, port: int, network: Network) -> Target:
 class _Region:
     """A file in memory that holds one row, and that the agent knows by a name."""
 
-    name = "row"
+    name, prefix = "row", "edgeloop-bench-"
 
     def __init__(self, port: int, row: np.ndarray) -> None:
         self._base = f"http://127.0.0.1:{port}/v2/systemsharedmemory/region/{self.name}"
-        self._file = Path(f"/dev/shm/edgeloop-bench-{os.getpid()}")
+        self._file = Path(f"/dev/shm/{self.prefix}{os.getpid()}")
         self._file.write_bytes(row.tobytes())
 
-    def register(self) -> bool:
-        """Whether the agent takes it."""
-        order = {"key": f"/{self._file.name}", "offset": 0, "byte_size": self._file.stat().st_size}
+    def __enter__(self) -> _Region:
         try:
-            self._post("register", order)
-        except urllib.error.HTTPError as error:
-            if error.code != 404:
-                raise StartError(f"the shared-memory region is refused: {error.read().decode()[:300]}") from error
-            return False
-        return True
+            self._post("register", {"key": f"/{self._file.name}", "offset": 0, "byte_size": self._file.stat().st_size})
+        except BaseException:
+            self._file.unlink()
+            raise
+        return self
 
-    def close(self) -> None:
-        """Take it away."""
-        with suppress(urllib.error.URLError):
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # the agent may have ended
             self._post("unregister", {})
         self._file.unlink()
 
     def _post(self, verb: str, body: dict[str, object]) -> None:
         request = urllib.request.Request(f"{self._base}/{verb}", json.dumps(body).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=10).close()
+        try:
+            urllib.request.urlopen(request, timeout=10).close()
+        except urllib.error.HTTPError as error:
+            raise StartError(f"the agent refuses to {verb} a region: {error.read().decode()[:300]}") from error

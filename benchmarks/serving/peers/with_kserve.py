@@ -3,11 +3,14 @@
 #
 # [tool.edgeloop]
 # name = "KServe"
-# protocol = "oip-binary"
+# protocol = "oip-base64"
 # path = "/v2/models/model/infer"
-# settings = "one worker, uvloop, gRPC off, latency log off; binary tensors"
+# settings = "one worker, uvloop, gRPC and latency log off; a tensor as base64 in BYTES"
 # ///
-"""KServe: ``python with_kserve.py MODEL PORT``."""
+"""KServe: ``python with_kserve.py MODEL PORT``.
+
+It takes binary tensors as well, but makes a list of numbers of each: 2.5 requests/s for MobileNetV2 where base64 has 16.
+"""
 
 import logging
 import sys
@@ -26,9 +29,8 @@ class Predictor(kserve.Model):
 
     async def predict(self, payload, headers=None, response_headers=None):
         """Run."""
-        found = self._model(payload.inputs[0].as_numpy())
-        output = kserve.InferOutput("probabilities", list(found.shape), "FP32")
-        output.set_data_from_numpy(found, binary_data=True)
+        found = self._model.of_base64(payload.inputs[0].data[0])
+        output = kserve.InferOutput("probabilities", [1, len(found)], "FP32", data=found)
         return kserve.InferResponse(payload.id or "", "model", [output])
 
 
