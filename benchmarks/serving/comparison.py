@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,16 +26,13 @@ class Comparison:
         return list(dict.fromkeys(name for found in self.rounds for name in found))
 
     def median(self, name: str, key: str) -> float:
-        """Of a target's figure over the rounds."""
-        return statistics.median(getattr(found[name], key) for found in self.rounds if name in found)
+        """Of a target's figure over the rounds; NaN, which no bound holds for, when it went through none."""
+        return _median([getattr(found[name], key) for found in self.rounds if name in found])
 
     def ratio(self, one: str, other: str, key: str = "per_second") -> float:
         """Median over the rounds of one target's figure as a multiple of another's."""
-        return statistics.median(
-            getattr(found[one], key) / getattr(found[other], key)
-            for found in self.rounds
-            if one in found and other in found
-        )
+        both = [found for found in self.rounds if one in found and other in found]
+        return _median([getattr(found[one], key) / getattr(found[other], key) for found in both])
 
 
 def take_turns(
@@ -60,3 +58,7 @@ def take_turns(
                 failures[target.name] = " ".join(str(error).split())[:300]
         comparison.rounds.append(found)
     return comparison
+
+
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(values) if values else math.nan

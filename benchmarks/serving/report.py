@@ -89,8 +89,9 @@ def mlp_bounds(at: Mapping[int, Comparison], tail: Comparison) -> list[Bound]:
     found = [Bound(f"MLP, {on(n)}, agent : bare loop", c.ratio(AGENT, BARE), 0.6) for n, c in at.items()]
     for connections, least in ((8, 10.0), (32, 5.0)):
         if connections in at and (peer := best_peer(at[connections])):
-            ratio = at[connections].ratio(AGENT, peer)
-            found.append(Bound(f"MLP, {on(connections)}, agent : best peer ({peer})", ratio, least))
+            ratio, most = at[connections].ratio(AGENT, peer), at[connections].ratio(BARE, peer)
+            what = f"MLP, {on(connections)}, agent : best peer ({peer}; the bare loop has {most:.1f})"
+            found.append(Bound(what, ratio, least))
     return [*found, Bound("MLP, p99 at half load, agent : bare loop", tail.ratio(AGENT, BARE, "p99"), 2.0, False)]
 
 
