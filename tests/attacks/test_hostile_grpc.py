@@ -53,7 +53,10 @@ from tests.doubles.grpc_door import (
     request,
     wire,
 )
+from tests.doubles.installed import install
 from tests.doubles.packages import make_package
+from tests.integration.agent_process import AgentProcess
+from tests.integration.brokers import free_port
 
 X = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)
 RAW = X.tobytes()
@@ -482,3 +485,45 @@ def test_files_come_back_and_threads_have_an_end(kit: GrpcKit) -> None:
         time.sleep(0.05)
     mine = [thread for thread in threading.enumerate() if thread.name.startswith("grpc_")]
     assert len(mine) <= door_module.MOST_CALLS
+
+
+def test_a_running_agent_keeps_nothing_and_writes_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    agent = AgentProcess(tmp_path, grpc_port=port, max_body_bytes=MAX_BODY)
+    install(make_package(tmp_path / "package"), agent.data)
+    agent.start(ready=True)
+    assert agent.process is not None
+    process = psutil.Process(agent.process.pid)
+
+    def storm() -> None:
+        chance = random.Random(7)
+        good = PREFACE + frame(SETTINGS, 0, 0) + CALL + frame(DATA, END_STREAM, 1, grpc_message(GOOD))
+        for number in range(150):
+            data = bytearray(good)
+            data[chance.randrange(24, len(data))] ^= 1 << chance.randrange(8)
+            with contextlib.suppress(OSError), wire(port, greeting=bytes(data if number % 3 else good[: number * 3])):
+                pass
+        with wire(port) as client:
+            client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, head(b"/\xff")))
+            assert b"grpc-status" in client.read_until(b"grpc-status")
+        with calling(port) as caller:
+            for message in (b"\xff", b"\x2a\x00" * 9000, bytes(MAX_BODY + 1), GOOD[:-1], GOOD):
+                caller.outcome(message)
+
+    try:
+        storm()
+        files, memory = process.num_fds(), process.memory_info().rss
+        for _ in range(10):
+            storm()
+        until = time.monotonic() + 60
+        while process.num_fds() > files + 5:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert process.memory_info().rss - memory < 30 << 20
+        with calling(port) as caller:
+            assert caller.outcome(GOOD) == ("OK", "")
+        lines = [line for line in agent.log.splitlines() if "broker" not in line and "hub" not in line]
+        assert len(lines) < 20, lines
+        assert agent.stop() == 0
+    finally:
+        agent.close()

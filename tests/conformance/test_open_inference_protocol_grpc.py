@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.doubles.echo_package import ECHOED, examples, make_echo_package
 from tests.doubles.installed import install
 from tests.doubles.packages import answers, make_model, make_package
 from tests.integration.agent_process import AgentProcess
@@ -35,6 +37,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     models = folder / "models"
     models.mkdir()
     make_package(models / "other", name="other", version="1", seed=3)
+    make_echo_package(models / "echo")
     agent = AgentProcess(
         folder, grpc_port=PORT, model_repository=models, repository_api=True, shared_memory=["/edgeloop-test-"]
     )
@@ -175,6 +178,53 @@ def test_typed_contents_are_answered_with_typed_contents(client: Any) -> None:
     assert np.array(probabilities.contents.fp32_contents, np.float32).tobytes() == raw.tobytes()
 
 
+def test_every_datatype_there_and_back(client: Any) -> None:
+    pb = triton.service_pb2
+    raw = pb.ModelInferRequest(model_name="echo")
+    for datatype in ECHOED:
+        raw.inputs.add(name=datatype.lower(), datatype=datatype, shape=(2, 3))
+        raw.raw_input_contents.append(examples(datatype).tobytes())
+    response = client._client_stub.ModelInfer(raw)
+    assert [output.datatype for output in response.outputs] == list(ECHOED)
+    for datatype, again in zip(ECHOED, response.raw_output_contents, strict=True):
+        assert again == examples(datatype).tobytes()
+
+
+def test_bfloat16_is_taken_for_float32(client: Any) -> None:
+    rough = (X.view(np.uint32) >> 16).astype("<u2")
+    request = triton.service_pb2.ModelInferRequest(model_name="digits", raw_input_contents=[rough.tobytes()])
+    request.inputs.add(name="x", datatype="BF16", shape=X.shape)
+    exact = (rough.astype(np.uint32) << 16).view(np.float32)
+    found = client._client_stub.ModelInfer(request)
+    assert found.raw_output_contents[1] == client.infer("digits", [tensor(exact)]).as_numpy("probabilities").tobytes()
+
+
+def test_classifications(client: Any) -> None:
+    found = client.infer("digits", [tensor()], outputs=[triton.InferRequestedOutput("probabilities", class_count=2)])
+    assert found.get_output("probabilities").datatype == "BYTES"
+    for row, label in zip(found.as_numpy("probabilities"), EXPECTED["label"], strict=True):
+        assert row[0].decode().split(":")[1:] == [str(label), str(label)]
+
+
+def test_the_asyncio_client(agent: AgentProcess) -> None:
+    aio: Any = pytest.importorskip("tritonclient.grpc.aio")
+
+    async def asking() -> AsyncIterator[Any]:
+        for rows in (1, 2, 3):
+            yield {"model_name": "digits", "inputs": [tensor(X[:rows])], "request_id": str(rows)}
+
+    async def run() -> None:
+        async with aio.InferenceServerClient(f"127.0.0.1:{PORT}") as client:
+            waiting = [client.infer("digits", [tensor(X[:rows])]) for rows in (1, 2, 3, 4, 5)]
+            for rows, found in enumerate(await asyncio.gather(*waiting), 1):
+                assert (found.as_numpy("label") == EXPECTED["label"][:rows]).all()
+            streamed = [(result, error) async for result, error in client.stream_infer(asking())]
+            assert [error for _, error in streamed] == [None] * 3
+            assert [result.get_response().id for result, _ in streamed] == ["1", "2", "3"]
+
+    asyncio.run(run())
+
+
 def test_asynchronous_inference(client: Any) -> None:
     done: queue.Queue[Any] = queue.Queue()
     for rows in (1, 2, 3, 4, 5):
@@ -267,9 +317,9 @@ def states(client: Any) -> dict[str, str]:
 
 
 def test_models_are_listed_unloaded_and_loaded(client: Any) -> None:
-    assert states(client) == {"digits": "READY", "other": "READY"}
+    assert states(client) == {"digits": "READY", "echo": "READY", "other": "READY"}
     client.unload_model("other")
-    assert states(client) == {"digits": "READY", "other": "UNAVAILABLE"}
+    assert states(client) == {"digits": "READY", "echo": "READY", "other": "UNAVAILABLE"}
     assert not client.is_model_ready("other")
     with pytest.raises(utils.InferenceServerException, match="there is no model other"):
         client.infer("other", [tensor()])
