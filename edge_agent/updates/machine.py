@@ -251,7 +251,8 @@ class UpdateMachine:
             self.provider_trouble = ""
             if better is not None:
                 self._active.switch(better.loaded)
-                log.warning("the committed release runs differently now", reason=better.note)
+                reason = better.note or "it was measured for the first time"
+                log.warning("the committed release runs differently now", reason=reason)
         if self._reporter is not None:
             self._reporter.report()
 

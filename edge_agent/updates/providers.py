@@ -22,10 +22,11 @@ from edgeloop.runtime import (
     runtime_version,
     silent,
 )
+from edgeloop.runtime.compiled import Compiled
 from edgeloop.runtime.fingerprint import take
 from edgeloop.runtime.isolated import try_in_child
 from edgeloop.runtime.policy import thread_settings
-from edgeloop.runtime.selection import plain_rules
+from edgeloop.runtime.selection import COMPILED, EVIDENCE, plain_rules
 
 #: The document is retained by the broker: a table is cut to so many rows, and a reason to so many characters.
 MOST_ROWS, MOST_CHARACTERS = 32, 300
@@ -33,7 +34,7 @@ MOST_ROWS, MOST_CHARACTERS = 32, 300
 
 def evidence_store(data: Path) -> EvidenceStore:
     """Where the tables of this device are kept."""
-    return EvidenceStore(data / "evidence")
+    return EvidenceStore(data / EVIDENCE)
 
 
 def report(data: Path, release: str | None, required: Sequence[str], trouble: str) -> dict[str, Any]:
@@ -82,7 +83,9 @@ def unusable_because(settings: Settings, provider: str, deadline_s: float = 60.0
     if not variants:
         return f"{package.name} {package.version} has no variant for {provider}"
     rules = TestingRules.of(settings).for_providers()
-    launch = rules.launch(provider, thread_settings(rules.policy, rules.threads)[0], None)
+    # What is compiled already is used: a build of minutes would be taken for a provider that hangs.
+    compiled = Compiled(settings.data / COMPILED, take(plain_rules(rules)).machine)
+    launch = rules.launch(provider, thread_settings(rules.policy, rules.threads)[0], compiled)
     reasons = []
     for variant in variants:
         reason = try_in_child(package, variant, launch, silent, deadline_s)

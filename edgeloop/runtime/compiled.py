@@ -23,7 +23,7 @@ class Compiled:
     """A folder of compiled models for one machine."""
 
     def __init__(self, folder: Path, machine: str, max_bytes: int = 2 << 30) -> None:
-        """Remove what was compiled for another machine.
+        """Name the folder; nothing is made or removed yet.
 
         Args:
             folder: of the cache.
@@ -32,10 +32,12 @@ class Compiled:
         """
         self._folder, self._max_bytes = folder, max_bytes
         self.root = folder / machine
-        if folder.is_dir():
-            for stale in folder.iterdir():
-                if stale.name != machine:
-                    remove(stale)
+
+    def drop_stale(self) -> None:
+        """Remove what was compiled for another machine, driver or version."""
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            if path != self.root:
+                remove(path)
 
     @classmethod
     def temporary(cls) -> Compiled:

@@ -18,6 +18,9 @@ from edgeloop.runtime.fingerprint import Fingerprint, take
 from edgeloop.runtime.isolated import Progress
 from edgeloop.runtime.providers import CPU
 
+#: Folders in the data folder.
+EVIDENCE, COMPILED = "evidence", "compiled"
+
 
 class Selector:
     """Chooses how releases run here, and remembers why.
@@ -43,8 +46,9 @@ class Selector:
         """
         self._rules, self._clock = rules, clock
         self.fingerprint: Fingerprint = take(plain_rules(rules))
-        self.store = EvidenceStore(folder / "evidence")
-        self.compiled = Compiled(folder / "compiled", self.fingerprint.machine, compiled_max_bytes)
+        self.store = EvidenceStore(folder / EVIDENCE)
+        self.compiled = Compiled(folder / COMPILED, self.fingerprint.machine, compiled_max_bytes)
+        self.compiled.drop_stale()
 
     def fresh(self, release: str) -> Evidence | None:
         """The table of a release if it is still true."""

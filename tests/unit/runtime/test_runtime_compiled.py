@@ -28,8 +28,11 @@ def filled(compiled: Compiled, release: str, size: int = 100) -> Path:
 def test_what_another_machine_compiled_is_removed(tmp_path: Path) -> None:
     old = filled(Compiled(tmp_path, "driver-1"), ONE)
     assert old.is_dir() and filled(Compiled(tmp_path, "driver-1"), TWO).is_dir()
-    Compiled(tmp_path, "driver-2")
+    Compiled(tmp_path, "driver-1").drop_stale()
+    assert old.is_dir()
+    Compiled(tmp_path, "driver-2").drop_stale()
     assert list(tmp_path.iterdir()) == []
+    Compiled(tmp_path / "never", "m").drop_stale()
 
 
 def test_engines_go_with_their_release_and_timings_stay(tmp_path: Path) -> None:
