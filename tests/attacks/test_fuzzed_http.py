@@ -25,7 +25,7 @@ from tests.doubles.packages import make_package
 from tests.integration.hub_process import wait_for
 
 SOAK = os.environ.get("EDGELOOP_SOAK") == "1"
-EXAMPLES = 4000 if SOAK else 150
+EXAMPLES = 3000 if SOAK else 150
 MAX_BODY = 1 << 18
 X = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 64)
 
@@ -192,6 +192,7 @@ def talk(port: int, asked: list[Asked], cuts: list[int], end: str) -> list[Got]:
             return found
 
 
+@pytest.mark.timeout(3600)
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(
     asked=st.lists(requests(), min_size=1, max_size=3),

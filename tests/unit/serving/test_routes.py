@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_agent.serving import dataplane
 from edge_agent.serving.feedback import MAX_FEEDBACK
 from edge_agent.serving.routes import EXTENSIONS, ModelPath, model_path
 from edgeloop import __version__
 from edgeloop.package import Package
-from tests.doubles.door import Client, NotingRecorder, ServingKit, connected
+from tests.doubles.door import Client, NotingRecorder, ServingKit, connected, loaded
+from tests.integration.hub_process import wait_for
+from tests.unit.serving.test_dataplane import Double
 
 X = np.linspace(0, 1, 64, dtype=np.float32)
 JSON_TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 64], "data": X.tolist()}
@@ -301,4 +304,34 @@ def test_without_a_release_it_lives_and_is_not_ready() -> None:
             assert got.status == 400
             assert "does not observe" in json.loads(got.body)["error"]
     finally:
+        kit.close()
+
+
+def test_what_waits_for_a_client_that_has_gone_is_never_run(first: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataplane, "INLINE_NS", 0)
+    kit, double = ServingKit(None), Double(loaded(first))
+    body = json.dumps({"inputs": [JSON_TENSOR]}).encode()
+    asked = f"POST {INFER} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    try:
+        kit.plane.switch(double.release)
+        double.gate.clear()
+        while double.running.acquire(blocking=False):  # its warm-up
+            pass
+        with connected(kit.port) as patient:
+            patient.send(asked)
+            assert double.running.acquire(timeout=10)
+            others = [Client(kit.port).send(asked) for _ in range(5)]
+            wait_for(lambda: kit.running.call(lambda: kit.running.door.held_bytes) == 6 * len(body), 10, "them to wait")
+            for other in others:
+                other.close()
+            wait_for(lambda: kit.running.call(lambda: len(kit.running.door.connections)) == 1, 10, "them to be gone")
+            for _ in range(5):  # a cancellation takes a few rounds of the event loop
+                kit.running.call(lambda: None)
+            double.gate.set()
+            assert patient.answer().status == 200
+        assert not double.running.acquire(timeout=0.2)
+        (stats,) = kit.plane.statistics("digits", None)
+        assert stats["inference_stats"]["success"]["count"] == 1
+    finally:
+        double.gate.set()
         kit.close()
