@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import struct
 from collections import deque
@@ -35,6 +36,9 @@ BODIES_AT_ONCE = 4
 #: A sender that has begun a request has so long to finish it, a client to read its answers; an idle connection is kept
 #: so long; after a refusal a client's further bytes are thrown away for so long, so that it can still read why.
 REQUEST_TIMEOUT_S, READ_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S = 30.0, 30.0, 120.0, 2.0
+
+#: When all places are taken, a client that has finished nothing for so long makes way for a new one.
+MAKES_WAY_S = 5.0
 
 #: Headers after which more happens than an answer.
 _SPECIAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"}
@@ -99,6 +103,14 @@ class Door:
         self.servers.append(await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=512))
         return self.servers[-1]
 
+    def make_room(self) -> bool:
+        """Close the connection that has been quiet for the longest; False when none has been for `MAKES_WAY_S`."""
+        quietest = min(self.connections, key=lambda connection: connection.quiet_since)
+        if asyncio.get_running_loop().time() - quietest.quiet_since < MAKES_WAY_S:
+            return False
+        quietest.make_way()
+        return True
+
     async def drain(self, timeout_s: float) -> None:
         """Take no more clients, let requests that are under way end, then close every connection."""
         self.closing = True
@@ -122,7 +134,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[Request] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._until = 0.0
+        self._since, self._until = self._loop.time(), 0.0
         self._held = 0
         # Refused: what still comes is thrown away. Stuck: the client does not read its answers.
         self._refused = self._stuck = False
@@ -143,7 +155,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._door.connections.add(self)
-        if len(self._door.connections) > self._door.max_connections:
+        if len(self._door.connections) > self._door.max_connections and not self._door.make_room():
             self._refuse(503, f"{self._door.max_connections} clients are connected already; try again in a moment")
         else:
             self._wait(IDLE_TIMEOUT_S)
@@ -333,6 +345,19 @@ class Connection(asyncio.Protocol):
         """Whether a request is under way."""
         return self._task is not None or (bool(self._queue) and not self._stuck)
 
+    @property
+    def quiet_since(self) -> float:
+        """When it last began or finished something, in the loop's time; for ever in the future while it is served."""
+        gone = self._refused or self._transport is None or self._transport.is_closing()
+        return math.inf if gone or self.busy else self._since
+
+    def make_way(self) -> None:
+        """End a connection that is quiet, for another client."""
+        if self._in_request and not self._stuck:
+            self._refuse(408, f"others wait, and this request was not finished within {MAKES_WAY_S:.0f} s")
+        else:
+            self.close()
+
     def close(self) -> None:
         """Close the connection; an answer that the client does not read is given up."""
         if self._transport is not None:
@@ -424,7 +449,8 @@ class Connection(asyncio.Protocol):
 
     def _wait(self, seconds: float) -> None:
         """End the connection when nothing complete has come in ``seconds``."""
-        self._until = self._loop.time() + seconds
+        self._since = self._loop.time()
+        self._until = self._since + seconds
         if self._timer is None or self._timer.when() > self._until + REQUEST_TIMEOUT_S:
             self._look_in(seconds)
 

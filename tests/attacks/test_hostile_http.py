@@ -361,7 +361,28 @@ def test_all_bodies_together_are_bounded(kit: ServingKit) -> None:
             client.close()
 
 
-def test_more_clients_than_there_is_room_for(kit: ServingKit) -> None:
+def test_quiet_clients_make_way_when_all_places_are_taken(kit: ServingKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle ones and slow senders alike, the quietest first."""
+    limit = kit.running.door.max_connections
+    clients = [Client(kit.port) for _ in range(limit)]
+    try:
+        for slow in clients[1::2]:
+            slow.send(START + b"Content-Length: 500\r\n\r\n{")
+        assert good(clients[-2]).status == 200
+        monkeypatch.setattr(http, "MAKES_WAY_S", 0.0)
+        for _ in range(limit):
+            clients.append(Client(kit.port))
+            assert good(clients[-1]).status == 200
+        assert all(client.ended() for client in clients[0:limit:2])
+        assert {client.answer().status for client in clients[1:limit:2]} == {408}
+        assert len(kit.running.door.connections) <= limit + limit // 2, "those that are being shown out still read why"
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_more_clients_than_there_is_room_for(kit: ServingKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAKES_WAY_S", 3600.0)
     limit = kit.running.door.max_connections
     clients = [Client(kit.port) for _ in range(limit)]
     try:
