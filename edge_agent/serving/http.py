@@ -168,7 +168,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: nothing is computed for it any more."""
         if self._task is not None:
-            self._task.cancel()
+            # Not before it has begun: a task that never did would not tell those whom it was to wait for.
+            self._loop.call_soon(self._task.cancel)
         self._door.connections.discard(self)
         self._release(self._held)
         self._queue.clear()

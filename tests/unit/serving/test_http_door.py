@@ -256,6 +256,20 @@ def test_nothing_is_computed_for_a_client_that_has_gone(door: RunningDoor, echo:
     assert [request.path for request in echo.seen] == ["/patient"], "what came after it is not begun"
 
 
+def test_a_client_that_has_gone_at_once_is_known_to_whom_it_asked(door: RunningDoor, echo: Echo) -> None:
+    """Request and end arrive in the same round of the event loop: what answers has not begun by then."""
+    with connected(door.port) as client:
+        assert client.request("GET", "/a").status == 200
+
+        def both() -> None:
+            (connection,) = door.door.connections
+            connection.data_received(b"GET /patient HTTP/1.1\r\nHost: t\r\n\r\n")
+            connection.connection_lost(None)
+
+        door.call(both)
+        assert echo.given_up.acquire(timeout=10)
+
+
 def test_a_client_that_ends_its_half_still_gets_what_was_answered_at_once(client: Client) -> None:
     client.send(b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n")
     client.socket.shutdown(socket.SHUT_WR)
