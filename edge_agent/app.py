@@ -30,7 +30,7 @@ from edge_agent.serving.http import Door
 from edge_agent.serving.repository import Refusal, Repository
 from edge_agent.serving.responses import error_body
 from edge_agent.serving.routes import Routes
-from edge_agent.serving.unix_socket import listening
+from edge_agent.serving.unix_socket import clear, listening, permitting
 from edge_agent.settings import Settings, SettingsError
 from edge_agent.strain import StrainRules
 from edge_agent.updates import UpdateMachine, UpdateSettings
@@ -166,7 +166,7 @@ class Agent:
                 ) from error
             addresses.append(str(path))
         if self._grpc is not None:
-            addresses.append(self._open_grpc(self._grpc))
+            addresses += self._open_grpc(self._grpc)
         return addresses
 
     async def _serve_until_stopped(self, announce: Callable[[str], None], addresses: list[str]) -> None:
@@ -222,7 +222,7 @@ class Agent:
 
     def _make_grpc(self, repository: Repository | None, extensions: tuple[str, ...]) -> GrpcDoor | None:
         """The second door, whose library only an agent pays for that opens it."""
-        if self._settings.grpc_port is None:
+        if self._settings.grpc_port is None and self._settings.grpc_socket is None:
             return None
         from edge_agent.serving.grpc.door import GrpcDoor
         from edge_agent.serving.grpc.service import Service
@@ -230,15 +230,26 @@ class Agent:
         service = Service(self._plane, repository, self._memory, extensions)
         return GrpcDoor(service, self._settings.max_body_bytes)
 
-    def _open_grpc(self, door: GrpcDoor) -> str:
-        host, port = self._settings.listen_host, self._settings.grpc_port
-        host = f"[{host}]" if ":" in host else host
+    def _open_grpc(self, door: GrpcDoor) -> list[str]:
+        settings, addresses = self._settings, []
+        if settings.grpc_port is not None:
+            host = f"[{settings.listen_host}]" if ":" in settings.listen_host else settings.listen_host
+            addresses.append(f"{host}:{settings.grpc_port}")
+        if (path := settings.grpc_socket) is not None:
+            addresses.append(f"unix:{path}")
         try:
-            return f"grpc://{host}:{door.open(f'{host}:{port}')}"
+            if path is not None:
+                clear(path)
+            with permitting(int(settings.listen_socket_mode, 8)):
+                port = door.open(*addresses)[0]
         except OSError as error:
             raise AddressError(
-                f"gRPC cannot be served on {host}:{port}: {error}; set grpc_port to a free port"
+                f"gRPC cannot be served: {error.strerror or error}; set grpc_port to a free port, or grpc_socket to a "
+                "path that nobody listens at"
             ) from error
+        if settings.grpc_port is not None:
+            addresses[0] = f"grpc://{host}:{port}"
+        return addresses
 
     async def _join_hub(self) -> None:
         """Connect to the hub, once the first answers are given: nobody waits for an MQTT client to be imported."""

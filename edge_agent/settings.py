@@ -9,11 +9,13 @@ import os
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from edge_agent.fields import Field, Text, read
 from edgeloop.protocol import ProtocolError, check_name
 from edgeloop.records import dataclass
+
+T = TypeVar("T")
 
 ENVIRONMENT_PREFIX = "EDGE_AGENT_"
 
@@ -35,7 +37,7 @@ def _a_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _with_grpc(value: int) -> int:
+def _with_grpc(value: T) -> T:
     if find_spec("grpc") is None:
         raise ValueError("it needs grpcio, which is not installed: pip install 'edgeloop[agent,grpc]'")
     return value
@@ -89,7 +91,7 @@ class Settings:
         default=None, description="Unix-domain socket at which HTTP is served as well; empty: none."
     )
     listen_socket_mode: Literal["0600", "0660"] = Field(
-        default="0600", description="Who may use it: the agent's user alone, or its group too."
+        default="0600", description="Who may use the sockets: the agent's user alone, or its group too."
     )
     grpc_port: int | None = Field(
         default=None,
@@ -97,6 +99,11 @@ class Settings:
         le=65535,
         check=_with_grpc,
         description="Port of the gRPC door, on listen_host; 0 chooses one; empty: there is none.",
+    )
+    grpc_socket: Path | None = Field(
+        default=None,
+        check=_with_grpc,
+        description="Unix-domain socket at which gRPC is served as well, or alone; empty: none.",
     )
     shared_memory: tuple[str, ...] = Field(
         default=(), description="Prefixes of shared memory that clients may hand over, such as /camera-; empty: none."

@@ -24,17 +24,11 @@ def listening(path: Path, mode: int) -> Iterator[socket.socket]:
     Raises:
         OSError: it cannot be made, something else is there, or somebody listens there already.
     """
-    if len(os.fsencode(path)) > MOST_BYTES:
-        raise OSError(f"the path has more than {MOST_BYTES} bytes; choose a shorter one")
-    _clear(path)
+    clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # The mode has to be right from the first moment on.
-        before = os.umask(0o777 & ~mode)
-        try:
+        with permitting(mode):
             listener.bind(str(path))
-        finally:
-            os.umask(before)
         mine = path.stat()
         try:
             yield listener
@@ -47,8 +41,24 @@ def listening(path: Path, mode: int) -> Iterator[socket.socket]:
         listener.close()
 
 
-def _clear(path: Path) -> None:
-    """Remove a socket that nobody listens at."""
+@contextlib.contextmanager
+def permitting(mode: int) -> Iterator[None]:
+    """Files that are made while this lasts have these permission bits from the first moment on."""
+    before = os.umask(0o777 & ~mode)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def clear(path: Path) -> None:
+    """Remove a socket that nobody listens at, so that another can be made there.
+
+    Raises:
+        OSError: somebody listens there, or no socket can be made there.
+    """
+    if len(os.fsencode(path)) > MOST_BYTES:
+        raise OSError(f"the path has more than {MOST_BYTES} bytes; choose a shorter one")
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise OSError("there is a file that is no socket; choose another path, or move it away")

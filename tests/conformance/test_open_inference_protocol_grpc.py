@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import stat
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -462,10 +464,36 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path, agent: AgentProcess) -> No
     try:
         process = second.spawn()
         assert process.wait(60) == 5
-        assert f"gRPC cannot be served on 127.0.0.1:{PORT}" in second.log
+        assert f"gRPC cannot be served: 127.0.0.1:{PORT} is taken" in second.log
         assert "set grpc_port to a free port" in second.log
     finally:
         second.close()
+
+
+def test_a_unix_domain_socket_beside_the_port_or_alone(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="door") as short:  # pytest's own folders have longer names than fit
+        path, port = Path(short) / "grpc.sock", free_port()
+        agent = AgentProcess(tmp_path / "first", grpc_port=port, grpc_socket=path)
+        agent.start()
+        try:
+            for address in (f"unix:{path}", f"127.0.0.1:{port}"):
+                with triton.InferenceServerClient(address) as client:
+                    assert client.is_server_live()
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            second = AgentProcess(tmp_path / "second", grpc_socket=path)
+            assert second.spawn().wait(60) == 5
+            assert "somebody listens there already" in second.log
+            second.close()
+            agent.kill()
+            assert path.exists(), "a killed agent leaves it behind"
+            third = AgentProcess(tmp_path / "third", grpc_socket=path).start()
+            with triton.InferenceServerClient(f"unix:{path}") as client:
+                assert client.is_server_live()
+            assert third.stop() == 0
+            assert not path.exists()
+            third.close()
+        finally:
+            agent.close()
 
 
 def test_without_grpcio_the_setting_is_an_error_that_names_the_extra(tmp_path: Path) -> None:

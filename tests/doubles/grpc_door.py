@@ -25,7 +25,7 @@ class GrpcKit:
 
     def __init__(self, plane: Any, memory: Any = None, repository: Any = None) -> None:
         self.door = GrpcDoor(Service(plane, repository, memory, ("statistics",)), MAX_BODY)
-        self.port = self.door.open("127.0.0.1:0")
+        (self.port,) = self.door.open("127.0.0.1:0")
 
     def close(self) -> None:
         self.door.close(5.0)

@@ -86,21 +86,23 @@ class GrpcDoor:
             maximum_concurrent_rpcs=MOST_CALLS,
         )
 
-    def open(self, address: str) -> int:
-        """Listen at an address in gRPC's form: ``host:port`` (port 0 chooses one), or ``unix:path``.
+    def open(self, *addresses: str) -> list[int]:
+        """Listen at addresses in gRPC's form: ``host:port`` (port 0 chooses one), or ``unix:path``.
 
         Returns:
-            The port.
+            The port of each; of a path it means nothing.
 
         Raises:
-            OSError: nothing can listen there.
+            OSError: nothing can listen at one; the message names it.
         """
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError("the address is taken, or not this machine's") from error
+        ports = []
+        for address in addresses:
+            try:
+                ports.append(int(self._server.add_insecure_port(address)))
+            except RuntimeError as error:
+                raise OSError(f"{address} is taken, or not this machine's") from error
         self._server.start()
-        return int(port)
+        return ports
 
     def close(self, timeout_s: float) -> None:
         """Take no more calls, let those that are under way end for so long, then end them."""

@@ -291,5 +291,5 @@ def test_what_does_not_end_is_ended() -> None:
 
 
 def test_a_second_door_at_the_same_address_is_refused(echo: GrpcKit) -> None:
-    with pytest.raises(OSError, match="the address is taken"):
+    with pytest.raises(OSError, match=f"127.0.0.1:{echo.port} is taken, or not this machine's"):
         GrpcDoor(echo.door._service, 1024).open(f"127.0.0.1:{echo.port}")
