@@ -216,10 +216,10 @@ class GrpcDoor:
                 self._streams.discard(context)
 
     def _next(self, requests: Iterator[bytes], context: Any) -> bytes | None:
-        """The next request of a stream, however long its client takes; None at its end, and when the door closes."""
+        """The next request of a stream, however long its client takes; None at its end."""
         with self._lock:
             if self._closing:
-                return None
+                raise NotReady("the agent stops")
             self._waiting.add(context)
         try:
             return next(requests, None)
