@@ -21,7 +21,8 @@ import weakref
 import numpy as np
 
 _SA_SIGINFO, _SA_NODEFER = 0x4, 0x40000000
-_PROT_READ_WRITE, _MAP_FIXED_PRIVATE_ANONYMOUS = 0x3, 0x32
+_PROTECTION = mmap.PROT_READ | mmap.PROT_WRITE
+_IN_ITS_PLACE = 0x10 | mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # MAP_FIXED is 0x10 wherever wheels are built for
 _MASK_LONGS = 1024 // (8 * ctypes.sizeof(ctypes.c_ulong))
 #: Where siginfo_t has the address of the fault: after three ints, aligned as a pointer is.
 _FAULT_ADDRESS = 2 * ctypes.sizeof(ctypes.c_void_p) if ctypes.sizeof(ctypes.c_void_p) == 8 else 12
@@ -64,7 +65,7 @@ class Watch:
         """Put empty memory in the mapping's place; returns whether that went well."""
         self.lost = True
         size = self._end - self._start
-        found = libc.mmap(self._start, size, _PROT_READ_WRITE, _MAP_FIXED_PRIVATE_ANONYMOUS, -1, 0)
+        found = libc.mmap(self._start, size, _PROTECTION, _IN_ITS_PLACE, -1, 0)
         return bool(found == self._start)
 
 

@@ -49,7 +49,7 @@ def here(text: str, agent: AgentProcess, folder: Path) -> str:
     """An example as it is for this agent, whose test model calls its input x."""
     socket = next(line.split('"')[1] for line in agent.config.read_text().splitlines() if "listen_socket" in line)
     text = text.replace("127.0.0.1:8001", f"127.0.0.1:{GRPC_PORT}")
-    text = text.replace("127.0.0.1:8080", f"127.0.0.1:{agent.port}").replace("/run/edge-agent/agent.sock", socket)
+    text = text.replace("127.0.0.1:8080", f"127.0.0.1:{agent.port}").replace("/run/edgeloop/agent.sock", socket)
     return text.replace('"input"', '"x"').replace("[0.0, …]", f"[{ZEROS}]").replace("@digit", f"@{folder}/digit")
 
 
