@@ -6,10 +6,12 @@ and reported.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edge_agent.logs import Log
@@ -20,8 +22,8 @@ from edge_agent.updates.active import Active
 from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.disk import Disk
 from edge_agent.updates.errors import LeftByHand, Refused, Transient, UpdateError, Withdrawn
-from edge_agent.updates.fetch import Fetched, Fetcher
 from edge_agent.updates.offered import Offered
+from edge_agent.updates.preparing import LONGEST_TEST_S, SILENCE_S, Preparing, Surroundings
 from edge_agent.updates.probation import judge
 from edge_agent.updates.rules import (
     FETCHING,
@@ -36,10 +38,8 @@ from edge_agent.updates.rules import (
 )
 from edge_agent.updates.settings import UpdateSettings
 from edge_agent.updates.store import Installed, Position, UpdateStore
-from edge_agent.updates.testing import load_tested, measure_again
-from edgeloop.package import PackageError, audit_in_child
+from edge_agent.updates.testing import measure_again
 from edgeloop.records import dataclass
-from edgeloop.runtime import usable_providers
 
 if TYPE_CHECKING:
     from edgeloop.protocol import ChannelDocument
@@ -50,12 +50,6 @@ log = Log(__name__)
 PROBATION_LOOK_S = 0.1
 #: How often a thread with nothing to do shows that it lives, seconds.
 IDLE_LOOK_S = 10.0
-#: A test may build an engine for an accelerator, which was seen to take ten minutes; one that hangs takes for ever.
-LONGEST_TEST_S = 3600.0
-#: The HTTP client gives up after 15 s of silence; twice that is a thread that hangs.
-FETCH_SILENCE_S = 30.0
-#: An old SD card reads faster.
-SLOWEST_DISK_BYTES_PER_S = 1e6
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ class UpdateMachine:
             slow: told every few seconds of a load that takes long.
         """
         self._settings, self._reporter, self._clock = settings, reporter, clock
-        self._hold, self._slow = hold, slow
+        self._hold = hold
         self._serving = serving
         self._store = store or UpdateStore(settings.data / "updates.db", disk)
         self._files = ReleaseFiles(settings.data, disk)
@@ -105,18 +99,33 @@ class UpdateMachine:
             serving,
             tests=lambda: self._settings.tests,
             tell=self._tell,
-            progress=self._progress,
+            progress=lambda text: self._preparing.progress(text),
             clock=clock,
         )
         self._wake, self._stop = threading.Event(), threading.Event()
         self._offered = Offered(self._store)
         self._go_back: GoBack | None = None
+        self._asking = threading.Lock()
         self._failures = 0
-        self._fetched = 0
+        self._seen: tuple[ChannelDocument | None, UpdateSettings] = (None, settings)
+        self._measured = False
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
         #: Shows that the thread lives.
         self.pulse = Pulse("updates")
-        self._measured = False
+        self._preparing = Preparing(
+            self._store,
+            self._files,
+            Surroundings(
+                settings=lambda: self._settings,
+                tell=self._tell,
+                clock=clock,
+                hold=lambda: hold(self._active.loaded is None),
+                interrupted=self._interrupted,
+                make_room=self._active.collect,
+                slow=slow,
+                pulse=self.pulse,
+            ),
+        )
         #: Why what serves does not run as the owner wants it to, such as on a required provider; "" when it does.
         self.provider_trouble = ""
 
@@ -165,10 +174,12 @@ class UpdateMachine:
         """
         at = self._store.position()
         leave = at.release if at.state == PROBATION else self.committed()
-        asked = self._go_back or GoBack(leave, f"left by hand: {reason}", Future())
-        self._go_back = asked
+        with self._asking:
+            if self._go_back is None:
+                self._go_back = GoBack(leave, f"left by hand: {reason}", Future())
+            outcome = self._go_back.outcome
         self._wake.set()
-        return asked.outcome
+        return outcome
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
 
@@ -197,7 +208,10 @@ class UpdateMachine:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
-        self._store.ends_in_order()
+        try:
+            self._store.ends_in_order()
+        except sqlite3.Error as error:  # the next start takes it for an unclean end, no more
+            log.error("the end could not be written down", reason=str(error))
 
     def close(self) -> None:
         """Close the store, after `stop` and after the last report."""
@@ -208,31 +222,50 @@ class UpdateMachine:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self.pulse.beat(IDLE_LOOK_S)
-            self._obey()
-            if not self._measured and not self._hold(False):
-                self._measured = True
-                self._measure_again()
-            offer = self._wanted()
-            if offer is None:
-                self._rest()
-                continue
-            had = self._fetched
             try:
-                self._update(offer)
-                self._failures = 0
-            except Transient as error:
-                # A line that brings a part each time is slow, not dead: the wait does not grow then.
-                self._failures = self._failures + 1 if self._fetched == had else 1
-                self._pause(offer, error)
-            except UpdateError as error:
-                self._failures = 0
-                self._roll_back(offer, error)
-            except (
-                Exception
-            ) as error:  # a fault of ours must not end the thread: the release is refused, the old serves
-                log.exception("an update failed for a reason of our own", release=offer.release)
-                self._roll_back(offer, Refused(f"a fault of the agent: {type(error).__name__}: {error}"))
+                self._turn()
+            except Exception:  # a full disk under the database, or a fault of ours: neither may end the thread
+                log.exception("the thread of updates could not go on; it tries again")
+                self._failures += 1
+                wait = rules.wait_s(self._failures, self._settings.chance)
+                self.pulse.beat(wait)
+                self._stop.wait(wait)
+
+    def _turn(self) -> None:
+        """What is to be done now: obey a person, go for what is offered, or rest."""
+        self.pulse.beat(IDLE_LOOK_S)
+        self._take_back()
+        self._obey()
+        if not self._measured and not self._hold(False):
+            self._measured = True
+            self._measure_again()
+        offer = self._wanted()
+        if offer is None:
+            self._rest()
+            return
+        self._seen = (self._offered.document, self._settings)
+        had = self._preparing.fetched_bytes
+        try:
+            self._update(offer)
+            self._failures = 0
+        except Transient as error:
+            # A line that brings a part each time is slow, not dead: the wait does not grow then.
+            self._failures = self._failures + 1 if self._preparing.fetched_bytes == had else 1
+            self._pause(offer, error)
+        except UpdateError as error:
+            self._failures = 0
+            self._roll_back(offer, error)
+        except sqlite3.Error:  # no fault of the release
+            raise
+        except Exception as error:  # a fault of ours: the release is refused, the old one serves
+            log.exception("an update failed for a reason of our own", release=offer.release)
+            self._roll_back(offer, Refused(f"a fault of the agent: {type(error).__name__}: {error}"))
+
+    def _take_back(self) -> None:
+        """An update ended where not even that could be written: write it now."""
+        at = self._store.position()
+        if at.state in UNPROVEN:
+            self._enter(ROLLED_BACK, f"the disk could not be written while the release was {at.state}")
 
     def _measure_again(self) -> None:
         """What was committed already serves; if hardware, driver or onnxruntime changed, find how it runs best now."""
@@ -241,7 +274,7 @@ class UpdateMachine:
             return
         self.pulse.beat(LONGEST_TEST_S)
         try:
-            better = measure_again(serving, self._settings.tests, progress=self._progress)
+            better = measure_again(serving, self._settings.tests, progress=self._preparing.progress)
         except Refused as error:
             self.provider_trouble = f"{error}; the committed release goes on on {serving.session.provider}"
             log.error("no provider does what the rules want", reason=self.provider_trouble)
@@ -272,127 +305,59 @@ class UpdateMachine:
 
     def _update(self, offer: Offer) -> None:
         """The life cycle."""
-        fetched = self._fetch(offer)
-        self._verify(offer, fetched)
+        fetched = self._preparing.fetch(offer)
+        self._preparing.verify(offer, fetched)
         self._enter(STAGED, f"{offer.name} {offer.version} is whole and audited")
         self._enter(TESTING, f"{offer.name} {offer.version} is tried on this device")
-        loaded = self._test(offer, fetched)
-        self._enter(PROBATION, f"{offer.name} {offer.version} serves, and is watched")
-        self._watch(offer, loaded)
-        self._commit(offer, loaded)
-
-    def _fetch(self, offer: Offer) -> Fetched:
-        settings = self._settings
-        at = self._store.begin(offer, FETCHING, f"fetching {offer.name} {offer.version}", self._clock())
-        self._fetched = at.bytes
-        self._tell(at)
-        self._wait_for_better_days()
-        seen = (self._offered.document, settings)
-        with Fetcher(
-            self._files,
-            settings.limits,
-            hub=settings.hub,
-            providers=usable_providers(allowed=settings.tests.allowed_providers),
-            required=settings.tests.required_providers,
-            received=self._count_bytes,
-            make_room=lambda spare: self._active.collect(offer.release, spare),
-            interrupted=lambda wait_s: self._interrupted(wait_s, offer, seen),
-        ) as fetcher:
-            return fetcher.fetch(offer)
-
-    def _count_bytes(self, count: int) -> None:
-        self._fetched += count
-        self.pulse.beat(IDLE_LOOK_S + FETCH_SILENCE_S)
-
-    def _interrupted(self, wait_s: float, offer: Offer, seen: tuple[object, object]) -> bool:
-        """Wait, and say whether something else has come up meanwhile than what was ``seen`` at the beginning."""
-        end = time.monotonic() + wait_s
-        while True:
-            self.pulse.beat(IDLE_LOOK_S + FETCH_SILENCE_S)
-            document, settings = seen
-            if self._stop.is_set() or self._go_back is not None or self._settings is not settings:
-                return True
-            if self._offered.document is not document and self._wanted() != offer:
-                return True
-            if (left := end - time.monotonic()) <= 0:
-                return False
-            if self._wake.wait(min(left, IDLE_LOOK_S)):
-                self._wake.clear()
-
-    def _wait_for_better_days(self) -> None:
-        if reason := self._hold(self._active.loaded is None):
-            raise Transient(f"the update waits: {reason}")
-
-    def _verify(self, offer: Offer, fetched: Fetched) -> None:
-        reason = f"checking every byte of {offer.name} {offer.version}"
-        self._tell(self._store.move(VERIFYING, reason, self._clock(), fetched=self._fetched))
-        self._wait_for_better_days()
-        # Hashing takes as long as reading does; slower than this no disk is.
-        size = sum(entry.size for entry in fetched.entries)
-        self.pulse.beat(IDLE_LOOK_S + self._settings.audit_timeout_s + size / SLOWEST_DISK_BYTES_PER_S)
-        try:
-            folder = self._files.assemble(offer.release, fetched.entries)
-            audit_in_child(
-                folder,
-                index=fetched.index,
-                variants=fetched.variants,
-                allow_hard_links=True,
-                timeout_s=self._settings.audit_timeout_s,
-            )
-        except OSError as error:
-            raise Transient(f"the release cannot be put together: {error}") from error
-        except PackageError as error:
-            if damaged := self._files.drop_damaged(fetched.entries):
-                text = f"{damaged[0]} and {len(damaged) - 1} others" if len(damaged) > 1 else damaged[0]
-                raise Transient(f"this disk has damaged {text}; they are fetched again") from error
-            raise Refused(f"audit: {error}") from error
-
-    def _test(self, offer: Offer, fetched: Fetched) -> LoadedRelease:
-        folder = self._files.folder(offer.release)
-        self.pulse.beat(LONGEST_TEST_S)
-        tested = load_tested(
-            folder, fetched.index, self._settings.tests, variants=fetched.variants, progress=self._progress
-        )
-        self.pulse.beat(IDLE_LOOK_S)
+        loaded = self._preparing.test(offer, fetched)
         self.provider_trouble = ""
-        return tested.loaded
+        self._enter(PROBATION, f"{offer.name} {offer.version} serves, and is watched")
+        with self._served_on_probation(loaded) as mean_before_ns:
+            self._watch(offer, mean_before_ns)
+            self._commit(offer, loaded)
+        self._active.collect()
 
-    def _watch(self, offer: Offer, loaded: LoadedRelease) -> None:
-        """Switch, and look at the release until its probation has ended."""
+    @contextmanager
+    def _served_on_probation(self, loaded: LoadedRelease) -> Iterator[float | None]:
+        """A release serves; whatever goes wrong before it is committed, what is committed serves again.
+
+        Gives the mean latency of what served before, nanoseconds, or None.
+        """
         before = self._serving.counters()
-        mean = before.latency_ns / before.predictions if before.predictions else None
-        first = self._store.committed() is None
         self._active.switch(loaded)
-        start = time.monotonic()
         try:
-            while True:
-                self.pulse.beat(IDLE_LOOK_S)
-                elapsed = time.monotonic() - start
-                counters = self._serving.counters()
-                verdict = judge(self._settings.probation, counters, elapsed, previous_mean_ns=mean, first=first)
-                if verdict.reason:
-                    raise Refused(f"probation: {verdict.reason}")
-                if verdict.done:
-                    return
-                if (asked := self._go_back) is not None:
-                    if asked.leave == offer.release:
-                        raise LeftByHand(asked.reason)
-                    raise Withdrawn("a person asked to leave the committed release before this one served")
-                if self._wanted() != offer:
-                    raise Withdrawn("the channel no longer offers the release")
-                if self._stop.wait(PROBATION_LOOK_S):
-                    raise Transient("the agent stops")
-        except UpdateError:
+            yield before.latency_ns / before.predictions if before.predictions else None
+        except Exception:
             if not self._stop.is_set():
                 self._active.switch_back()
             raise
+
+    def _watch(self, offer: Offer, mean_before_ns: float | None) -> None:
+        """Look at the release that serves until its probation has ended."""
+        start, first = time.monotonic(), self._store.committed() is None
+        while True:
+            self.pulse.beat(IDLE_LOOK_S)
+            elapsed, counters = time.monotonic() - start, self._serving.counters()
+            probation = self._settings.probation
+            verdict = judge(probation, counters, elapsed, previous_mean_ns=mean_before_ns, first=first)
+            if verdict.reason:
+                raise Refused(f"probation: {verdict.reason}")
+            if verdict.done:
+                return
+            if (asked := self._go_back) is not None:
+                if asked.leave == offer.release:
+                    raise LeftByHand(asked.reason)
+                raise Withdrawn("a person asked to leave the committed release before this one served")
+            if self._wanted() != offer:
+                raise Withdrawn("the channel no longer offers the release")
+            if self._stop.wait(PROBATION_LOOK_S):
+                raise Transient("the agent stops")
 
     def _commit(self, offer: Offer, loaded: LoadedRelease) -> None:
         session = loaded.session
         installed = Installed(offer.release, session.variant, session.provider, offer.rollout)
         reason = f"{offer.name} {offer.version} runs as {session.variant} on {session.provider}"
         self._tell(self._store.commit(installed, reason, self._clock()))
-        self._active.collect()
 
     # ── what goes wrong ───────────────────────────────────────────────────────────────────────
 
@@ -405,7 +370,7 @@ class UpdateMachine:
             self._roll_back(offer, Refused(str(error)))
             return
         reason = f"{error}; trying again in {wait:.0f} s"
-        self._tell(self._store.move(FETCHING, reason, self._clock(), fetched=self._fetched))
+        self._tell(self._store.move(FETCHING, reason, self._clock(), fetched=self._preparing.fetched_bytes))
         log.warning("update waits", release=offer.release, reason=str(error), wait_s=round(wait, 1))
         self._sleep(wait)
 
@@ -423,11 +388,14 @@ class UpdateMachine:
 
     def _obey(self) -> None:
         """Go back, when a person has asked for it."""
-        asked, self._go_back = self._go_back, None
+        with self._asking:
+            asked, self._go_back = self._go_back, None
         if asked is None:
             return
         try:
-            if asked.leave is not None and asked.leave == self.committed():
+            if asked.leave is None:
+                raise LookupError("nothing serves that could be left")
+            if asked.leave == self.committed():
                 at = self._active.go_back(asked.reason)
                 log.warning("rolled back", release=at.release, reason=at.reason)
                 self._tell(at)
@@ -437,6 +405,21 @@ class UpdateMachine:
             asked.outcome.set_exception(error)
 
     # ── small steps ───────────────────────────────────────────────────────────────────────────
+
+    def _interrupted(self, wait_s: float, offer: Offer) -> bool:
+        """Wait, and say whether something else has come up meanwhile."""
+        end = time.monotonic() + wait_s
+        document, settings = self._seen
+        while True:
+            self.pulse.beat(IDLE_LOOK_S + SILENCE_S)
+            if self._stop.is_set() or self._go_back is not None or self._settings is not settings:
+                return True
+            if self._offered.document is not document and self._wanted() != offer:
+                return True
+            if (left := end - time.monotonic()) <= 0:
+                return False
+            if self._wake.wait(min(left, IDLE_LOOK_S)):
+                self._wake.clear()
 
     def _sleep(self, seconds: float) -> None:
         """Until something is to be done, or so long; a thread that sleeps shows that it lives."""
@@ -450,13 +433,6 @@ class UpdateMachine:
 
     def _enter(self, state: str, reason: str) -> None:
         self._tell(self._store.move(state, reason, self._clock()))
-
-    def _progress(self, text: str) -> None:
-        """A line about what takes long; during a test it becomes the reason that people read."""
-        log.info("loading", what=text)
-        self._slow(text)
-        if self._store.position().state == TESTING:
-            self._tell(self._store.note(text, self._clock()))
 
     def _tell(self, at: Position) -> None:
         log.info("update", state=at.state, release=at.release, reason=at.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_a_slow_line_is_enough_and_may_be_widened_while_it_is_used(tmp_path: Pat
     package = make_package(tmp_path / "one")
     device.machine.follow(hub.offer(package))
     index = len(package.index.to_bytes())
-    device.wait(lambda: device.machine._fetched > index)
+    device.wait(lambda: device.machine._preparing.fetched_bytes > index)
     asked = len(hub.requests)
     time.sleep(0.3)
     assert len(hub.requests) == asked == 2, "a byte a second: it is at its first file for half an hour"
@@ -102,3 +103,31 @@ def test_a_device_under_strain_waits_with_its_update(tmp_path: Path, hub: PlainH
     machine.stop()
     machine.close()
     plane.close()
+
+
+@pytest.mark.parametrize("first_failure", [2, 5, 6])
+def test_a_disk_that_is_full_under_the_database_is_outlived(tmp_path: Path, hub: PlainHub, first_failure: int) -> None:
+    """Three writes in a row fail, from that of verifying, probation or commit on: the update goes on by itself."""
+    good = make_package(tmp_path / "one")
+    new = new_head(good, tmp_path / "two", "2")
+    device = Device(tmp_path / "device")
+    device.machine.follow(hub.offer(good))
+    device.wait_committed(good)
+    really, count = device.machine._store._write, 0
+
+    def full(*arguments: object, **named: object) -> None:
+        nonlocal count
+        count += 1
+        if first_failure <= count < first_failure + 3:
+            served = device.plane.loaded
+            assert served is not None and served.digest in (good.digest, new.digest)
+            raise sqlite3.OperationalError("database or disk is full")
+        really(*arguments, **named)  # type: ignore[arg-type]  # passed on as they come
+
+    device.machine._store._write = full  # type: ignore[method-assign]  # the test's full disk
+    device.machine.follow(hub.offer(new, serial=2, rollout="r1"))
+    device.wait(lambda: count >= first_failure + 3 or device.machine.committed() == new.digest)
+    device.wait_committed(new)
+    assert device.machine.previous() == good.digest
+    device.ask()
+    device.stop()

@@ -61,7 +61,7 @@ def main() -> int:
             os.kill(os.getpid(), signal.SIGSEGV)
     machine.follow(document)
     wanted = document.release_for("device")
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if wanted is not None and machine.committed() == wanted.digest:
             print("committed", flush=True)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from edge_agent.serving.dataplane import DataPlane
-from edge_agent.updates import UpdateMachine, machine
+from edge_agent.updates import UpdateMachine, preparing
 from edge_agent.updates.disk import Writing
 from edgeloop.package import Package, audit, required_paths
 from edgeloop.package.index import hash_file
@@ -41,7 +41,7 @@ def _audit_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def audit_here(root: Path, *, timeout_s: float, **named: Any) -> None:
         audit(root, **named)
 
-    monkeypatch.setattr(machine, "audit_in_child", audit_here)
+    monkeypatch.setattr(preparing, "audit_in_child", audit_here)
 
 
 @pytest.fixture(scope="module")
