@@ -39,7 +39,7 @@ class Device:
         self.machine = UpdateMachine(own or settings(data), self.plane, clock=clock)
         self.machine.start()
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.machine.status()
