@@ -99,7 +99,7 @@ class UpdateMachine:
             serving,
             tests=lambda: self._settings.tests,
             tell=self._tell,
-            progress=lambda text: self._preparing.progress(text),
+            progress=lambda text: self._preparing.progress(text),  # noqa: PLW0108  # made below
             clock=clock,
         )
         self._wake, self._stop = threading.Event(), threading.Event()
