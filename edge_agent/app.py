@@ -44,6 +44,7 @@ from edge_agent.updates.rules import CrashLoop
 from edge_agent.updates.testing import TestingRules, load_tested
 from edgeloop.insights import InsightsError, Profile
 from edgeloop.package import Index, Package, PackageError, audit_in_child
+from edgeloop.runtime.memory import share_arenas
 
 if TYPE_CHECKING:
     from edge_agent.flows.assembly import Flows
@@ -78,6 +79,7 @@ class Agent:
         Raises:
             DataError: the data folder cannot be used.
         """
+        share_arenas()
         self._settings, self._reread = settings, reread or (lambda: settings)
         self._service = ServiceManager()
         self._asked_to_stop = threading.Event()

@@ -47,7 +47,7 @@ UNWANTED = {
 
 
 @pytest.fixture(scope="module")
-def carried(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Modules of a real agent that has answered, without a hub and a broker."""
     folder = tmp_path_factory.mktemp("imports")
     install(make_package(folder / "package"), folder / "data")
@@ -70,7 +70,16 @@ def carried(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     )
     lines = done.stdout.decode().splitlines()
     assert done.returncode == 0 and len(lines) == 2, done.stderr.decode()
-    return set(json.loads(lines[1]))
+    return dict(json.loads(lines[1]))
+
+
+@pytest.fixture(scope="module")
+def carried(found: dict[str, list[str]]) -> set[str]:
+    return set(found["all"])
+
+
+def test_the_first_request_imports_nothing(found: dict[str, list[str]]) -> None:
+    assert found["brought"] == []
 
 
 def test_the_agent_has_what_it_serves_with(carried: set[str]) -> None:
