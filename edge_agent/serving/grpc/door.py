@@ -182,24 +182,33 @@ class GrpcDoor:
         """One answer or error for each request, in their order."""
         under_way: list[Callable[[], object]] = []
         _at_the_end(context, lambda: [cancel() for cancel in under_way])
+
+        def begun(cancel: Callable[[], object]) -> None:
+            under_way[:] = [cancel]
+            if not context.is_active():  # its end has come and gone
+                cancel()
+
         with _errors(context), self._one_stream(context):
             while (message := self._next(requests, context)) is not None:
-                under_way.clear()
-                self._budget.take(len(message))
                 try:
-                    yield self._streamed(message, context, under_way)
+                    self._budget.take(len(message))
+                except Busy as error:
+                    yield _failed(error)
+                    continue
+                try:
+                    yield self._streamed(message, context, begun)
                 finally:
                     self._patience.met(context)
                     self._budget.give(len(message))
 
-    def _streamed(self, message: bytes, context: Any, under_way: list[Callable[[], object]]) -> Any:
+    def _streamed(self, message: bytes, context: Any, begun: Callable[[Callable[[], object]], None]) -> Any:
         try:
-            answer = self._service.infer(message, _seconds_left(context), under_way.append)
+            answer = self._service.infer(message, _seconds_left(context), begun)
             # A client that waits for several answers to a request looks for the last one; here each is.
             answer.parameters["triton_final_response"].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=answer)
         except ServingError as error:
-            return pb.ModelStreamInferResponse(error_message=_text(error))
+            return _failed(error)
         finally:
             self._patience.expect(context, READ_TIMEOUT_S)
 
@@ -266,6 +275,11 @@ def _seconds_left(context: Any) -> float:
 def _text(error: ServingError) -> str:
     text = str(error)
     return text if len(text) <= MAX_ERROR else text[: MAX_ERROR - 1] + "…"
+
+
+def _failed(error: ServingError) -> Any:
+    """What a stream says instead of an answer."""
+    return pb.ModelStreamInferResponse(error_message=_text(error))
 
 
 def _serialize(message: Any) -> bytes:

@@ -19,7 +19,7 @@ from edge_agent.serving.grpc import door as door_module
 from edge_agent.serving.grpc import inference_pb2 as pb
 from edge_agent.serving.grpc.door import CODES, MAX_ERROR, MOST_STREAMS, SERVICE, GrpcDoor
 from edge_agent.serving.grpc.limits import Budget, Patience
-from tests.doubles.grpc_door import Caller, Echo, GrpcKit, Pending, Undescribed, calling, request
+from tests.doubles.grpc_door import MAX_BODY, Caller, Echo, GrpcKit, Pending, Undescribed, calling, request
 
 GOOD = request(("x", "FP32", [1], b"\0\0\x80?"), id="i").SerializeToString()
 
@@ -219,6 +219,27 @@ def test_all_requests_together_are_bounded(pending: tuple[GrpcKit, Pending]) -> 
             future.set_result(Answer("i", "m", "1", ()))
         assert all(one.result(20) for one in waiting)
         until(lambda: kit.door._budget.held == 0)
+
+
+def test_a_stream_survives_a_moment_without_room(pending: tuple[GrpcKit, Pending]) -> None:
+    kit, plane = pending
+    kit.door._budget.take(4 * MAX_BODY - 1)
+    with calling(kit.port) as caller:
+        more = threading.Event()
+
+        def asking() -> Iterator[bytes]:
+            yield GOOD
+            more.wait(20)
+            yield GOOD
+
+        answers = streamed(caller, asking())
+        assert "are under way already" in next(answers).error_message
+        kit.door._budget.give(4 * MAX_BODY - 1)
+        more.set()
+        until(lambda: plane.asked)
+        plane.asked[0][1].set_result(Answer("i", "m", "1", ()))
+        assert next(answers).infer_response.id == "i"
+        assert list(answers) == []
 
 
 def test_a_request_larger_than_the_budget_is_taken_when_it_is_alone() -> None:
