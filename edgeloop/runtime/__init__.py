@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgeloop.runtime.choosing import Choice, Rules, candidates, choose, silent
+from edgeloop.runtime.candidates import Rules
+from edgeloop.runtime.choosing import Choice, choose
 from edgeloop.runtime.deadline import WATCHDOG, Guard
 from edgeloop.runtime.errors import DeadlineExceeded, InferenceError, ModelLoadError, ProviderError, Stopped
 from edgeloop.runtime.evaluation import Evaluation, evaluate
@@ -22,6 +23,7 @@ from edgeloop.runtime.providers import (
 )
 from edgeloop.runtime.selection import Selector
 from edgeloop.runtime.session import ModelSession, probabilities_of
+from edgeloop.runtime.trying import silent
 
 __all__ = [
     "CPU",
@@ -48,7 +50,6 @@ __all__ = [
     "Stopped",
     "Trial",
     "available_providers",
-    "candidates",
     "check_golden",
     "choose",
     "evaluate",

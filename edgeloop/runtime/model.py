@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeloop.package import OutputSpec, Package, TensorSpec
-from edgeloop.runtime.choosing import Choice, Rules, choose
+from edgeloop.runtime.candidates import Rules
+from edgeloop.runtime.choosing import Choice, choose
 from edgeloop.runtime.errors import InferenceError
 from edgeloop.runtime.evidence import Trial
 from edgeloop.runtime.options import read_options

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop.package import Package
-from edgeloop.runtime.choosing import CRASHED, Candidate, Choice, Guard, Rules, choose, load_checked, silent, survive
+from edgeloop.runtime.candidates import Candidate, Rules
+from edgeloop.runtime.choosing import CRASHED, Choice, Guard, choose
 from edgeloop.runtime.compiled import Compiled
 from edgeloop.runtime.errors import ModelLoadError
 from edgeloop.runtime.evidence import Evidence, EvidenceStore, Trial
 from edgeloop.runtime.fingerprint import Fingerprint, take
 from edgeloop.runtime.isolated import Progress
 from edgeloop.runtime.providers import CPU
+from edgeloop.runtime.trying import load_checked, silent, survive
 
 #: Folders in the data folder.
 EVIDENCE, COMPILED = "evidence", "compiled"

@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent import exit_codes
 from edgeloop.package import Package
-from edgeloop.runtime import CPU, EvidenceStore, choosing, isolated
+from edgeloop.runtime import CPU, EvidenceStore, isolated, trying
 from edgeloop.runtime.choosing import CRASHED
 from tests.doubles.installed import install
 from tests.doubles.packages import make_package
@@ -97,7 +97,7 @@ def test_a_provider_that_compiles_for_long_is_never_silent(
 ) -> None:
     doubled("late")
     monkeypatch.setattr(isolated, "PROGRESS_S", 0.1)
-    monkeypatch.setattr(choosing, "PROGRESS_S", 0.1)
+    monkeypatch.setattr(trying, "PROGRESS_S", 0.1)
     hub = PlainHub()
     device = Device(tmp_path / "device", settings(tmp_path / "device"))
     told: set[str] = set()

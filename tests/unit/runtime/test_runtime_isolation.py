@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from edgeloop.package import Package
-from edgeloop.runtime import CPU, ModelLoadError, Rules, Selector, choose, choosing, isolated
-from edgeloop.runtime.choosing import CRASHED, supervised
+from edgeloop.runtime import CPU, ModelLoadError, Rules, Selector, choose, isolated, trying
+from edgeloop.runtime.choosing import CRASHED
 from edgeloop.runtime.loading import first_line
+from edgeloop.runtime.trying import supervised
 from tests.doubles.provider_double import PROVIDER
 from tests.doubles.provider_fixture import BROKEN
 
@@ -73,7 +74,7 @@ def test_a_provider_that_hangs_is_stopped_and_never_silent(
 def test_a_load_that_hangs_in_this_process_is_left_behind(
     tiny: Package, doubled: Mood, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "PROGRESS_S", 0.1)
+    monkeypatch.setattr(trying, "PROGRESS_S", 0.1)
     lines: list[str] = []
     with pytest.raises(ModelLoadError, match=r"an engine is built: it took longer than 0 s"):
         supervised(lambda: time.sleep(60), "an engine is built", lines.append, 0.4)
