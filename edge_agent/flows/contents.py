@@ -52,7 +52,8 @@ def read_oip(data: bytes, described: Described) -> Reading:
     """An inference request as HTTP would bring it, JSON alone."""
     try:
         request = oip.read_request(data, None)
-    except (BadRequest, Forbidden) as error:
+        request.header.id.encode()
+    except (BadRequest, Forbidden, UnicodeEncodeError) as error:  # JSON can name half a character: no text holds it
         raise Rejected(str(error)) from error
     return Reading(request.inputs, request.header.outputs, request.header.id)
 
@@ -183,7 +184,10 @@ def _npy(data: bytes, max_bytes: int) -> Array:
         if len(shape) > tensors.MAX_DIMENSIONS or size != len(data) - start or size > max_bytes:
             raise Rejected(f"its header announces {list(shape)} of {dtype}; {len(data) - start} bytes follow")
         array = np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
-    except (ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+    except Rejected:
+        raise
+    except Exception as error:
+        # Its header is Python's text, so that also what tokenizers and parsers raise comes out.
         raise Rejected(f"it is no .npy file: {error}") from error
     return np.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False))
 

@@ -63,6 +63,8 @@ class PictureReader:
                 image.draft(None, (settings.width * 2, settings.height * 2))
             image.load()
             upright = ops.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16 bits of grey, whose upper half Pillow would cut off
+                upright = image_module.fromarray((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
             mode = _MODES[settings.colours]
             converted = upright if upright.mode == mode else upright.convert(mode)
             if settings.width:
