@@ -13,7 +13,9 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -44,7 +46,7 @@ def closed(threads: int, seconds: float) -> Load:
             began = now
 
     start = clock()
-    _in_threads([lambda mine=mine: work(mine, row.copy()) for mine in taken])
+    _in_threads([partial(work, mine, row.copy()) for mine in taken])
     return Load.of([value for mine in taken for value in mine], clock() - start)
 
 
@@ -70,7 +72,7 @@ def opened(threads: int, seconds: float, per_second: float, seed: int) -> Load:
     return Load.of(taken, clock() - start)
 
 
-def _in_threads(calls) -> None:  # type: ignore[no-untyped-def]
+def _in_threads(calls: Sequence[Callable[[], None]]) -> None:
     threads = [threading.Thread(target=call) for call in calls]
     for thread in threads:
         thread.start()

@@ -13,7 +13,9 @@ import argparse
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.kit.environments import InstallError, agent_environment
@@ -28,7 +30,6 @@ CONNECTIONS = (1, 8, 32)
 TURN_S = {"mlp": 0.5, "mobilenet": 1.5}
 OPEN_TURN_S = {"mlp": 3.0, "mobilenet": 10.0}
 ROUNDS, OPEN_ROUNDS, IDLE_S = 5, 5, 3.0
-SEED = 20
 
 
 def main() -> int:
@@ -49,8 +50,9 @@ def main() -> int:
     bounds = []
     for name in arguments.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            network = networks.make(name, Path(folder))
-            bounds += measure(network, python, installed, dict(failures), Path(folder), quick=arguments.quick)
+            network, failed = networks.make(name, Path(folder)), dict(failures)
+            with running(network, python, installed, failed, Path(folder)) as everybody:
+                bounds += measure(network, everybody, failed, quick=arguments.quick)
     print()
     for bound in bounds:
         print(bound)
@@ -68,49 +70,54 @@ def install(peers: list[Peer]) -> tuple[dict[Peer, Path], dict[str, str]]:
     return installed, failures
 
 
-def measure(
-    network: networks.Network,
-    python: Path,
-    installed: dict[Peer, Path],
-    failures: dict[str, str],
-    folder: Path,
-    *,
-    quick: bool,
-) -> list[report.Bound]:
-    """Everything about one network, printed; returns its bounds."""
-    rounds, turn_s = (2 if quick else ROUNDS), TURN_S[network.name]
+@contextmanager
+def running(
+    network: networks.Network, python: Path, installed: dict[Peer, Path], failures: dict[str, str], folder: Path
+) -> Iterator[list[targets.Target]]:
+    """Every target that serves the network: the limit, the bare loop, the agent, and the peers that start."""
     with ExitStack() as stack:
-        started = [
-            (found, stack.enter_context(found.start(at, network.onnx, port := free_port(), folder)), port)
-            for found, at in installed.items()
+        # Peers take their time to start; so they all begin, and are waited for at the end.
+        begun = []
+        for found, at in installed.items():
+            port = free_port()
+            begun.append((found, stack.enter_context(found.start(at, network.onnx, port, folder)), port))
+        everybody = [
+            stack.enter_context(targets.in_process(network)),
+            stack.enter_context(targets.bare_loop(network)),
+            *stack.enter_context(targets.our_agent(network, python, folder)),
         ]
-        limit = stack.enter_context(targets.in_process(network))
-        bare = stack.enter_context(targets.bare_loop(network))
-        ours = stack.enter_context(targets.our_agent(network, python, folder))
-        everybody: list[targets.Target] = [limit, bare, *ours]
-        for found, process, port in started:
+        for found, process, port in begun:
             try:
                 everybody.append(targets.peer(found, process, port, network))
             except StartError as error:
                 failures[found.name] = f"not started: {error}"
-        idle = idle_shares(everybody)
-        at: dict[int, Comparison] = {}
-        for n in CONNECTIONS:
-            at[n] = take_turns(everybody, lambda target, n=n: target.closed(n, turn_s), rounds, failures)  # type: ignore[misc]
-            report.table(f"{network.title}, {report.on(n)}", at[n])
-        footprints = {
+        yield everybody
+
+
+def measure(
+    network: networks.Network, everybody: list[targets.Target], failures: dict[str, str], *, quick: bool
+) -> list[report.Bound]:
+    """Everything about one network, printed; returns its bounds."""
+    rounds, turn_s = (2 if quick else ROUNDS), TURN_S[network.name]
+    idle = idle_shares(everybody)
+    at: dict[int, Comparison] = {}
+    for n in CONNECTIONS:
+        at[n] = take_turns(everybody, partial(targets.closed, connections=n, seconds=turn_s), rounds, failures)
+        report.table(f"{network.title}, {report.on(n)}", at[n])
+    report.memory(
+        f"{network.title}, memory after load",
+        {
             target.name: report.Footprint(pss(target.pid), idle[target.name])
             for target in everybody
             if target.name not in failures and target.name != targets.SHARED
-        }
-        report.memory(f"{network.title}, memory after load", footprints)
-        per_second = max(c.median(targets.AGENT, "per_second") for c in at.values()) / 2
-        pair = [bare if network.name == "mlp" else limit, ours[0]]
-        seconds = OPEN_TURN_S[network.name] / (3 if quick else 1)
-        tail = take_turns(
-            pair, lambda target: target.open(per_second, seconds, SEED), 2 if quick else OPEN_ROUNDS, failures
-        )
-        report.table(f"{network.title}, open load of {per_second:,.0f} requests/s: half of the agent's most", tail)
+        },
+    )
+    per_second = max(comparison.median(targets.AGENT, "per_second") for comparison in at.values()) / 2
+    other = targets.BARE if network.name == "mlp" else targets.LIMIT
+    pair = [target for target in everybody if target.name in (other, targets.AGENT)]
+    load = partial(targets.opened, per_second=per_second, seconds=OPEN_TURN_S[network.name] / (3 if quick else 1))
+    tail = take_turns(pair, load, 2 if quick else OPEN_ROUNDS, failures)
+    report.table(f"{network.title}, open load of {per_second:,.0f} requests/s: half of the agent's most", tail)
     for name, why in failures.items():
         print(f"  {name}: {why}")
     return report.mlp_bounds(at, tail) if network.name == "mlp" else report.mobilenet_bounds(at, tail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ def memory(title: str, footprints: Mapping[str, Footprint]) -> None:
     """What each target costs, as a multiple of the agent's."""
     print(f"\n{title}\n  {'':28}{'PSS MB':>11}{'of ours':>9}{'idle, of a core':>18}")
     for name, found in footprints.items():
-        of_ours = found.pss / footprints[AGENT].pss
+        of_ours = found.pss / footprints[AGENT].pss if AGENT in footprints else math.nan
         print(f"  {name:28}{found.pss / MB:11.1f}{of_ours:9.2f}{found.idle_share:18.2%}")
 
 

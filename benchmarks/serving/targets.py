@@ -27,6 +27,7 @@ from tests.integration.brokers import free_port
 LIMIT, BARE, AGENT, SHARED = "onnxruntime in process", "bare asyncio loop", "edge-agent", "edge-agent, shared memory"
 #: Connections on which open load waits for its answers.
 _OPEN_CONNECTIONS = 64
+_SEED = 20
 _READY_S = 180.0
 #: Bytes of a row below which shared memory saves nothing.
 _WORTH_SHARING = 1 << 16
@@ -45,6 +46,16 @@ class Target(Protocol):
 
     def open(self, per_second: float, seconds: float, seed: int) -> Load:
         """Load by clients that do not wait."""
+
+
+def closed(target: Target, *, connections: int, seconds: float) -> Load:
+    """A turn of closed load."""
+    return target.closed(connections, seconds)
+
+
+def opened(target: Target, *, per_second: float, seconds: float) -> Load:
+    """A turn of open load, the same for every target."""
+    return target.open(per_second, seconds, _SEED)
 
 
 @dataclass
