@@ -32,7 +32,7 @@ from edge_agent.serving.responses import error_body
 from edge_agent.serving.routes import Routes
 from edge_agent.serving.unix_socket import clear, listening, permitting
 from edge_agent.settings import Settings, SettingsError
-from edge_agent.strain import StrainRules
+from edge_agent.strain import Level, Strain, StrainRules
 from edge_agent.updates import UpdateMachine, UpdateSettings
 from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.disk import Disk
@@ -102,8 +102,15 @@ class Agent:
             allowed=settings.repository_api,
         )
         self._flows = _flows(settings, self._plane)
+        self._neighbour.watch(self._ease)
         operations = AgentOperations(
-            settings, self._plane, self._updates, self._observing, self._messaging_state, self._flows
+            settings,
+            self._plane,
+            self._updates,
+            self._observing,
+            self._messaging_state,
+            self._flows,
+            lambda: self._neighbour.strain.reason,
         )
         self._memory = _shared_memory(settings)
         # Clients get the repository only where they may change what it serves.
@@ -195,6 +202,11 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is obeyed already; Ctrl-C twice still ends at once
+
+    def _ease(self, strain: Strain) -> None:
+        self._plane.ease(strain.level >= Level.GENTLE)
+        if self._flows is not None:
+            self._flows.ease(strain.level >= Level.MINIMAL)
 
     def _status_line(self) -> str:
         at = self._updates.status()

@@ -37,7 +37,8 @@ class Neighbour:
         """
         self._rules, self._root, self._resident = rules, root, resident
         self._observers: list[Callable[[Strain], None]] = []
-        self._stop = threading.Event()
+        self._stopping = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="neighbour", daemon=True)
         #: The latest decision.
         self.strain = Strain()
@@ -47,8 +48,9 @@ class Neighbour:
         self._observers.append(observer)
 
     def use(self, rules: StrainRules) -> None:
-        """Go on with other limits."""
+        """Go on with other limits; the device is looked at again soon."""
         self._rules = rules
+        self._wake.set()
 
     def start(self) -> None:
         """Look at once, then on the thread."""
@@ -57,7 +59,8 @@ class Neighbour:
 
     def stop(self) -> None:
         """End the thread."""
-        self._stop.set()
+        self._stopping = True
+        self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(5.0)
 
@@ -90,7 +93,11 @@ class Neighbour:
         )
 
     def _run(self) -> None:
-        while not self._stop.wait(LOOK_S):
+        while True:
+            self._wake.wait(LOOK_S)
+            self._wake.clear()
+            if self._stopping:
+                return
             try:
                 self.look()
             except Exception:

@@ -34,9 +34,11 @@ class AgentOperations:
         observing: Observing,
         messaging: Callable[[], MessagingState],
         flows: Flows | None,
+        strain: Callable[[], str],
     ) -> None:
         self._settings, self._plane, self._updates = settings, plane, updates
         self._observing, self._messaging, self._flows = observing, messaging, flows
+        self._strain = strain
 
     def status(self) -> Mapping[str, Any]:
         """The status document: what serves, what the update does, what waits to be sent."""
@@ -69,6 +71,7 @@ class AgentOperations:
             "kept_predictions": seen.kept_predictions,
             "unobserved": {"without_profile": seen.without_profile, "failed": seen.failed},
             "trouble": seen.trouble,
+            "strain": self._strain(),
             "messaging": asdict(self._messaging()),
             **({"sources": [], "sinks": []} if self._flows is None else self._flows.status()),
         }

@@ -60,6 +60,8 @@ def table(status: Mapping[str, Any]) -> Table:
         found.add_row(key, str(value))
     if status["providers"]["trouble"]:
         found.add_row("provider", status["providers"]["trouble"])
+    if status["strain"]:
+        found.add_row("holds back", status["strain"])
     if status["trouble"]:
         found.add_row("trouble", status["trouble"])
     return found

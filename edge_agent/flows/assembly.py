@@ -45,6 +45,8 @@ SOURCE_COUNTS = {
     "waits": "Waits, since nothing served yet or callers came first.",
     "reopened": "Times that a source had to be opened anew.",
 }
+#: A device under strain takes two items a second of each source.
+GENTLE_PAUSE_S = 0.5
 SINK_COUNTS = {
     "accepted": "Results that a sink answers for.",
     "delivered": "Results that its other side has.",
@@ -91,6 +93,11 @@ class Flows:
     def start(self) -> None:
         """Begin to listen; returns at once."""
         self._starter.start()
+
+    def ease(self, gently: bool) -> None:
+        """Take items slowly, since the device is under strain; or as they come again."""
+        for flow in self._flows:
+            flow.pause_s = GENTLE_PAUSE_S if gently else 0.0
 
     def stop(self, timeout_s: float) -> None:
         """Take nothing more, give what is under way to the sinks, and end them; within about ``timeout_s`` seconds."""

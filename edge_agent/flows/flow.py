@@ -65,6 +65,8 @@ class Flow:
     def __init__(self, settings: FlowSettings, source: Source, sinks: Sequence[Sink], plane: DataPlane) -> None:
         self.settings, self._source, self._sinks, self._plane = settings, source, tuple(sinks), plane
         self._counts = FlowCounts()
+        #: Seconds to wait before each item: a device under strain takes fewer.
+        self.pause_s = 0.0
         self._state, self._last_rejected = "starting", ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"source:{settings.name}", daemon=True)
@@ -139,6 +141,8 @@ class Flow:
         self._state = "stopped"
 
     def _step(self) -> None:
+        if self.pause_s:
+            self._stopping.wait(self.pause_s)
         item = self._next()
         self._counts.taken += 1
         try:

@@ -75,6 +75,7 @@ class DataPlane:
         self._current: dict[str, Served] = {}
         self._exact: dict[tuple[str, str], Served] = {}
         self._under_way = 0
+        self._gently = False
         self._idle = threading.Event()
         self._idle.set()
 
@@ -94,6 +95,13 @@ class DataPlane:
         """Totals of the channel's release that serves now, since its switch."""
         with self._lock:
             return ServingCounters(0, 0, 0, 0) if self._main is None else self._main.slot.counters()
+
+    def ease(self, gently: bool) -> None:
+        """Run one batch of each model at a time, since the device is under strain; or as the rules say again."""
+        with self._lock:
+            self._gently = gently
+            for served in self._exact.values():
+                served.scheduler.ease(gently)
 
     # ── other models ──────────────────────────────────────────────────────────────────────────
 
@@ -233,6 +241,8 @@ class DataPlane:
         everything = [*self._others.values(), *([self._main] if self._main is not None else [])]
         everything.sort(key=lambda served: (served is self._main, version_order(served.slot.version)))
         self._current = {served.slot.model: served for served in everything}
+        for served in everything:
+            served.scheduler.ease(self._gently)
         self._exact = {(served.slot.model, served.slot.version): served for served in everything}
 
     def _find(self, model: str, version: str | None) -> Served:

@@ -93,6 +93,7 @@ class Scheduler:
         """
         self._run, self._left = run, left
         self.instances, self._most_waiting = instances, most_waiting
+        self._allowed = instances
         self._rules, self._best_rows = rules, best_rows
         self._queue: list[Job] = []
         self._changed = threading.Condition()
@@ -150,6 +151,12 @@ class Scheduler:
                 DeadlinePassed(f"it waited for {seconds:.3g} s and its time is over; {self.waiting} others wait")
             )
 
+    def ease(self, gently: bool) -> None:
+        """Run one batch at a time, or as many as there are instances; what waits meanwhile goes in larger batches."""
+        with self._changed:
+            self._allowed = 1 if gently else self.instances
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Take nothing more; what waits is cancelled, what runs ends."""
         with self._changed:
@@ -178,14 +185,16 @@ class Scheduler:
                 log.exception("a run ended for a reason of our own")
             with self._changed:
                 del self._running[guard]
+                if self._allowed < self.instances:  # somebody may have been kept from beginning
+                    self._changed.notify()
                 if guard.used:  # stopped when the run had just ended
                     guard.renew()
 
     def _take(self) -> list[Job]:
         """The next batch; [] when there will be none. The caller holds the lock."""
         while True:
-            while not self._queue:
-                if self._closed:
+            while not self._queue or len(self._running) >= self._allowed:
+                if self._closed and not self._queue:
                     self._threads -= 1
                     return []
                 self._idle += 1

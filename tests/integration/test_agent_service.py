@@ -103,3 +103,19 @@ def test_without_a_service_manager_sighup_works_as_well(tmp_path: Path) -> None:
         assert agent.stop(signal.SIGINT) == 0
     finally:
         agent.close()
+
+
+def test_an_agent_over_its_memory_budget_serves_and_holds_back(tmp_path: Path) -> None:
+    agent = AgentProcess(tmp_path / "agent", max_memory_bytes=1)
+    install(make_package(tmp_path / "one"), agent.data)
+    try:
+        agent.start(ready=True)
+        assert agent.process is not None
+        assert "max_memory_bytes 1" in agent.status()["strain"]
+        assert agent.http.get("/v2/models/digits/ready").status_code == 200
+        agent.config.write_text(agent.config.read_text().replace("max_memory_bytes = 1", "max_memory_bytes = 0"))
+        agent.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: agent.status()["strain"] == "")
+        assert agent.stop() == 0
+    finally:
+        agent.close()

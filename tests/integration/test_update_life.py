@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from edge_agent.serving.calls import Answer, Call
 from edge_agent.serving.dataplane import DataPlane
-from edge_agent.updates import UpdateMachine, UpdateSettings, disk
+from edge_agent.updates import UpdateMachine, UpdateSettings, disk, rules
 from edge_agent.updates.fetch import FetchLimits
 from edge_agent.updates.rules import MOST_ENDS
 from edge_agent.updates.testing import TestingRules
@@ -185,12 +186,34 @@ def test_a_full_disk_is_said_and_waited_for(
         device.stop()
 
 
-def test_a_clock_at_1970_hinders_nothing(tmp_path: Path, hub: PlainHub) -> None:
-    device = Device(tmp_path / "device", clock=lambda: 12.0)
-    package = make_package(tmp_path / "one")
-    device.machine.follow(hub.offer(package))
-    device.wait_committed(package)
-    assert device.machine.status().since == 12.0
+def test_a_clock_that_jumps_hinders_nothing(tmp_path: Path, hub: PlainHub) -> None:
+    """1970, far ahead, back again, before the epoch: it is written down, and nothing waits by it."""
+    times = itertools.cycle([12.0, 4e9, 0.0, 1.7e9, -5.0])
+    device = Device(tmp_path / "device", clock=lambda: next(times))
+    good, wrong = make_package(tmp_path / "one"), make_package(tmp_path / "wrong", version="2", wrong_golden=True)
+    device.machine.follow(hub.offer(good))
+    device.wait_committed(good)
+    device.machine.follow(hub.offer(wrong, serial=2, rollout="r1"))
+    device.wait_state("rolled_back", "golden")
+    device.machine.follow(hub.offer(new_head(good, tmp_path / "two", "3"), serial=3))
+    device.wait(lambda: device.machine.previous() == good.digest)
+    assert device.machine.go_back("a test").result(60).state == "rolled_back"
+    assert device.serves(good)
+    device.stop()
+
+
+def test_weeks_without_a_hub_let_nothing_grow(tmp_path: Path, hub: PlainHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(rules, "wait_s", lambda failures, *_: waits.append(failures) or 0.0)
+    device = Device(tmp_path / "device")
+    document = dataclasses.replace(hub.offer(make_package(tmp_path / "one")), hub="http://127.0.0.1:9")
+    device.machine.follow(document)
+    device.wait(lambda: len(waits) > 300)
+    assert device.machine.status().attempt == 1 and "cannot be reached" in device.wait_state("fetching", "reached")
+    assert waits == list(range(1, len(waits) + 1)), "each wait is longer than the one before, up to its bound"
+    assert sum(path.stat().st_size for path in device.machine._settings.data.rglob("*") if path.is_file()) < 8 << 20
+    device.machine.follow(hub.offer(make_package(tmp_path / "other", seed=3), serial=2))
+    device.wait(lambda: device.plane.loaded is not None)
     device.stop()
 
 

@@ -214,6 +214,27 @@ def test_preferred_sizes_are_waited_for() -> None:
 # ── priorities, deadlines, clients that go away ───────────────────────────────────────────────
 
 
+def test_under_strain_one_batch_runs_at_a_time(first: Package) -> None:
+    double = Double(loaded(first))
+    plane = DataPlane(None, id_prefix="p", rules=ServingRules(instances=2, batches=BatchRules(max_rows=1)))
+    plane.ease(True)
+    plane.switch(double.release)
+    while double.running.acquire(blocking=False):
+        pass
+    double.gate.clear()
+    asked = [plane.infer(call(0.1)) for _ in range(4)]
+    assert double.running.acquire(timeout=10)
+    assert not double.running.acquire(timeout=0.2), "the second instance waits"
+    plane.ease(False)
+    assert double.running.acquire(timeout=10), "and goes on when the strain is over"
+    plane.ease(True)
+    double.gate.set()
+    for future in asked:
+        assert isinstance(future, Future)
+        future.result(10)
+    plane.close()
+
+
 def test_the_more_urgent_go_first_and_equals_in_their_order(first: Package) -> None:
     held = Held(first, batches=BatchRules(max_rows=1))
     done: list[str] = []
