@@ -206,7 +206,7 @@ def test_killed_in_the_middle_then_updated_then_the_power_goes(
 ) -> None:
     """What a killed life has done and not synced, the next one finds, and has to sync before it counts on it."""
     (cuts := tmp_path / "cuts").mkdir()
-    for kill_at in itertools.count(3, 1 if SOAK else 14):
+    for kill_at in itertools.count(3, 2 if SOAK else 14):
         (root := tmp_path / f"disk-{kill_at}").mkdir()
         disk = FragileDisk(root)
         if not killed_at(kill_at, root, disk, hub.offer(packages["first"])):
@@ -217,7 +217,7 @@ def test_killed_in_the_middle_then_updated_then_the_power_goes(
         again.wait("committed", packages["first"].digest)
         again.stop()
         after = list(disk.journal.disks())[reached:]
-        check_all([*after[: -1 : 1 if SOAK else 30], after[-1]], disk, cuts, packages["v5"], hub)
+        check_all([*after[: -1 : 9 if SOAK else 30], after[-1]], disk, cuts, packages["v5"], hub)
     assert kill_at > 80
 
 
