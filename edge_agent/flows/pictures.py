@@ -68,11 +68,8 @@ class PictureReader:
             mode = _MODES[settings.colours]
             converted = upright if upright.mode == mode else upright.convert(mode)
             if settings.width:
-                converted = converted.resize(
-                    (settings.width, settings.height),
-                    image_module.Resampling.BILINEAR,
-                    box=middle(converted.width, converted.height, settings),
-                )
+                part = converted.crop(middle(converted.width, converted.height, settings))
+                converted = part.resize((settings.width, settings.height), image_module.Resampling.BILINEAR)
             pixels = np.asarray(converted, np.uint8)
         if pixels.ndim == 2:
             pixels = pixels[:, :, np.newaxis]

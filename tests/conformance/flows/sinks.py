@@ -191,4 +191,4 @@ class WebhookWorld(SinkWorld):
         self.go()
 
 
-KINDS: dict[str, Callable[[Path], SinkWorld]] = {"jsonl": JsonlWorld, "mqtt": MqttWorld, "webhook": WebhookWorld}
+KINDS: dict[str, type[SinkWorld]] = {"jsonl": JsonlWorld, "mqtt": MqttWorld, "webhook": WebhookWorld}

@@ -15,17 +15,15 @@ from tests.integration.hub_process import wait_for
 NEVER = threading.Event()
 
 
+#: A file has no other side that could be away.
+with_another_side = pytest.mark.parametrize("world", [k for k in KINDS if KINDS[k].can_go], indirect=True)
+
+
 @pytest.fixture(params=KINDS)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SinkWorld]:
     world = KINDS[request.param](tmp_path)
     yield world
     world.close()
-
-
-def going(world: SinkWorld) -> SinkWorld:
-    if not world.can_go:
-        pytest.skip("a file has no other side that could be away")
-    return world
 
 
 def ids(*numbers: int) -> list[str]:
@@ -73,8 +71,9 @@ def test_what_was_taken_before_a_restart_arrives(world: SinkWorld) -> None:
     assert world.got() == ids(*range(6))
 
 
+@with_another_side
 def test_an_other_side_that_is_away_costs_nothing_but_time(world: SinkWorld) -> None:
-    sink = going(world).sink()
+    sink = world.sink()
     sink.put(result(0), NEVER)
     wait_for(lambda: world.got() == ids(0), 30, "the first")
     world.go()
@@ -88,8 +87,9 @@ def test_an_other_side_that_is_away_costs_nothing_but_time(world: SinkWorld) -> 
     wait_for(lambda: sink.trouble == "" and sink.counts()["waiting"] == 0, 10, "an end of the trouble")
 
 
+@with_another_side
 def test_a_full_spool_keeps_the_source_waiting_until_there_is_room(world: SinkWorld) -> None:
-    going(world).go()
+    world.go()
     sink = world.sink(spool_bytes=1 << 16)
     stopping, through = threading.Event(), []
 
@@ -111,8 +111,9 @@ def test_a_full_spool_keeps_the_source_waiting_until_there_is_room(world: SinkWo
     assert sink.counts()["dropped"] == 0
 
 
+@with_another_side
 def test_a_full_spool_may_drop_the_oldest_and_counts_them(world: SinkWorld) -> None:
-    going(world).go()
+    world.go()
     sink = world.sink(spool_bytes=1 << 16, when_full="drop_oldest")
     for number in range(10):
         sink.put(result(number, 20_000), NEVER)

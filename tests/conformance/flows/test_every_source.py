@@ -19,6 +19,10 @@ MODEL = Described(
 )
 
 
+#: Frames are not asked for again, and a video is shown again by a restart, as a camera goes on filming.
+asked_again = pytest.mark.parametrize("world", [k for k in KINDS if KINDS[k].asks_again], indirect=True)
+
+
 @pytest.fixture(params=KINDS)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SourceWorld]:
     world = world_or_skip(request.param, tmp_path)
@@ -70,9 +74,8 @@ def test_items_come_in_order_with_their_tensors(world: SourceWorld) -> None:
     assert nothing_more(source)
 
 
+@asked_again
 def test_what_is_done_does_not_come_again(world: SourceWorld) -> None:
-    if isinstance(world, VideoWorld):
-        pytest.skip("a video is shown again by a restart, as a camera goes on filming")
     prepared(world, 3)
     source = opened(world)
     for _ in range(3):
@@ -81,9 +84,8 @@ def test_what_is_done_does_not_come_again(world: SourceWorld) -> None:
     assert nothing_more(opened(world))
 
 
+@asked_again
 def test_what_did_not_come_back_is_given_again(world: SourceWorld) -> None:
-    if not world.asks_again:
-        pytest.skip("frames are not asked for again: they are counted")
     given = prepared(world, 3)
     source = opened(world)
     source.done(take(source))
