@@ -1,7 +1,7 @@
 """An inference request's bytes, taken apart before protobuf sees them.
 
 Raw tensors stay where they lie: protobuf would copy each of them twice. And what protobuf does see is bounded: it makes
-80 bytes of an empty ``inputs`` entry, which is two bytes on the wire, so a body of 64 MiB could take 2.5 GB.
+88 bytes of an empty ``inputs`` entry, which is two bytes on the wire, so a body of 64 MiB could take 2.9 GB.
 
 https://protobuf.dev/programming-guides/encoding/
 """
