@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from importlib.util import find_spec
 from typing import Literal
 
 from edge_agent.settings import Settings
@@ -54,6 +55,7 @@ def examine(settings: Settings) -> list[Finding]:
         _clock,
         _broker,
         _hub,
+        _sources,
         _agent,
     )
     return [finding for check in checks for finding in check(settings)]
@@ -184,6 +186,20 @@ def _hub(settings: Settings) -> Iterator[Finding]:
             f"{settings.hub} cannot be reached: {error}",
             "start it with `cloud-hub serve`, or set hub to its address; the committed release serves meanwhile",
         )
+
+
+def _sources(settings: Settings) -> Iterator[Finding]:
+    if not settings.sources:
+        return
+    from edge_agent.flow_settings import library
+
+    for source in settings.sources:
+        needs = library(source)
+        if needs is not None and find_spec(needs[0]) is None:
+            mend = f"pip install 'edgeloop[{needs[1]}]'"
+            yield Finding("source", "error", f"{source.name} needs {needs[0]}, which is not installed", mend)
+        else:
+            yield Finding("source", "ok", f"{source.name} gives its results to {', '.join(source.sinks)}")
 
 
 def _agent(settings: Settings) -> Iterator[Finding]:

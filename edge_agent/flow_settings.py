@@ -21,6 +21,8 @@ T = TypeVar("T")
 #: What is edgeloop's own on a broker: a device that published there would speak as something that it is not.
 RESERVED = "edgeloop/"
 LARGEST_SIDE = 1 << 14
+#: Endings of files that are pictures.
+PICTURES = (".png", ".jpg", ".jpeg")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
@@ -385,6 +387,20 @@ def read_all(kinds: Mapping[str, type[T]], tables: Sequence[Any]) -> tuple[T, ..
     if problems:
         raise ValueError("; ".join(problems))
     return tuple(found)
+
+
+def library(source: SourceSettings) -> tuple[str, str] | None:
+    """The module that a source cannot do without, and the extra that installs it; None: it can do without any."""
+    match source:
+        case CameraSourceSettings():
+            return "cv2", "camera"
+        case ReplaySourceSettings() if source.path.suffix.lower() == ".parquet":
+            return "pyarrow", "parquet"
+        case MqttSourceSettings() if source.content == "picture":
+            return "PIL", "pictures"
+        case FolderSourceSettings() if any(p.lower().endswith(PICTURES) for p in source.patterns):
+            return "PIL", "pictures"
+    return None
 
 
 def check_flows(sources: Sequence[SourceSettings], sinks: Sequence[SinkSettings]) -> None:

@@ -62,6 +62,14 @@ def table(status: Mapping[str, Any]) -> Table:
         found.add_row("provider", status["providers"]["trouble"])
     if status["strain"]:
         found.add_row("holds back", status["strain"])
+    for source in status["sources"]:
+        counts = source["counts"]
+        seen = f"{counts['answered']:,} answered, {counts['rejected']:,} rejected, {counts['dropped']:,} dropped"
+        found.add_row(f"source {source['name']}", f"{source['state']}; {seen}")
+    for sink in status["sinks"]:
+        counts = sink["counts"]
+        seen = f"{counts['delivered']:,} delivered, {counts['waiting']:,} waiting"
+        found.add_row(f"sink {sink['name']}", f"{sink['trouble'] or 'delivers'}; {seen}")
     if status["trouble"]:
         found.add_row("trouble", status["trouble"])
     return found

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.flow_settings import FolderSourceSettings
+from edge_agent.flow_settings import PICTURES, FolderSourceSettings, library
 from edge_agent.flows.contents import NpyReader, NpzReader, RawReader, Reader
 from edge_agent.flows.marks import Marks, Stamp
 from edge_agent.flows.pictures import PictureReader
@@ -37,7 +37,6 @@ FULL_LOOK_S = 60.0
 #: Some file systems keep times in steps of two seconds, so a younger time says nothing yet.
 COARSE_S = 3.0
 _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class Found(NamedTuple):
@@ -78,7 +77,7 @@ class FolderSource:
     def open(self) -> None:
         """Make the folders, read the marks, and finish what a kill interrupted."""
         settings = self._settings
-        if any(pattern.lower().endswith(_PICTURES) for pattern in settings.patterns):
+        if library(settings) is not None:
             self._pictures()
         try:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -115,7 +114,7 @@ class FolderSource:
         """The file's tensors, by what its ending says it is."""
         found: Found = item.body
         ending = Path(found.name).suffix.lower()
-        reader = self._pictures() if ending in _PICTURES else self._readers.get(ending)
+        reader = self._pictures() if ending in PICTURES else self._readers.get(ending)
         if reader is None:
             hint = "; set tensor to say what its bytes are" if ending == ".raw" else ""
             raise Rejected(f"nothing reads {ending or 'a file without an ending'}{hint}")
@@ -251,8 +250,8 @@ class FolderSource:
                 self._dispose(Found(os.fsdecode(name), stamp), reason)
 
     def _pictures(self) -> Reader:
-        reader = self._readers.get(_PICTURES[0])
+        reader = self._readers.get(PICTURES[0])
         if reader is None:
             reader = PictureReader(self._settings.input, self._settings.picture)
-            self._readers.update(dict.fromkeys(_PICTURES, reader))
+            self._readers.update(dict.fromkeys(PICTURES, reader))
         return reader

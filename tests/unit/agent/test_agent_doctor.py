@@ -112,3 +112,16 @@ def test_the_tables_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     other = load(config(tmp_path, policy='"fast"'))
     (finding,) = found(other, "measurements")
     assert finding.level == "warning" and "settings: " in finding.found
+
+
+def test_a_source_without_its_library_is_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        'device = "a"\n[[sources]]\nkind = "camera"\nname = "belt"\ndevice = "0"\nsinks = ["log"]\n'
+        '[[sources]]\nkind = "replay"\nname = "march"\npath = "m.csv"\nsinks = ["log"]\n'
+        '[[sinks]]\nkind = "jsonl"\nname = "log"\npath = "log.jsonl"\n'
+    )
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    belt, march = doctor._sources(load(config))
+    assert (belt.level, belt.mend) == ("error", "pip install 'edgeloop[camera]'") and "belt" in belt.found
+    assert march.level == "ok" and "march" in march.found
