@@ -2,7 +2,8 @@
 
 ``record`` only appends to a queue. A fold takes the queue into the window, 512 rows at a time, in the thread that made
 it full, or every 0.2 s in the recorder's own thread (``docs/decisions/observing-fold.md`` says why). That thread also
-writes checkpoints and closes windows. Timers use the monotonic clock, so a wrong or jumping clock changes no count.
+writes checkpoints and closes windows; when all is written and nothing comes, it looks less often. Timers use the
+monotonic clock, so a wrong or jumping clock changes no count.
 
 Locks, in this order: ``_keeping`` (who writes windows to the store), ``_windows_lock`` (windows and kept predictions in
 memory; held for milliseconds and never while writing to the disk).
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 FOLD_ROWS = 512
 FOLD_S = 0.2
+# When all is written and nothing comes, the thread looks as often as this, or twice between two checkpoints.
+REST_S = 1.0
 # Inputs wait in the queue; images of 600 kB would make 512 rows 300 MB.
 FOLD_BYTES = 8 << 20
 # When the folds cannot keep up, requests wait for them rather than memory growing without end.
@@ -111,6 +114,7 @@ class WindowRecorder:
         self.trouble = ""
         self._retry_at = 0.0
         self._checkpoint_due = time.monotonic() + checkpoint_s
+        self._unsaved = False
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="observing", daemon=True)
@@ -163,6 +167,7 @@ class WindowRecorder:
         """Take true labels for earlier predictions, those of this very moment included."""
         with self._windows_lock:
             self._fold()
+            self._unsaved = True
             return self._labelling.take(items)
 
     # -- the agent's side -----------------------------------------------------------------------------------------
@@ -211,6 +216,9 @@ class WindowRecorder:
         group = [taken() for _ in range(len(self._waiting))]
         if not group:
             return
+        if not self._unsaved:
+            self._unsaved = True
+            self._wake.set()  # a rest is over
         releases = [item[0] for item in group]
         if releases.count(releases[0]) == len(group):
             self._fold_group(group)
@@ -271,8 +279,9 @@ class WindowRecorder:
 
     def _run(self) -> None:
         while not self._stopping:
-            self.pulse.beat(FOLD_S)
-            self._wake.wait(FOLD_S)
+            wait_s = self._patience_s()
+            self.pulse.beat(wait_s)
+            self._wake.wait(wait_s)
             self._wake.clear()
             self._thinning.look(time.monotonic())
             try:
@@ -280,12 +289,16 @@ class WindowRecorder:
             except Exception:
                 log.exception("the recorder's thread met an unforeseen error and goes on")
 
+    def _patience_s(self) -> float:
+        """Until the next look. At rest too, an answer is in a checkpoint within ``checkpoint_s`` of being given."""
+        return FOLD_S if self._unsaved else max(FOLD_S, min(REST_S, self._checkpoint_s / 2))
+
     def _put_away(self, everything: bool) -> bool:
         """Fold; close what is due; write a checkpoint when it is time. False when the store refused."""
         with self._keeping:
             now = time.monotonic()
             # Taken before the lock: reading sensors may take milliseconds.
-            sample = self._health.sample() if now >= self._checkpoint_due else None
+            sample = self._health.sample() if self._unsaved and now >= self._checkpoint_due else None
             with self._windows_lock:
                 self._fold()
                 self._note_health(sample)
@@ -296,6 +309,7 @@ class WindowRecorder:
                     return True
                 still_open = self._windows.copies(now)
                 changes = self._retention.prepare()
+                self._unsaved = False
             written = self._write(closing, still_open, changes)
             with self._windows_lock:
                 if written:
@@ -303,6 +317,7 @@ class WindowRecorder:
                 else:
                     self._retention.not_written(changes)
                     self._windows.put_back(closing, now)
+                    self._unsaved = True
             self._checkpoint_due = now + self._checkpoint_s
             self._retry_at = 0.0 if written else now + RETRY_S
         if written and closing:

@@ -28,6 +28,8 @@ ACK_TIMEOUT_S = 10.0
 # An acknowledgement without progress says that the hub waits for an earlier row.
 REPEAT_S = 0.2
 _IDLE_S = 1.0
+# A connection that comes wakes the sender; without one there is nothing to look for.
+_AWAY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class Sender:
 
     def _patience_s(self) -> float:
         if not self._link.connected:
-            return _IDLE_S
+            return _AWAY_S
         with self._lock:
             left = self._resend_at - time.monotonic() if self._in_flight else _IDLE_S
         return min(max(left, 0.01), _IDLE_S)

@@ -32,6 +32,7 @@ CONNECT_TIMEOUT_S = 10.0
 # aMQTT 0.12 reads the properties of a version 5 CONNECT as the client id and then waits for more bytes without a word.
 FIRST_ANSWER_S = 2.0
 _POLL_S = 0.5
+_REST_S = 5.0
 _UNSUPPORTED_VERSION = 132
 _SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
 
@@ -241,7 +242,7 @@ class Connection:
                 writing = selectors.EVENT_WRITE if client.want_write() else 0
                 selector.modify(watched, selectors.EVENT_READ | writing)
                 pending = isinstance(watched, ssl.SSLSocket) and watched.pending() > 0
-                ready = {key.fileobj: events for key, events in selector.select(0.0 if pending else _POLL_S)}
+                ready = {key.fileobj: events for key, events in selector.select(0.0 if pending else self._patience_s())}
                 if self._wake_out in ready:
                     self._swallow_wake()
                 events = ready.get(watched, 0)
@@ -251,6 +252,10 @@ class Connection:
                     return
                 if client.loop_misc() != _SUCCESS:
                     return
+
+    def _patience_s(self) -> float:
+        """How long to wait for what wakes the loop anyway; longer once all that is left is to keep the line alive."""
+        return min(_REST_S, self._options.keepalive_s / 4) if self.accepted else _POLL_S
 
     def _swallow_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -221,7 +221,8 @@ def test_answers_of_the_hub_are_labels(hub: ToyHub, agent: AgentParts) -> None:
     wait_for(lambda: agent.messaging.link.connected)
     time.sleep(0.2)
     wait_for(lambda: hub.link.publish(hub.topics.answers("dev-1"), answers.to_bytes()))
-    wait_for(lambda: agent.observing.recorder._retention.find("asked", 0).labelled)  # type: ignore[union-attr]
+    kept = agent.observing.recorder._retention
+    wait_for(lambda: (found := kept.find("asked", 0)) is not None and found.labelled)
     agent.observing.recorder.flush()
     check_exact(agent, hub)
     assert hub.totals["feedback"] == 1

@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.outbox import unpack
-from edge_agent.observing.recorder import FOLD_ROWS
+from edge_agent.observing.recorder import FOLD_ROWS, FOLD_S, REST_S
 from edge_agent.observing.store import StoreError
 from edge_agent.ports import FeedbackItem, LoadedRelease, Recorder
 from edgeloop.insights import Window, holdout_share
@@ -332,6 +332,25 @@ def test_a_stop_that_could_not_write_counts_as_unclean(opened: Callable[..., Obs
     again = opened()
     assert again.store.started_unclean
     assert again.status().unclean_restarts == 1
+
+
+def test_the_thread_rests_only_when_all_is_written(opened: Callable[..., Observing]) -> None:
+    observing, loaded = opened(checkpoint_s=3600.0), release()
+    recorder = observing.recorder
+    assert recorder._patience_s() == REST_S
+    answer(observing, loaded, "one")
+    recorder._put_away(everything=False)
+    assert recorder._patience_s() == FOLD_S, "it waits for its checkpoint"
+    recorder._checkpoint_due = 0.0
+    assert recorder._put_away(everything=False)
+    assert recorder._patience_s() == REST_S
+    assert observing.store.rows("SELECT count(*) FROM open_window") == [(1,)]
+    recorder.feedback([FeedbackItem("one", 0)])
+    assert recorder._patience_s() == FOLD_S
+
+
+def test_a_rest_is_no_longer_than_half_of_what_may_be_lost(opened: Callable[..., Observing]) -> None:
+    assert opened(checkpoint_s=0.8).recorder._patience_s() == 0.4
 
 
 def test_a_checkpoint_is_recovered_as_a_closed_window(opened: Callable[..., Observing]) -> None:
