@@ -78,8 +78,10 @@ def _run(options: argparse.Namespace) -> int:
     """Run the agent until it is told to stop (SIGTERM, SIGINT)."""
     gc.disable()  # until it serves: imports make objects by the ten thousand, and hardly any garbage
     settings = _settings(options)
-    from edge_agent.app import AddressError, Agent, DataError
+    from edge_agent.app import Agent
+    from edge_agent.doors import AddressError
     from edge_agent.logs import configure
+    from edge_agent.parts import DataError
 
     configure(settings.log_level, settings.log_format)
     try:

@@ -1,0 +1,172 @@
+"""Each part of an agent, made of its settings: which settings a part gets is said here and nowhere else."""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from edge_agent.neighbour import Neighbour
+from edge_agent.observing.assembly import Observing
+from edge_agent.observing.store import StoreError
+from edge_agent.ports import LoadedRelease
+from edge_agent.service import ServiceManager
+from edge_agent.serving.batching import BatchRules
+from edge_agent.serving.dataplane import DataPlane, ServingRules
+from edge_agent.serving.repository import Refusal
+from edge_agent.settings import Settings
+from edge_agent.strain import StrainRules
+from edge_agent.updates import UpdateMachine, UpdateSettings
+from edge_agent.updates.blobs import ReleaseFiles
+from edge_agent.updates.disk import Disk
+from edge_agent.updates.errors import Refused
+from edge_agent.updates.fetch import FetchLimits
+from edge_agent.updates.probation import ProbationRules
+from edge_agent.updates.rules import CrashLoop
+from edge_agent.updates.testing import TestingRules, load_tested
+from edgeloop.insights import InsightsError, Profile
+from edgeloop.package import Index, Package, PackageError, audit_in_child
+
+if TYPE_CHECKING:
+    from edge_agent.flows.assembly import Flows
+    from edge_agent.serving.shared_memory import SharedMemory
+
+
+class DataError(Exception):
+    """The data folder cannot be used; the message says why."""
+
+
+def lock(data: Path) -> IO[str]:
+    """Make the data folder ours: two agents on one folder would count twice."""
+    try:
+        Disk().make_folder(data)
+        lock = (data / "lock").open("a+")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DataError(f"another agent uses {data}; give each its own data folder") from error
+    except OSError as error:
+        raise DataError(f"{data} cannot be used: {error.strerror}; set data to a folder that can be written") from error
+    return lock
+
+
+def observing(settings: Settings, closed: Callable[[], None]) -> Observing:
+    """Windows, labels and the outbox."""
+    files = ReleaseFiles(settings.data)
+
+    def profile_of(digest: str) -> Profile | None:
+        index = files.index(digest)
+        try:
+            return None if index is None else Package.open(files.folder(digest), index=index).profile()
+        except (PackageError, InsightsError):
+            return None
+
+    try:
+        return Observing(
+            settings.data / "agent.db",
+            window_s=settings.window_s,
+            checkpoint_s=settings.checkpoint_s,
+            feedback_keep=settings.feedback_keep,
+            outbox_bytes=settings.outbox_bytes,
+            full_rows_per_s=settings.full_rows_per_s,
+            profile_of=profile_of,
+            closed=closed,
+        )
+    except StoreError as error:
+        raise DataError(str(error)) from error
+
+
+def flows(settings: Settings, plane: DataPlane) -> Flows | None:
+    """Sources and sinks; None where there are no sources, and then their libraries are not imported."""
+    if not settings.sources:
+        return None
+    from edge_agent.flows.assembly import Flows
+    from edge_agent.flows.brokers import Device
+
+    device = Device(
+        settings.fleet,
+        settings.device,
+        settings.broker_host,
+        settings.broker_port,
+        settings.broker_username,
+        settings.broker_password,
+    )
+    return Flows(settings.sources, settings.sinks, plane, device, settings.data / "flows")
+
+
+def updates(settings: Settings, plane: DataPlane, neighbour: Neighbour, service: ServiceManager) -> UpdateMachine:
+    """What brings the device to the release that its channel offers."""
+    try:
+        return UpdateMachine(update_settings(settings), plane, hold=neighbour.holds_updates, slow=service.starting)
+    except (sqlite3.Error, OSError) as error:
+        raise DataError(
+            f"{settings.data / 'updates.db'} cannot be used: {error}; if it is damaged, move it away: the channel's "
+            "release is then fetched again"
+        ) from error
+
+
+def shared_memory(settings: Settings) -> SharedMemory | None:
+    """Regions that clients share with the agent; None where they may not."""
+    if not settings.shared_memory:
+        return None
+    from edge_agent.serving.shared_memory import SharedMemory
+
+    return SharedMemory(settings.shared_memory)
+
+
+def local_package(settings: Settings, neighbour: Neighbour) -> Callable[[Path], LoadedRelease]:
+    """Loads a folder of the device's own repository, as strictly as what comes from the hub."""
+    # A folder of its own: what is measured of the hub's releases is removed with them.
+    rules = replace(TestingRules.of(settings), data=settings.data / "repository")
+
+    def load(folder: Path) -> LoadedRelease:
+        if reason := neighbour.holds_updates(False):
+            raise Refusal(f"no further model is loaded now: {reason}")
+        try:
+            audit_in_child(folder)
+            return load_tested(folder, Index.of_folder(folder), rules).loaded
+        except (PackageError, Refused) as error:
+            raise Refusal(str(error)) from error
+
+    return load
+
+
+def strain_rules(settings: Settings) -> StrainRules:
+    """When the agent holds back."""
+    return StrainRules(settings.hot_celsius, settings.low_battery_percent, settings.max_memory_bytes)
+
+
+def serving_rules(settings: Settings) -> ServingRules:
+    """How requests are answered."""
+    return ServingRules(
+        deadline_s=settings.request_deadline_s,
+        instances=settings.instances,
+        most_waiting=settings.max_waiting,
+        batches=BatchRules(settings.max_batch, settings.batch_delay_ms / 1e3, settings.preferred_batches),
+    )
+
+
+def update_settings(settings: Settings) -> UpdateSettings:
+    """How releases are fetched, tested and watched."""
+    return UpdateSettings(
+        data=settings.data,
+        device=settings.device,
+        hub=settings.hub,
+        limits=FetchLimits(
+            max_release_bytes=settings.max_release_bytes,
+            disk_reserve_bytes=settings.disk_reserve_bytes,
+            disk_quota_bytes=settings.disk_quota_bytes,
+            max_bytes_per_s=settings.max_fetch_bytes_per_s,
+        ),
+        tests=TestingRules.of(settings),
+        probation=ProbationRules(
+            seconds=settings.probation_s,
+            min_predictions=settings.probation_min_predictions,
+            max_seconds=settings.probation_max_s,
+            max_error_share=settings.probation_max_error_share,
+            max_slowdown=settings.probation_max_slowdown,
+        ),
+        crash_loop=CrashLoop(settings.crash_loop_ends, settings.crash_loop_s),
+    )
