@@ -81,8 +81,9 @@ class SpooledSink:
 
     def start(self) -> None:
         """Open the spool, with what waits from before, and begin to deliver."""
-        self._spool = Spool(self._state / "spool.db", self._settings.spool_bytes)
-        self._rejects = Rejects(self._state)
+        # What a start that failed has opened is used by the next one.
+        self._spool = self._spool or Spool(self._state / "spool.db", self._settings.spool_bytes)
+        self._rejects = self._rejects or Rejects(self._state)
         self._carrier.open(self._wake)
         self._thread.start()
 

@@ -96,6 +96,7 @@ def test_flows_are_read(tmp_path: Path) -> None:
         (HOOK + 'url = "http://x"\nsecret = "abc"\n', "secret: it has to be whsec_"),
         (HOOK + 'url = "http://x"\n[sinks.headers]\nA = "b\\nc"\n', "headers: 'A' is no header"),
         (HOME + 'topic = "a/{model}"\n', "{model} is not known"),
+        (HOME + 'topic = "{source}/v1/x"\n', "its first level has to be plain"),
         (HOME + 'topic = "a/+"\n', "cannot be in a topic that is published to"),
         (HOME + 'topic = "edgeloop/v1/x/c/stable"\n', "edgeloop's own messages"),
         ("sources = 5\n", "sources: it has to be a list"),
