@@ -80,6 +80,7 @@ class Agent:
             self._messaging_state,
             self._flows,
             lambda: self._neighbour.strain.reason,
+            parts.operator_key(settings.data),
         )
         # Clients get the repository only where they may change what it serves.
         repository = self._repository if settings.repository_api else None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.metrics import CONTENT_TYPE, Metric, exposition
 from edge_agent.observing.assembly import Observing
+from edge_agent.operator_key import HEADER, NAME
 from edge_agent.ports import MessagingState
 from edge_agent.serving.dataplane import DataPlane
-from edge_agent.serving.errors import Busy, Conflict
+from edge_agent.serving.errors import Busy, Conflict, Forbidden
 from edge_agent.settings import Settings
 from edge_agent.updates import UpdateMachine
 from edge_agent.updates.providers import report
@@ -35,10 +37,11 @@ class AgentOperations:
         messaging: Callable[[], MessagingState],
         flows: Flows | None,
         strain: Callable[[], str],
+        key: str,
     ) -> None:
         self._settings, self._plane, self._updates = settings, plane, updates
         self._observing, self._messaging, self._flows = observing, messaging, flows
-        self._strain = strain
+        self._strain, self._key = strain, key
 
     def status(self) -> Mapping[str, Any]:
         """The status document: what serves, what the update does, what waits to be sent."""
@@ -76,13 +79,18 @@ class AgentOperations:
             **({"sources": [], "sinks": []} if self._flows is None else self._flows.status()),
         }
 
-    def roll_back(self, reason: str) -> Mapping[str, Any]:
+    def roll_back(self, reason: str, key: str) -> Mapping[str, Any]:
         """Leave the release that serves.
 
         Raises:
+            Forbidden: the key is not the operator's.
             Conflict: there is none to go back to.
             Busy: an update is being tested; it is left when that has ended.
         """
+        if not compare_digest(key.encode(), self._key.encode()):
+            raise Forbidden(
+                f"{HEADER} has to be what {NAME} in the agent's data folder holds; `edge-agent rollback` sends it"
+            )
         try:
             at = self._updates.go_back(reason).result(LONGEST_ROLLBACK_S)
         except LookupError as error:

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 from edge_agent.neighbour import Neighbour
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.store import StoreError
+from edge_agent.operator_key import make_key
 from edge_agent.ports import LoadedRelease
 from edge_agent.service import ServiceManager
 from edge_agent.serving.batching import BatchRules
@@ -50,6 +51,14 @@ def lock(data: Path) -> IO[str]:
     except OSError as error:
         raise DataError(f"{data} cannot be used: {error.strerror}; set data to a folder that can be written") from error
     return lock
+
+
+def operator_key(data: Path) -> str:
+    """The key of whoever may command the agent over HTTP."""
+    try:
+        return make_key(data)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be used: {error.strerror}; make it the agent's own") from error
 
 
 def observing(settings: Settings, closed: Callable[[], None]) -> Observing:

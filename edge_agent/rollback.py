@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge_agent.operator_key import HEADER, read_key
 from edge_agent.settings import Settings
 from edge_agent.updates.rules import ROLLED_BACK, UNPROVEN
 from edge_agent.updates.store import Position, UpdateStore
@@ -53,6 +54,8 @@ def _folder(data: Path) -> Iterator[bool]:
         lock = (data / "lock").open("a+")
     except FileNotFoundError as error:
         raise NothingBefore(f"no agent has ever run on {data}") from error
+    except OSError as error:
+        raise NoAnswer(f"{data} cannot be used: {error.strerror}; run this as the agent's user") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +70,8 @@ def _by_agent(settings: Settings, reason: str) -> dict[str, Any]:
     connection = http.client.HTTPConnection(host, settings.listen_port, timeout=LONGEST_ANSWER_S)
     address = f"http://{host}:{settings.listen_port}"
     try:
-        connection.request("POST", "/edgeloop/v1/rollback", json.dumps({"reason": reason}))
+        headers = {HEADER: read_key(settings.data) or ""}
+        connection.request("POST", "/edgeloop/v1/rollback", json.dumps({"reason": reason}), headers)
         answer = connection.getresponse()
         found = dict(json.loads(answer.read()))
     except (OSError, http.client.HTTPException, ValueError, TypeError) as error:

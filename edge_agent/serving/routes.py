@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
+from edge_agent.operator_key import HEADER
 from edge_agent.ports import Recorder
 from edge_agent.serving import oip, tensors
 from edge_agent.serving.calls import Answer, Call
@@ -38,6 +39,7 @@ EXTENSIONS = (
 )
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+_OPERATOR_KEY = HEADER.lower().encode()
 #: Characters of the reason that a person gives for a rollback.
 MAX_REASON = 500
 
@@ -48,8 +50,8 @@ class Operations(Protocol):
     def status(self) -> Mapping[str, Any]:
         """The status document."""
 
-    def roll_back(self, reason: str) -> Mapping[str, Any]:
-        """Leave the release that serves for the one before it."""
+    def roll_back(self, reason: str, key: str) -> Mapping[str, Any]:
+        """Leave the release that serves for the one before it; ``key`` is the operator's."""
 
     def flush(self) -> None:
         """Close the open windows now."""
@@ -95,7 +97,7 @@ class Routes:
             ("GET", "/metrics"): lambda request: aside(self._metrics),
             ("GET", "/edgeloop/v1/status"): lambda request: aside(lambda: as_json(self._operations.status())),
             ("POST", "/edgeloop/v1/flush"): lambda request: aside(self._flush),
-            ("POST", "/edgeloop/v1/rollback"): lambda request: aside(lambda: self._roll_back(request.body)),
+            ("POST", "/edgeloop/v1/rollback"): lambda request: aside(lambda: self._roll_back(request)),
             ("POST", "/edgeloop/v1/feedback"): lambda request: aside(lambda: self._feedback(request.body)),
         }
         self._of_models: dict[tuple[str, ...], tuple[str, Callable[[Request, ModelPath], Answering]]] = {
@@ -252,11 +254,12 @@ class Routes:
         self._operations.flush()
         return DONE
 
-    def _roll_back(self, body: bytes) -> Response:
-        reason = read_object(body).get("reason", "no reason given")
+    def _roll_back(self, request: Request) -> Response:
+        reason = read_object(request.body).get("reason", "no reason given")
         if not isinstance(reason, str) or len(reason) > MAX_REASON:
             raise BadRequest(f"reason has to be a text of {MAX_REASON} characters at most")
-        return as_json(self._operations.roll_back(reason))
+        key = request.headers.get(_OPERATOR_KEY, b"").decode("latin-1")
+        return as_json(self._operations.roll_back(reason, key))
 
     def _metrics(self) -> Response:
         body, content_type = self._operations.metrics()

@@ -58,7 +58,11 @@ class Active:
             self._take_back(at, at.release, ends)
         elif rules.too_many_ends(ends, crash_loop, something_before=self._store.previous() is not None):
             reason = f"the agent ended uncleanly {ends} times within {crash_loop.seconds:g} s of serving the release"
-            self._tell(self._store.go_back(reason, self._clock(), by_hand=False))
+            try:
+                self._tell(self.go_back(reason, by_hand=False))
+                return
+            except LookupError as error:  # then rather one that dies now and then than none
+                log.error("a release kills the agent, and there is no way back", reason=f"{reason}; {error}")
         self.serve_committed()
 
     def _take_back(self, at: Position, release: str, ends: int) -> None:
@@ -113,8 +117,12 @@ class Active:
         if self._store.committed() is None or not self.serve_committed():
             self.switch(None)
 
-    def go_back(self, reason: str) -> Position:
-        """Leave the committed release, by hand, for the one before it; no request is lost.
+    def go_back(self, reason: str, *, by_hand: bool) -> Position:
+        """Leave the committed release for the one before it; no request is lost.
+
+        Args:
+            reason: a sentence for people.
+            by_hand: whether a person did it, see `UpdateStore.go_back`.
 
         Raises:
             LookupError: there is none before it, or it cannot be loaded any more; nothing has changed.
@@ -125,7 +133,7 @@ class Active:
         loaded = self._load(previous)
         if loaded is None:
             raise LookupError(f"the release before it, {previous.release}, can no longer be loaded; the log says why")
-        at = self._store.go_back(reason, self._clock(), by_hand=True)
+        at = self._store.go_back(reason, self._clock(), by_hand=by_hand)
         self.switch(loaded)
         return at
 

@@ -396,7 +396,7 @@ class UpdateMachine:
             if asked.leave is None:
                 raise LookupError("nothing serves that could be left")
             if asked.leave == self.committed():
-                at = self._active.go_back(asked.reason)
+                at = self._active.go_back(asked.reason, by_hand=True)
                 log.warning("rolled back", release=at.release, reason=at.reason)
                 self._tell(at)
                 self._active.collect()

@@ -48,6 +48,9 @@ def test_the_running_agent_goes_back(agent: AgentProcess, two: tuple[Package, Pa
     assert status["update"]["state"] == "rolled_back" and "it counts wrong" in status["update"]["reason"]
     again = rollback(agent)
     assert again.returncode == exit_codes.NOTHING_BEFORE and "no release is kept" in again.stderr
+    assert agent.http.post("/edgeloop/v1/rollback", json={}).status_code == 403, "not without the operator's key"
+    wrong = agent.http.post("/edgeloop/v1/rollback", json={}, headers={b"Edgeloop-Key": "é".encode()})
+    assert wrong.status_code == 403 and (agent.data / "operator.key").stat().st_mode & 0o077 == 0
     assert agent.http.post("/edgeloop/v1/rollback", json={"reason": 3}).status_code == 400
     assert agent.http.post("/edgeloop/v1/rollback", content=b"no").status_code == 400
     assert agent.http.get("/edgeloop/v1/rollback").status_code == 405

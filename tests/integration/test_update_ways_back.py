@@ -14,6 +14,7 @@ from edge_agent.updates.probation import ProbationRules
 from edge_agent.updates.rules import CrashLoop
 from edge_agent.updates.store import UpdateStore
 from edgeloop.package import Package
+from tests.doubles.installed import install
 from tests.doubles.packages import make_package, new_head
 from tests.doubles.plain_hub import PlainHub
 from tests.integration.test_update_life import Device, child, said
@@ -184,3 +185,20 @@ def test_what_a_power_cut_has_left_of_a_file_is_not_blamed_on_the_hub(
     device.machine.follow(hub.offer(package))
     device.wait(lambda: device.serves(package), 60)
     device.stop()
+
+
+def test_a_release_that_kills_the_agent_stays_where_the_one_before_cannot_be_loaded(
+    tmp_path: Path, hub: PlainHub, two: tuple[Package, Package]
+) -> None:
+    data = tmp_path / "device"
+    first, second = (install(package, data) for package in two)
+    index = data / "releases" / f"{first.removeprefix('sha256:')}.index"
+    index.write_bytes(b"damaged")
+    for life in range(CrashLoop().ends + 1):
+        device = Device(data)
+        assert device.plane.loaded is not None and device.plane.loaded.digest == second, life
+        device.machine._stop.set()  # it ends without a word
+        device.machine._wake.set()
+        device.machine._thread.join(60)
+        device.machine._store.close()
+        device.plane.close()
