@@ -41,11 +41,11 @@ def obey(agent: Agent) -> None:
 
 
 def memory_bytes() -> int:
-    """Proportional set size: resident memory, of which shared pages count by their share."""
+    """Resident memory. (Proportional memory would change whenever another process shares or leaves a library.)"""
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith("Rss:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("this kernel does not say Pss")
+    raise AssertionError("this kernel does not say Rss")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Client(threading.Thread):
         connection.close()
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux 4.14 or newer, which says Pss")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux 4.14 or newer, which has it")
 @pytest.mark.timeout(1800)
 def test_no_request_fails_and_no_memory_is_lost_while_releases_are_switched(tmp_path: Path) -> None:
     # Predictions that wait for their labels fill up with load, not with switches: here they are full before it begins.
