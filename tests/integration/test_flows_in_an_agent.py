@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,9 @@ def test_every_kind_at_once_with_nobody_there(tmp_path: Path) -> None:
             check=True,
         )
         assert all(name in shown.stdout for name in ("source belt", "source boiler", "sink alarm"))
+        heard = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-2])
+        feedback = {"items": [{"id": heard["id"], "label": 3}]}
+        assert agent.http.post("/edgeloop/v1/feedback", json=feedback).json()["accepted"] == 1
         assert agent.stop() == 0, agent.log
         assert "did not end in time" not in agent.log
         assert (tmp_path / "log.jsonl").read_bytes().endswith(b"\n")
