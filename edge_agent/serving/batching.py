@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeloop.records import dataclass
-from edgeloop.runtime import InferenceError, ModelSession
+from edgeloop.runtime import CPU, InferenceError, ModelSession
 
 Array = npt.NDArray[Any]
 
 #: A batch has to bring so much more than its rows one by one, or waiting for it is not worth the complexity.
 LEAST_GAIN = 1.2
-#: Measuring ends after so long; large models are then measured with small batches only.
-MEASURE_S = 0.5
+#: Measuring ends after so long; large models are then measured with small batches only. The first run of a size is not
+#: timed and may take longer: CUDA looks for the fastest kernels then, which took a second on an H200.
+MEASURE_S, PREPARE_S = 0.5, 10.0
 RUN_DEADLINE_S = 30.0
 #: Rows of a batch may differ from rows alone by rounding; kernels choose other summation orders for other sizes.
 SAME_ABSOLUTE, SAME_RELATIVE = 1e-3, 1e-2
@@ -45,19 +46,35 @@ class BatchRules:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured: nanoseconds of one run by its rows, and why there are no batches, or ""."""
+    """What was measured of a model on this device.
+
+    Attributes:
+        run_ns: median nanoseconds of one run, by its rows.
+        why_not: why there are no batches, or "".
+        prepares: the provider prepares itself for each size at its first run, so only measured sizes are good ones.
+    """
 
     run_ns: Mapping[int, int]
     why_not: str = ""
+    prepares: bool = False
 
     def best_rows(self, rules: BatchRules) -> int:
         """The largest batch that is worth it; 1 when none is."""
-        one = self.run_ns.get(1, 0)
-        worth = [rows for rows, ns in self.run_ns.items() if rows > 1 and one * rows >= LEAST_GAIN * ns]
-        if self.why_not or not worth:
+        worth = self._worth()
+        if not worth:
             return 1
-        # Measured up to the number of golden cases: where the largest of them still gains, larger ones do too.
-        return rules.max_rows if max(worth) == max(self.run_ns) else min(max(worth), rules.max_rows)
+        # Where the largest that was measured still gains, larger ones do too.
+        whole = worth[-1] == max(self.run_ns) and not self.prepares
+        return rules.max_rows if whole else min(worth[-1], rules.max_rows)
+
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes that a batch may have; () for any."""
+        return (1, *self._worth()) if self.prepares else ()
+
+    def _worth(self) -> list[int]:
+        one = self.run_ns.get(1, 0)
+        gains = [rows for rows, ns in self.run_ns.items() if rows > 1 and one * rows >= LEAST_GAIN * ns]
+        return [] if self.why_not else sorted(gains)
 
 
 def measure(session: ModelSession, golden: Mapping[str, Array], max_rows: int) -> Evidence:
@@ -84,17 +101,22 @@ def measure(session: ModelSession, golden: Mapping[str, Array], max_rows: int) -
     try:
         if difference := _rows_differ(session, golden, min(cases, 8)):
             return Evidence(found, difference)
-        end, rows = time.monotonic() + MEASURE_S, 2
-        while rows <= min(cases, max_rows) and time.monotonic() + rows * one / 1e9 < end:
-            batch = {name: values[:rows] for name, values in golden.items()}
+        begun, rows = time.monotonic(), 2
+        while rows <= max_rows and sum(size * ns for size, ns in found.items()) < MEASURE_S * 1e9:
+            # Cases come again where there are too few of them: what a run takes does not depend on what is in it.
+            batch = {name: values[np.arange(rows) % cases] for name, values in golden.items()}
             found[rows] = _median_ns(session, batch, runs=3)
             rows *= 2
+            if time.monotonic() - begun > PREPARE_S:
+                break
     except InferenceError as error:
         return Evidence({1: one}, f"a batch cannot be run: {error}")
-    return Evidence(found)
+    return Evidence(found, prepares=session.provider != CPU)
 
 
-def largest_of(waiting: Sequence[int], most: int, preferred: Sequence[int], *, waited: bool) -> int:
+def largest_of(
+    waiting: Sequence[int], most: int, preferred: Sequence[int], *, waited: bool, sizes: Sequence[int] = ()
+) -> int:
     """How many of the requests that wait, in their order, make the next batch; 0: wait for more.
 
     Args:
@@ -102,16 +124,19 @@ def largest_of(waiting: Sequence[int], most: int, preferred: Sequence[int], *, w
         most: rows of the largest batch.
         preferred: sizes to be reached; () for ``most``.
         waited: the first one has waited as long as it may.
+        sizes: that a batch may have; () for any. A request of another size runs alone.
     """
     sums = np.cumsum(waiting)
     fits = max(int(np.searchsorted(sums, most, side="right")), 1)  # a request that is larger runs alone
     wanted = [size for size in preferred if size <= most] or [most]
     reached = [count for count in range(1, fits + 1) if sums[count - 1] in wanted]
-    if reached:
-        return reached[-1]
-    if waited or sums[fits - 1] >= max(wanted):
-        return fits
-    return fits if fits < len(waiting) else 0
+    if not reached and not waited and fits == len(waiting) and sums[fits - 1] < max(wanted):
+        return 0
+    count = reached[-1] if reached else fits
+    if sizes:
+        allowed = [number for number in range(1, count + 1) if sums[number - 1] in sizes]
+        return allowed[-1] if allowed else 1
+    return count
 
 
 def _rows_differ(session: ModelSession, golden: Mapping[str, Array], rows: int) -> str:
@@ -132,6 +157,7 @@ def _rows_differ(session: ModelSession, golden: Mapping[str, Array], rows: int) 
 
 
 def _median_ns(session: ModelSession, inputs: Mapping[str, Array], runs: int) -> int:
+    session.run(inputs, None, RUN_DEADLINE_S)
     times = []
     for _ in range(runs):
         start = time.perf_counter_ns()

@@ -233,6 +233,7 @@ class DataPlane:
             most_waiting=self._rules.most_waiting,
             rules=self._rules.batches,
             best_rows=slot.evidence.best_rows(self._rules.batches),
+            sizes=slot.evidence.sizes(),
         )
         return Served(slot, scheduler)
 

@@ -80,6 +80,7 @@ class Scheduler:
         most_waiting: int,
         rules: BatchRules,
         best_rows: int,
+        sizes: Sequence[int] = (),
     ) -> None:
         """Prepare; threads start with the first job.
 
@@ -90,11 +91,12 @@ class Scheduler:
             most_waiting: jobs in the queue, at most.
             rules: of batches.
             best_rows: the largest batch that is worth it, 1: none.
+            sizes: that a batch may have; () for any.
         """
         self._run, self._left = run, left
         self.instances, self._most_waiting = instances, most_waiting
         self._allowed = instances
-        self._rules, self._best_rows = rules, best_rows
+        self._rules, self._best_rows, self._sizes = rules, best_rows, sizes
         self._queue: list[Job] = []
         self._changed = threading.Condition()
         self._running: dict[Guard, list[Job]] = {}
@@ -210,6 +212,7 @@ class Scheduler:
                 self._best_rows,
                 self._rules.preferred,
                 waited=delay <= 0 or self._closed,
+                sizes=self._sizes,
             )
             if count:
                 return self._remove(alike[:count])

@@ -171,7 +171,7 @@ def test_a_model_that_looks_across_its_batch_gets_no_batches(first: Package) -> 
     release = loaded(first)
 
     class Mixing:
-        inputs, outputs = release.session.inputs, release.session.outputs
+        inputs, outputs, provider = release.session.inputs, release.session.outputs, release.session.provider
 
         def run(self, inputs: Any, outputs: Any, deadline_s: Any) -> list[Any]:
             found = [np.array(array) for array in release.session.run(inputs, outputs, deadline_s)]
@@ -190,18 +190,54 @@ def test_a_batch_has_to_gain() -> None:
 
 
 @given(
-    st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 16), st.sets(st.integers(1, 20)), st.booleans()
+    st.lists(st.integers(1, 9), min_size=1, max_size=20),
+    st.integers(1, 16),
+    st.sets(st.integers(1, 20)),
+    st.booleans(),
+    st.sets(st.integers(1, 16)),
 )
 def test_what_is_taken_fits_and_nothing_waits_for_ever(
-    waiting: list[int], most: int, preferred: set[int], waited: bool
+    waiting: list[int], most: int, preferred: set[int], waited: bool, sizes: set[int]
 ) -> None:
-    count = largest_of(waiting, most, sorted(preferred), waited=waited)
+    count = largest_of(waiting, most, sorted(preferred), waited=waited, sizes=sorted(sizes))
+    assert count <= 1 or not sizes or sum(waiting[:count]) in sizes
     assert 0 <= count <= len(waiting)
     assert count <= 1 or sum(waiting[:count]) <= most
     if waited:
         assert count >= 1
     if count == 0:
         assert sum(waiting) < most, "a full batch does not wait"
+
+
+def test_a_provider_that_prepares_for_each_size_gets_measured_sizes_alone() -> None:
+    evidence = Evidence({1: 100, 2: 110, 4: 120, 8: 900}, prepares=True)
+    assert evidence.best_rows(BatchRules()) == 4
+    assert evidence.sizes() == (1, 2, 4)
+    assert largest_of([1, 1, 1], 4, (), waited=True, sizes=(1, 2, 4)) == 2
+    assert largest_of([1] * 9, 4, (), waited=True, sizes=(1, 2, 4)) == 4
+    assert largest_of([3, 1], 4, (), waited=True, sizes=(1, 2, 4)) == 2
+    assert largest_of([3, 3], 4, (), waited=True, sizes=(1, 2, 4)) == 1
+    assert largest_of([1, 1], 4, (), waited=False, sizes=(1, 2, 4)) == 0
+
+
+def test_the_first_run_of_a_size_is_not_what_it_takes(first: Package) -> None:
+    release = loaded(first)
+    seen: set[int] = set()
+
+    class Slow:
+        inputs, outputs, provider = release.session.inputs, release.session.outputs, "CUDAExecutionProvider"
+
+        def run(self, inputs: Any, outputs: Any, deadline_s: Any) -> list[Any]:
+            rows = len(inputs["x"])
+            if rows not in seen:
+                seen.add(rows)
+                time.sleep(0.2)
+            return release.session.run(inputs, outputs, deadline_s)
+
+    evidence = measure(Slow(), release.package.golden().inputs, 8)  # type: ignore[arg-type]
+    assert evidence.prepares
+    assert set(evidence.run_ns) == {1, 2, 4, 8}
+    assert max(evidence.run_ns.values()) < 200_000_000
 
 
 def test_preferred_sizes_are_waited_for() -> None:
