@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.settings import load
+
 UNIT = Path(__file__).parents[3] / "deploy" / "systemd" / "edge-agent.service"
 
 
@@ -23,3 +25,11 @@ def test_systemd_understands_the_unit_and_calls_its_sandbox_tight(tmp_path: Path
             pytest.skip("needs a systemd that judges files: version 250 or newer")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Unknown key" not in done.stderr, done.stderr
+
+
+def test_the_modest_settings_of_the_how_to_are_settings(tmp_path: Path) -> None:
+    page = (UNIT.parents[2] / "docs" / "how-to" / "run-as-a-service.md").read_text()
+    config = tmp_path / "agent.toml"
+    config.write_text('device = "a"\n' + page.split("```toml\n")[1].split("```")[0])
+    settings = load(config)
+    assert (settings.disk_quota_bytes, settings.hot_celsius) == (2_000_000_000, 75)
