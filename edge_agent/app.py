@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = Log(__name__)
 
 #: The line to the hub is made so long after the door is open: clients who wait for the first answers go first.
-FIRST_ANSWERS_S = 0.1
+FIRST_ANSWERS_S = 0.3
 
 
 class Agent:

@@ -8,12 +8,14 @@ than the rest of the agent takes beside its model.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
+import sys
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
 
@@ -87,8 +89,8 @@ def read(kind: type[T], values: Mapping[str, Any]) -> T:
         FieldsError: with every problem: fields that do not exist, are missing, or have a wrong value.
         ValueError: each value is right by itself, and the dataclass's own ``__post_init__`` refuses them together.
     """
-    hints = get_type_hints(kind)
-    problems = [f"{name}: there is no such setting" for name in values if name not in hints]
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass, as said above
+    problems = [f"{name}: there is no such setting" for name in values if name not in known]
     found: dict[str, Any] = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, as the docstring asks for
         if field.name not in values:
@@ -96,7 +98,7 @@ def read(kind: type[T], values: Mapping[str, Any]) -> T:
                 problems.append(f"{field.name}: it is required")
             continue
         try:
-            found[field.name] = _checked(field, _value(hints[field.name], values[field.name]))
+            found[field.name] = _checked(field, _value(_hint(kind, field), values[field.name]))
         except FieldsError as error:
             problems += [f"{field.name}.{problem}" for problem in error.problems]
         except ValueError as error:
@@ -104,6 +106,14 @@ def read(kind: type[T], values: Mapping[str, Any]) -> T:
     if problems:
         raise FieldsError(problems)
     return kind(**found)
+
+
+def _hint(kind: type, field: dataclasses.Field[Any]) -> Any:
+    """The type of a field; only of those that are given, since a hundred take as long to evaluate as to import."""
+    if not isinstance(field.type, str):
+        return field.type
+    home = next(base for base in kind.__mro__ if field.name in inspect.get_annotations(base))
+    return eval(field.type, vars(sys.modules[home.__module__]))
 
 
 def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
