@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import http.client
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from edge_agent.operator_key import HEADER, read_key
 from edge_agent.settings import Settings
@@ -67,24 +67,25 @@ def _folder(data: Path) -> Iterator[bool]:
 
 def _by_agent(settings: Settings, reason: str) -> dict[str, Any]:
     host = "127.0.0.1" if settings.listen_host in ("0.0.0.0", "::") else settings.listen_host
-    connection = http.client.HTTPConnection(host, settings.listen_port, timeout=LONGEST_ANSWER_S)
-    address = f"http://{host}:{settings.listen_port}"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.listen_port}"
     try:
-        headers = {HEADER: read_key(settings.data) or ""}
-        connection.request("POST", "/edgeloop/v1/rollback", json.dumps({"reason": reason}), headers)
-        answer = connection.getresponse()
-        found = dict(json.loads(answer.read()))
-    except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
+        answer = httpx.post(
+            f"{address}/edgeloop/v1/rollback",
+            json={"reason": reason},
+            headers={HEADER: read_key(settings.data) or ""},
+            timeout=LONGEST_ANSWER_S,
+            trust_env=False,  # a proxy is for the way to the hub
+        )
+        found = dict(answer.json())
+    except (httpx.HTTPError, ValueError, TypeError) as error:
         raise NoAnswer(
             f"an agent uses {settings.data} and does not answer at {address} ({error}); is listen_port the one that it "
             "was started with? Stop it, then this works without it"
         ) from error
-    finally:
-        connection.close()
-    if answer.status == http.client.CONFLICT:
+    if answer.status_code == httpx.codes.CONFLICT:
         raise NothingBefore(found["error"])
-    if answer.status != http.client.OK:
-        raise NoAnswer(f"the agent at {address} answers: {found.get('error', answer.status)}")
+    if answer.status_code != httpx.codes.OK:
+        raise NoAnswer(f"the agent at {address} answers: {found.get('error', answer.status_code)}")
     return {**found, "running": True}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import ssl
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from edgeloop.package.manifest import MANIFEST
 from edgeloop.records import dataclass
 
 if TYPE_CHECKING:
-    from edge_agent.web import Answer
+    import httpx
 
 #: A file may take this long, and what its bytes take at this rate: a hub that drips holds no update up for ever.
 PATIENCE_S, SLOWEST_BYTES_PER_S = 60.0, 2048.0
@@ -88,9 +89,10 @@ class Fetcher:
         self._providers, self._required = providers, required
         self._received, self._make_room, self._interrupted = received, make_room, interrupted
         self._bucket = TokenBucket(limits.max_bytes_per_s, time.monotonic())
-        from edge_agent.web import Client  # with the first update, long after the first answer
+        import httpx  # with the first update, long after the first answer
 
-        self._http = Client(TIMEOUT_S)
+        # HTTPS trusts what the device's system trusts, rather than a list that comes with a package.
+        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, verify=ssl.create_default_context())
 
     def close(self) -> None:
         """Close the connections."""
@@ -136,10 +138,10 @@ class Fetcher:
         known = self._files.index(release)
         if known is not None:
             return known
-        with self._http.get(f"{base}/api/v1/releases/{release}/index") as answer:
+        with self._http.stream("GET", f"{base}/api/v1/releases/{release}/index") as answer:
             _check_status(answer, f"the index of {release}")
             data = bytearray()
-            for chunk in answer.chunks():
+            for chunk in answer.iter_bytes():
                 data += chunk
                 if len(data) > MAX_INDEX_BYTES:
                     raise Refused(f"the hub sends an index of more than {MAX_INDEX_BYTES:,} bytes")
@@ -192,16 +194,17 @@ class Fetcher:
         slowest = min(SLOWEST_BYTES_PER_S, self._limits.max_bytes_per_s / 2 or SLOWEST_BYTES_PER_S)
         end = time.monotonic() + PATIENCE_S + (entry.size - have) / slowest
         headers = {"Range": f"bytes={have}-"} if have else {}
-        with self._http.get(url, headers) as answer:
-            if have and answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        with self._http.stream("GET", url, headers=headers) as answer:
+            if have and answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 self._files.disk.unlink(part)
                 raise Transient(f"{entry.path}: the hub could not continue the file; it is fetched from the start")
             _check_status(answer, entry.path)
-            if answer.status != HTTPStatus.PARTIAL_CONTENT:
+            if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
                 have = 0
             size = have
             with self._files.disk.open(part, keep=have > 0) as file:
-                for chunk in answer.chunks():
+                # Without a size: a chunk that is waited for would be lost with the connection, and nothing resumed.
+                for chunk in answer.iter_raw():
                     size += len(chunk)
                     if size > entry.size:
                         raise Refused(f"{entry.path}: the hub sends more than the {entry.size:,} bytes of the index")
@@ -216,13 +219,13 @@ class Fetcher:
         return have
 
 
-def _check_status(answer: Answer, what: str) -> None:
-    if answer.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+def _check_status(answer: httpx.Response, what: str) -> None:
+    if answer.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
         return
     asked = retry_after_s(answer.headers)
-    if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-        raise Transient(f"{what}: the hub does not have it (HTTP {answer.status})", asked)
-    raise Transient(f"{what}: the hub answers with HTTP {answer.status}", asked)
+    if answer.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        raise Transient(f"{what}: the hub does not have it (HTTP {answer.status_code})", asked)
+    raise Transient(f"{what}: the hub answers with HTTP {answer.status_code}", asked)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
@@ -245,12 +248,12 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 @contextmanager
 def _reasons() -> Iterator[None]:
     """Turn what libraries raise into reasons that people can act on."""
-    from edge_agent.web import WebError
+    import httpx
 
     try:
         yield
-    except WebError as error:
-        raise Transient(f"the hub cannot be reached: {error}") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Transient(f"the hub cannot be reached: {error or type(error).__name__}") from error
     except PackageError as error:
         raise Refused(f"the release is malformed: {error}") from error
     except OSError as error:

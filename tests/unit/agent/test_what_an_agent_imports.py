@@ -28,7 +28,7 @@ UNWANTED = {
     "click": "as typer",
     "rich": "tables are for status and doctor, which are other processes",
     "pygments": "comes with rich",
-    "httpx": "fetching is the standard library's client (edge_agent.web); it brings click and rich",
+    "httpx": "comes with the first update: it takes as long to import as a third of what serves",
     "structlog": "the log is the standard library's (edge_agent.logs); it brings rich",
     "prometheus_client": "the metrics' text is a page (edge_agent.metrics)",
     "grpc": "only an agent whose gRPC door is switched on pays for it",
