@@ -76,21 +76,20 @@ def running(
 ) -> Iterator[list[targets.Target]]:
     """Every target that serves the network: the limit, the bare loop, the agent, and the peers that start."""
     with ExitStack() as stack:
-        # Peers take their time to start; so they all begin, and are waited for at the end.
-        begun = []
+        begun, peers = [], []
         for found, at in installed.items():
             port = free_port()
             begun.append((found, stack.enter_context(found.start(at, network.onnx, port, folder)), port))
-        everybody = [
-            stack.enter_context(targets.in_process(network)),
-            stack.enter_context(targets.bare_loop(network)),
-            *stack.enter_context(targets.our_agent(network, python, folder)),
-        ]
         for found, process, port in begun:
             try:
-                everybody.append(targets.peer(found, process, port, network))
+                peers.append(targets.peer(found, process, port, network))
             except StartError as error:
                 failures[found.name] = f"not started: {error}"
+        # The agent last: what it measures at its start, whether batches help, should not be the others' start.
+        limit = stack.enter_context(targets.in_process(network))
+        bare = stack.enter_context(targets.bare_loop(network))
+        ours = stack.enter_context(targets.our_agent(network, python, folder))
+        everybody = [limit, bare, *ours, *peers]
         yield everybody
 
 
