@@ -19,6 +19,7 @@ from edge_agent.ports import LoadedRelease, Reporter, Serving, UpdateStatus
 from edge_agent.pulse import Pulse
 from edge_agent.updates import rules
 from edge_agent.updates.active import Active
+from edge_agent.updates.asking import Asked
 from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.disk import Disk
 from edge_agent.updates.errors import LeftByHand, Refused, Transient, UpdateError, Withdrawn
@@ -39,7 +40,6 @@ from edge_agent.updates.rules import (
 from edge_agent.updates.settings import UpdateSettings
 from edge_agent.updates.store import Installed, Position, UpdateStore
 from edge_agent.updates.testing import measure_again
-from edgeloop.records import dataclass
 
 if TYPE_CHECKING:
     from edgeloop.protocol import ChannelDocument
@@ -50,15 +50,6 @@ log = Log(__name__)
 PROBATION_LOOK_S = 0.1
 #: How often a thread with nothing to do shows that it lives, seconds.
 IDLE_LOOK_S = 10.0
-
-
-@dataclass(frozen=True)
-class GoBack:
-    """A person asks to leave a release: which one served when it was asked, why, and where the outcome goes."""
-
-    leave: str | None
-    reason: str
-    outcome: Future[Position]
 
 
 class UpdateMachine:
@@ -104,8 +95,7 @@ class UpdateMachine:
         )
         self._wake, self._stop = threading.Event(), threading.Event()
         self._offered = Offered(self._store)
-        self._go_back: GoBack | None = None
-        self._asking = threading.Lock()
+        self._asked = Asked()
         self._failures = 0
         self._seen: tuple[ChannelDocument | None, UpdateSettings] = (None, settings)
         self._measured = False
@@ -174,10 +164,7 @@ class UpdateMachine:
         """
         at = self._store.position()
         leave = at.release if at.state == PROBATION else self.committed()
-        with self._asking:
-            if self._go_back is None:
-                self._go_back = GoBack(leave, f"left by hand: {reason}", Future())
-            outcome = self._go_back.outcome
+        outcome = self._asked.ask(leave, reason)
         self._wake.set()
         return outcome
 
@@ -344,7 +331,7 @@ class UpdateMachine:
                 raise Refused(f"probation: {verdict.reason}")
             if verdict.done:
                 return
-            if (asked := self._go_back) is not None:
+            if (asked := self._asked.waiting) is not None:
                 if asked.leave == offer.release:
                     raise LeftByHand(asked.reason)
                 raise Withdrawn("a person asked to leave the committed release before this one served")
@@ -388,8 +375,7 @@ class UpdateMachine:
 
     def _obey(self) -> None:
         """Go back, when a person has asked for it."""
-        with self._asking:
-            asked, self._go_back = self._go_back, None
+        asked = self._asked.take()
         if asked is None:
             return
         try:
@@ -412,7 +398,7 @@ class UpdateMachine:
         document, settings = self._seen
         while True:
             self.pulse.beat(IDLE_LOOK_S + SILENCE_S)
-            if self._stop.is_set() or self._go_back is not None or self._settings is not settings:
+            if self._stop.is_set() or self._asked.waiting is not None or self._settings is not settings:
                 return True
             if self._offered.document is not document and self._wanted() != offer:
                 return True
