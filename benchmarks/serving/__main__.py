@@ -29,7 +29,9 @@ CONNECTIONS = (1, 8, 32)
 #: Seconds of a turn, which lasts until every answer has come; and of one under open load, long enough for a quantile.
 TURN_S = {"mlp": 0.5, "mobilenet": 1.5}
 OPEN_TURN_S = {"mlp": 3.0, "mobilenet": 10.0}
-ROUNDS, OPEN_ROUNDS, IDLE_S = 5, 5, 3.0
+ROUNDS, OPEN_ROUNDS = 5, 5
+#: Seconds that everybody gets to come to rest after its start, and for which it is then left alone.
+SETTLE_S, IDLE_S = 5.0, 3.0
 
 
 def main() -> int:
@@ -124,6 +126,7 @@ def measure(
 
 def idle_shares(everybody: list[targets.Target]) -> dict[str, float]:
     """Share of a core that each target uses while nobody asks it, by its name."""
+    time.sleep(SETTLE_S)
     before = {target.name: cpu_seconds(target.pid) for target in everybody}
     time.sleep(IDLE_S)
     return {target.name: (cpu_seconds(target.pid) - before[target.name]) / IDLE_S for target in everybody}
