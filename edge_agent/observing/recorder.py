@@ -298,7 +298,8 @@ class WindowRecorder:
         with self._keeping:
             now = time.monotonic()
             # Taken before the lock: reading sensors may take milliseconds.
-            sample = self._health.sample() if self._unsaved and now >= self._checkpoint_due else None
+            counting = self._unsaved or self._waiting
+            sample = self._health.sample() if counting and now >= self._checkpoint_due else None
             with self._windows_lock:
                 self._fold()
                 self._note_health(sample)
