@@ -70,7 +70,8 @@ def _share_us(
         observing = Observing(Path(folder) / "agent.db", feedback_keep=keep, full_rows_per_s=full)
         observing.start()
         recorder = observing.recorder
-        record, record_scores, in_full = recorder.record, recorder.record_scores, recorder.in_full
+        record, record_scores = recorder.record, recorder.record_scores
+        in_full, settle = recorder.in_full, recorder.settle
         empty = time.process_time_ns()
         for i, name in enumerate(ids):
             rows[i & 4095], name  # the loop itself is not observing
@@ -81,6 +82,7 @@ def _share_us(
                 record(release, name, x, outputs, PLACES, 50_000)
             else:
                 record_scores(release, name, outputs[0], 50_000)
+            settle()
         observing.recorder.flush()
         spent = time.process_time_ns() - started - (started - empty)
         observing.stop()

@@ -108,6 +108,9 @@ class Recorder(Protocol):
     def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Array, latency_ns: int) -> None:
         """Note one answered request by its scores alone, [N, K]; they are copied."""
 
+    def settle(self) -> None:
+        """Called when clients have been answered whose requests were recorded; may take a millisecond."""
+
     def record_error(self, loaded: LoadedRelease) -> None:
         """Note one request that failed through the model's or the agent's fault (never the client's)."""
 

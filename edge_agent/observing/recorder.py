@@ -1,7 +1,7 @@
 """The recorder: every answered request becomes part of the open window of its release.
 
 ``record`` only appends to a queue. A fold takes the queue into the window, 512 rows at a time, in the thread that made
-it full, or every 0.2 s in the recorder's own thread (``docs/decisions/observing-fold.md`` says why). That thread also
+it full (in ``settle``, when its client has been answered where that can be), or every 0.2 s in the recorder's own thread (``docs/decisions/observing-fold.md`` says why). That thread also
 writes checkpoints and closes windows; when all is written and nothing comes, it looks less often. Timers use the
 monotonic clock, so a wrong or jumping clock changes no count.
 
@@ -41,7 +41,7 @@ FOLD_S = 0.2
 # When all is written and nothing comes, the thread looks as often as this, or twice between two checkpoints.
 REST_S = 1.0
 # Inputs wait in the queue; images of 600 kB would make 512 rows 300 MB.
-FOLD_BYTES = 8 << 20
+FOLD_BYTES = 2 << 20
 # When the folds cannot keep up, requests wait for them rather than memory growing without end.
 _MOST_WAITING = 32
 # After the store has refused (a full disk), it is asked again so soon.
@@ -99,6 +99,7 @@ class WindowRecorder:
         self._health = DeviceHealth()
         self._waiting: deque[Answered | Block] = deque()
         self._scores = ScoresAlone()
+        self._block_waits = False
         self._fold_at = _FIRST_FOLD
         self._thinning = Thinning(full_rows_per_s)
         self._keeping = threading.Lock()
@@ -143,10 +144,7 @@ class WindowRecorder:
         latency_ns: int,
     ) -> None:
         """Note one answered request. The arrays are read later: nobody may change them after this."""
-        waiting = self._waiting
-        waiting.append((loaded, prediction_id, inputs, outputs, places, latency_ns))
-        if len(waiting) >= self._fold_at:
-            self._fold_now()
+        self._waiting.append((loaded, prediction_id, inputs, outputs, places, latency_ns))
 
     def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Array, latency_ns: int) -> None:
         """Note one answered request by its scores alone; they are copied."""
@@ -157,6 +155,11 @@ class WindowRecorder:
             return
         if full is not None:
             self._waiting.append(full)
+            self._block_waits = True
+
+    def settle(self) -> None:
+        """Count what waits, if it has become much; whoever has recorded calls this when its client is answered."""
+        if self._block_waits or len(self._waiting) >= self._fold_at:
             self._fold_now()
 
     def record_error(self, loaded: LoadedRelease) -> None:
@@ -210,6 +213,7 @@ class WindowRecorder:
 
     def _fold(self) -> None:
         """Take the queue into the windows; the caller holds ``_windows_lock``."""
+        self._block_waits = False
         if (block := self._scores.take()) is not None:
             self._waiting.append(block)
         taken = self._waiting.popleft

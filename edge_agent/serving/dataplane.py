@@ -303,6 +303,8 @@ class DataPlane:
             last = self._left(served)
         if last:
             served.close()
+        if slot.recorder is not None:
+            slot.recorder.settle()
         return answer
 
     def _check_scores(self, slot: Slot, plan: Plan, found: Sequence[Array], inputs: Mapping[str, Array]) -> None:
@@ -403,6 +405,8 @@ class DataPlane:
         self._arrived(len(jobs))
         if last:
             served.close()
+        if slot.recorder is not None:
+            slot.recorder.settle()
 
     def _outcome(
         self, slot: Slot, plan: Plan, job: Job, found: Sequence[Array], latency_ns: int

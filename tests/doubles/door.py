@@ -155,6 +155,9 @@ class NotingRecorder:
     def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Any, latency_ns: int) -> None:
         raise AssertionError("everything is observed in full here")
 
+    def settle(self) -> None:
+        """Nothing waits."""
+
     def record_error(self, loaded: LoadedRelease) -> None:
         self.errors += 1
 

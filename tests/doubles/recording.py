@@ -14,3 +14,4 @@ def record(
     """Record one answered request."""
     places = {output: place for place, output in enumerate(outputs)}
     recorder.record(loaded, name, inputs, list(outputs.values()), places, latency_ns)
+    recorder.settle()
