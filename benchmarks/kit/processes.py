@@ -126,7 +126,9 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=15)
-        for member in family:
+        # Its children clean up after it: PyTriton's would leave shared memory behind.
+        _, left = psutil.wait_procs(family, timeout=5)
+        for member in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
     with contextlib.suppress(ProcessLookupError):
