@@ -1,9 +1,10 @@
 """The recorder: every answered request becomes part of the open window of its release.
 
 ``record`` only appends to a queue. A fold takes the queue into the window, 512 rows at a time, in the thread that made
-it full (in ``settle``, when its client has been answered where that can be), or every 0.2 s in the recorder's own thread (``docs/decisions/observing-fold.md`` says why). That thread also
-writes checkpoints and closes windows; when all is written and nothing comes, it looks less often. Timers use the
-monotonic clock, so a wrong or jumping clock changes no count.
+it full (in ``settle``, when its client has been answered where that can be), or every 0.2 s in the recorder's own thread
+(``docs/decisions/observing-fold.md`` says why). That thread also writes checkpoints and closes windows; when all is
+written and nothing comes, it looks less often. Timers use the monotonic clock, so a wrong or jumping clock changes no
+count.
 
 Locks, in this order: ``_keeping`` (who writes windows to the store), ``_windows_lock`` (windows and kept predictions in
 memory; held for milliseconds and never while writing to the disk).
