@@ -1,7 +1,7 @@
 """The recorder: every answered request becomes part of the open window of its release.
 
 ``record`` only appends to a queue. A fold takes the queue into the window, 512 rows at a time, in the thread that made
-it full (in ``settle``, when its client has been answered where that can be), or every 0.2 s in the recorder's own thread
+it full (in ``settle``, when its client has been answered where that can be), or every 0.2 s in its own thread
 (``docs/decisions/observing-fold.md`` says why). That thread also writes checkpoints and closes windows; when all is
 written and nothing comes, it looks less often. Timers use the monotonic clock, so a wrong or jumping clock changes no
 count.
