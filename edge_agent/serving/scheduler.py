@@ -206,6 +206,9 @@ class Scheduler:
             if self._best_rows <= 1 or first.rows >= self._best_rows:
                 return self._remove([first])
             alike = [job for job in self._queue if job.kind == first.kind]
+            # A batch that leaves other instances idle takes longer than two halves of it side by side.
+            free = self._idle + self.instances - self._threads
+            alike = alike[: -(-len(alike) // (free + 1))]
             delay = first.arrived_ns / 1e9 + self._rules.delay_s - time.perf_counter()
             count = largest_of(
                 [job.rows for job in alike],

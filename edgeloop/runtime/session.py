@@ -20,6 +20,7 @@ from edgeloop.runtime.launch import Launch, wants_files
 from edgeloop.runtime.loading import first_line, open_session, zeros_for
 from edgeloop.runtime.memory import trim_memory
 from edgeloop.runtime.options import ProviderOptions
+from edgeloop.runtime.ort import ort
 from edgeloop.runtime.placement import placement_of
 from edgeloop.runtime.policy import Policy, threads_of
 from edgeloop.runtime.providers import CPU, available_providers, missing_because
@@ -150,6 +151,24 @@ class ModelSession:
             if guard.used:
                 guard.renew()
         return found
+
+    def shrink(self, inputs: Mapping[str, Array]) -> None:
+        """Run once more, and give the memory back that larger runs before it have needed.
+
+        ONNX Runtime's arenas keep what they once had (``memory.enable_memory_arena_shrinkage`` in its
+        ``onnxruntime_run_options_config_keys.h``).
+
+        Args:
+            inputs: by name; of the size that is usual.
+        """
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        try:
+            self._run(self._names, inputs, options)
+        except Exception:
+            # A session whose policy gives it no arena says so; then there is nothing to give back.
+            return
+        trim_memory()
 
     def output(self, role: str) -> str | None:
         """Name of the first output with a role, or None."""

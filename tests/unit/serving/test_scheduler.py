@@ -177,6 +177,9 @@ def test_a_model_that_looks_across_its_batch_gets_no_batches(first: Package) -> 
             found = [np.array(array) for array in release.session.run(inputs, outputs, deadline_s)]
             return [a + a.mean() if a.dtype.kind == "f" and len(a) > 1 else a for a in found]
 
+        def shrink(self, inputs: Any) -> None:
+            raise AssertionError("nothing larger was run")
+
     evidence = measure(Mixing(), release.package.golden().inputs, 32)  # type: ignore[arg-type]
     assert "depends on the other rows" in evidence.why_not
     assert evidence.best_rows(BatchRules()) == 1
@@ -234,10 +237,55 @@ def test_the_first_run_of_a_size_is_not_what_it_takes(first: Package) -> None:
                 time.sleep(0.2)
             return release.session.run(inputs, outputs, deadline_s)
 
+        def shrink(self, inputs: Any) -> None:
+            assert len(inputs["x"]) == 1
+
     evidence = measure(Slow(), release.package.golden().inputs, 8)  # type: ignore[arg-type]
     assert evidence.prepares
     assert set(evidence.run_ns) == {1, 2, 4, 8}
     assert max(evidence.run_ns.values()) < 200_000_000
+
+
+def test_larger_batches_are_not_tried_where_small_ones_bring_nothing(first: Package) -> None:
+    release = loaded(first)
+    sizes: list[int] = []
+
+    class Linear:
+        inputs, outputs, provider = release.session.inputs, release.session.outputs, release.session.provider
+
+        def run(self, inputs: Any, outputs: Any, deadline_s: Any) -> list[Any]:
+            sizes.append(len(inputs["x"]))
+            time.sleep(0.002 * sizes[-1])
+            return release.session.run(inputs, outputs, deadline_s)
+
+        def shrink(self, inputs: Any) -> None:
+            sizes.append(0)
+
+    evidence = measure(Linear(), {"x": release.package.golden().inputs["x"][:4]}, 32)  # type: ignore[arg-type]
+    assert evidence.best_rows(BatchRules()) == 1
+    assert max(sizes) == 4
+    assert sizes[-1] == 0, "what the batches took is given back"
+
+
+@pytest.mark.usefixtures("batching")
+def test_what_waits_is_spread_over_instances_that_are_free(first: Package) -> None:
+    held = Held(first)
+    held.plane._main.scheduler.instances = 2  # type: ignore[union-attr]
+    waiting = [held.ask(call(0.1)) for _ in range(4)]
+    held.go_on()
+    for future in waiting:
+        future.result(10)
+    assert max(held.sizes) < 4
+    held.plane.close()
+
+
+def test_memory_is_given_back_and_the_session_goes_on(first: Package) -> None:
+    session = loaded(first).session
+    (before,) = session.run(rows(0.3), ["probabilities"])
+    session.run(rows(*[0.1] * 64))
+    session.shrink(rows(0.3))
+    (after,) = session.run(rows(0.3), ["probabilities"])
+    assert (before == after).all()
 
 
 def test_preferred_sizes_are_waited_for() -> None:
