@@ -162,7 +162,7 @@ class Settings:
     trial_budget_s: float = Field(default=2.0, gt=0, description="Seconds for timing the candidates of a release.")
     observe: bool = Field(default=True, description="Whether predictions are observed: windows, feedback, insights.")
     full_rows_per_s: float = Field(
-        default=1000.0,
+        default=250.0,
         gt=0,
         description="Rows a second whose inputs and features are observed; of more a random share is.",
     )

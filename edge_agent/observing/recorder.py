@@ -25,7 +25,7 @@ from edge_agent.observing.keeper import Keeper
 from edge_agent.observing.labels import Labelling, Observers
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Changes, Retention
-from edge_agent.observing.scores import Block, ScoresAlone
+from edge_agent.observing.scores import BLOCK_REQUESTS, Block, ScoresAlone
 from edge_agent.observing.store import Store, StoreError
 from edge_agent.observing.thinning import Thinning
 from edge_agent.observing.watch import NO_ROWS, Answered, Watch
@@ -100,7 +100,6 @@ class WindowRecorder:
         self._health = DeviceHealth()
         self._waiting: deque[Answered | Block] = deque()
         self._scores = ScoresAlone()
-        self._block_waits = False
         self._fold_at = _FIRST_FOLD
         self._thinning = Thinning(full_rows_per_s)
         self._keeping = threading.Lock()
@@ -149,18 +148,11 @@ class WindowRecorder:
 
     def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Array, latency_ns: int) -> None:
         """Note one answered request by its scores alone; they are copied."""
-        try:
-            full = self._scores.add(loaded, prediction_id, scores, latency_ns)
-        except ValueError:
-            self._failed += 1
-            return
-        if full is not None:
-            self._waiting.append(full)
-            self._block_waits = True
+        self._scores.add(loaded, prediction_id, scores, latency_ns)
 
     def settle(self) -> None:
         """Count what waits, if it has become much; whoever has recorded calls this when its client is answered."""
-        if self._block_waits or len(self._waiting) >= self._fold_at:
+        if len(self._waiting) >= self._fold_at or len(self._scores) >= BLOCK_REQUESTS:
             self._fold_now()
 
     def record_error(self, loaded: LoadedRelease) -> None:
@@ -214,9 +206,7 @@ class WindowRecorder:
 
     def _fold(self) -> None:
         """Take the queue into the windows; the caller holds ``_windows_lock``."""
-        self._block_waits = False
-        if (block := self._scores.take()) is not None:
-            self._waiting.append(block)
+        self._waiting.extend(self._scores.take())
         taken = self._waiting.popleft
         group = [taken() for _ in range(len(self._waiting))]
         if not group:

@@ -1,4 +1,4 @@
-"""Requests that are observed by their scores alone: gathered row by row in one small piece of memory.
+"""Requests that are observed by their scores alone: their scores' bytes, and nothing else of them, wait to be counted.
 
 Whoever keeps hundreds of requests until they are counted keeps their memory, and every new request then gets memory
 that no cache holds: that was measured to cost a small model's request 10 µs, more than all counting.
@@ -6,16 +6,17 @@ that no cache holds: that was measured to cost a small model's request 10 µs, m
 
 from __future__ import annotations
 
-import threading
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from edge_agent.ports import Array, LoadedRelease
 
-#: Rows of a block; their scores and ids are some tens of kilobytes.
-BLOCK_ROWS = 512
-_NOTHING: Array = np.empty((0, 0))
+#: Requests of a block; their scores and ids are some tens of kilobytes.
+BLOCK_REQUESTS = 512
 
 
 class Block(NamedTuple):
@@ -30,54 +31,33 @@ class Block(NamedTuple):
     """
 
     loaded: LoadedRelease
-    ids: list[str]
-    counts: list[int]
+    ids: Sequence[str]
+    counts: Sequence[int]
     scores: Array
-    latencies: list[int]
+    latencies: Sequence[int]
 
 
 class ScoresAlone:
-    """The block that is being filled."""
+    """What waits. `add` is on the hot path: it copies some bytes and appends."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loaded: LoadedRelease | None = None
-        self._scores = _NOTHING
-        self._rows = 0
-        self._ids: list[str] = []
-        self._counts: list[int] = []
-        self._latencies: list[int] = []
+        # Release, dtype, bytes of a row, id, rows, scores, nanoseconds.
+        self._waiting: deque[tuple[LoadedRelease, np.dtype[np.generic], int, str, int, bytes, int]] = deque()
 
-    def add(self, loaded: LoadedRelease, identity: str, scores: Array, latency_ns: int) -> Block | None:
-        """Copy a request's scores, [rows, K]; returns the block before it when that is full.
+    def __len__(self) -> int:
+        return len(self._waiting)
 
-        Raises:
-            ValueError: the scores have another shape than those before them.
-        """
+    def add(self, loaded: LoadedRelease, identity: str, scores: Array, latency_ns: int) -> None:
+        """Copy a request's scores, [rows, K]."""
         rows = len(scores)
-        with self._lock:
-            full = None
-            if loaded is not self._loaded or self._rows + rows > len(self._scores):
-                full = self._take()
-                self._loaded = loaded
-                self._scores = np.empty((max(BLOCK_ROWS, rows), *scores.shape[1:]), scores.dtype)
-            end = self._rows + rows
-            self._scores[self._rows : end] = scores
-            self._rows = end
-            self._ids.append(identity)
-            self._counts.append(rows)
-            self._latencies.append(latency_ns)
-            return full
+        data = scores.tobytes()
+        self._waiting.append((loaded, scores.dtype, len(data) // rows, identity, rows, data, latency_ns))
 
-    def take(self) -> Block | None:
-        """What has been gathered."""
-        with self._lock:
-            return self._take()
-
-    def _take(self) -> Block | None:
-        if self._loaded is None:
-            return None
-        block = Block(self._loaded, self._ids, self._counts, self._scores[: self._rows], self._latencies)
-        self._loaded, self._scores, self._rows = None, _NOTHING, 0
-        self._ids, self._counts, self._latencies = [], [], []
-        return block
+    def take(self) -> Iterator[Block]:
+        """What has been gathered; each block is of one release and of scores of one form."""
+        taken = self._waiting.popleft
+        items = [taken() for _ in range(len(self._waiting))]
+        for (_, dtype, width), some in itertools.groupby(items, key=lambda item: (id(item[0]), item[1], item[2])):
+            releases, _, _, ids, counts, parts, latencies = zip(*some, strict=True)
+            scores = np.frombuffer(b"".join(parts), dtype).reshape(sum(counts), width // dtype.itemsize)
+            yield Block(releases[0], ids, counts, scores, latencies)
