@@ -15,8 +15,8 @@ import numpy as np
 
 from edge_agent.ports import Array, LoadedRelease
 
-#: Requests of a block; their scores and ids are some tens of kilobytes.
-BLOCK_REQUESTS = 512
+#: Requests of a block; their scores and ids take half a megabyte.
+BLOCK_REQUESTS = 2048
 
 
 class Block(NamedTuple):
