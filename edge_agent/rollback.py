@@ -66,8 +66,7 @@ def _folder(data: Path) -> Iterator[bool]:
 
 
 def _by_agent(settings: Settings, reason: str) -> dict[str, Any]:
-    host = "127.0.0.1" if settings.listen_host in ("0.0.0.0", "::") else settings.listen_host
-    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.listen_port}"
+    address = settings.own_url
     try:
         answer = httpx.post(
             f"{address}/edgeloop/v1/rollback",

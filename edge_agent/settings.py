@@ -221,6 +221,12 @@ class Settings:
 
             check_flows(self.sources, self.sinks)
 
+    @property
+    def own_url(self) -> str:
+        """Base URL at which a command on this device reaches the agent that these settings start."""
+        host = "127.0.0.1" if self.listen_host in ("0.0.0.0", "::") else self.listen_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.listen_port}"
+
 
 def load(config: Path | None) -> Settings:
     """Read the settings.

@@ -21,8 +21,7 @@ def ask(settings: Settings) -> dict[str, Any]:
     Raises:
         NoAgent: nobody answers at its address, or somebody else does.
     """
-    host = "127.0.0.1" if settings.listen_host in ("0.0.0.0", "::") else settings.listen_host
-    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.listen_port}"
+    address = settings.own_url
     try:
         # A proxy is for the way to the hub.
         answer = httpx.get(f"{address}/edgeloop/v1/status", timeout=5.0, trust_env=False)
