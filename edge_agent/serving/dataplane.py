@@ -402,9 +402,10 @@ class DataPlane:
                 job.set_result(outcome)
             else:
                 job.set_exception(outcome)
-        self._arrived(len(jobs))
         if last:
             served.close()
+        # Only now: whoever closes the data plane waits for this, and then no session is open any more.
+        self._arrived(len(jobs))
         if slot.recorder is not None:
             slot.recorder.settle()
 

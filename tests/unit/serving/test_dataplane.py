@@ -62,6 +62,7 @@ class Double:
         self.error: Exception | None = None
         self.spoil: float | None = None
         self.closed = 0
+        self.freed = threading.Event()
         self.release = LoadedRelease(release.digest, release.package, self, release.profile)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
@@ -80,6 +81,7 @@ class Double:
     def close(self) -> None:
         self.closed += 1
         self.real.close()
+        self.freed.set()
 
 
 # ── answers ───────────────────────────────────────────────────────────────────────────────────
@@ -313,6 +315,7 @@ def test_closing_waits_for_a_run_but_not_for_ever(first: Package, monkeypatch: p
             await asyncio.wrap_future(waiting)
 
     asyncio.run(run())
+    assert double.freed.wait(10)
     assert double.closed == 1
 
 
@@ -343,6 +346,7 @@ def test_a_request_ends_on_the_release_that_it_began_on(
         assert (await asyncio.wrap_future(slow)).version == "1"
 
     asyncio.run(run())
+    assert old.freed.wait(10), "the session is freed after its last answer has gone out"
     assert (old.closed, new.closed) == (1, 0)
     assert plane.counters().predictions == 1, "counted since the switch"
     plane.close()
