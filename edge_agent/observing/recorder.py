@@ -278,11 +278,17 @@ class WindowRecorder:
             self.pulse.beat(wait_s)
             self._wake.wait(wait_s)
             self._wake.clear()
-            self._thinning.look(time.monotonic())
+            self._look(time.monotonic())
             try:
                 self._put_away(everything=False)
             except Exception:
                 log.exception("the recorder's thread met an unforeseen error and goes on")
+
+    def _look(self, now: float) -> None:
+        """Adapt what is observed in full to the rates."""
+        self._thinning.look(now)
+        for watch in tuple(self._watches.values()):
+            watch.inputs.look(now)
 
     def _patience_s(self) -> float:
         """Until the next look. At rest too, an answer is in a checkpoint within ``checkpoint_s`` of being given."""

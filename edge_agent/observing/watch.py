@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import compress
 from operator import is_, itemgetter
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from edge_agent.observing.releases import ReleaseFacts
 from edge_agent.observing.retention import Batch
 from edge_agent.observing.scores import Block
+from edge_agent.observing.thinning import INPUT_VALUES_PER_S, Thinning
 from edge_agent.ports import LoadedRelease
 from edgeloop.insights import InsightsError, Observer, Window
 from edgeloop.records import dataclass
@@ -37,6 +39,7 @@ class Watch:
         facts: what is remembered of the release.
         outputs: names of the outputs that are needed, the scores first.
         features: name of the features output, or None.
+        inputs: which requests' inputs are summarised.
     """
 
     loaded: weakref.ref[LoadedRelease]
@@ -44,6 +47,7 @@ class Watch:
     facts: ReleaseFacts
     outputs: tuple[str, ...]
     features: str | None
+    inputs: Thinning
 
     @classmethod
     def of(cls, loaded: LoadedRelease) -> Watch | None:
@@ -59,6 +63,7 @@ class Watch:
             facts=ReleaseFacts(loaded.profile.schema, tuple(loaded.package.meta.labels)),
             outputs=tuple(name for name in (scores, features) if name is not None),
             features=features,
+            inputs=Thinning(INPUT_VALUES_PER_S),
         )
 
     def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
@@ -68,7 +73,19 @@ class Watch:
         scores = self._probabilities(loaded, joined)
         features = joined[self.features].reshape(len(scores), -1) if self.features is not None else None
         counts = np.array(list(map(len, parts)), dtype=np.int64)
-        self.observer.observe(window, _join(parts), scores, features, _of_rows(latencies, counts))
+        latency = _of_rows(latencies, counts)
+        self.inputs.seen(sum(part.size for part in parts))
+        drawn = [self.inputs.draw() for _ in parts]
+        if all(drawn):
+            self.observer.observe(window, _join(parts), scores, features, latency)
+        else:
+            rows = np.repeat(drawn, counts)
+            for share, inputs in ((rows, list(compress(parts, drawn))), (~rows, [])):
+                if share.any():
+                    some = features[share] if features is not None else None
+                    self.observer.observe(
+                        window, _join(inputs) if inputs else None, scores[share], some, latency[share]
+                    )
         return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features)
 
     def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block) -> Batch:

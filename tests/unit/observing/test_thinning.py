@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.outbox import unpack
 from edge_agent.observing.thinning import STEPS, Thinning
 from edge_agent.ports import FeedbackItem
+from edgeloop.insights import Observer, Window
 from tests.unit.observing.doubles import CLASSES, batch, profile, release
 
 PLACES = {"scores": 0, "features": 1}
@@ -66,3 +70,29 @@ def test_every_row_counts_and_its_input_only_when_it_is_observed_in_full(tmp_pat
     assert again.recorder.kept_predictions == 600, "both kinds are read again"
     assert again.recorder.feedback([FeedbackItem("p301", 0), FeedbackItem("p303", 0)]).accepted == 2
     again.stop()
+
+
+def test_of_wide_inputs_a_share_is_summarised_and_all_else_is_of_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observing = Observing(tmp_path / "agent.db")
+    loaded = release()
+    inputs, outputs = batch(600)
+    watch = observing.recorder._watch(loaded)
+    assert watch is not None
+    drawn = (i % 4 == 0 for i in range(600))
+    monkeypatch.setattr(watch.inputs, "draw", lambda: next(drawn))
+    for i in range(600):
+        found = [outputs["scores"][i : i + 1], outputs["features"][i : i + 1]]
+        observing.recorder.record(loaded, f"p{i}", inputs[i : i + 1], found, PLACES, 1000)
+    observing.recorder.flush()
+    ((body,),) = observing.store.rows("SELECT body FROM outbox")
+    window = unpack(body, profile().schema)
+    arrays = window.arrays
+    assert window.predictions == arrays["confidence"].sum() == arrays["latency"].sum() == 600
+    assert set(arrays["inputs"].sum(axis=1)) == {150}
+    assert set(arrays["projections"].sum(axis=1)) == {600}
+    only = Window.zero(profile().schema)
+    Observer(profile()).observe(only, inputs[::4], outputs["scores"][::4], None, np.zeros(150, np.int64))
+    assert (only.arrays["inputs"] == arrays["inputs"]).all(), "those whose turn it was"
+    observing.stop()
