@@ -27,7 +27,7 @@ from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Changes, Retention
 from edge_agent.observing.scores import BLOCK_REQUESTS, Block, ScoresAlone
 from edge_agent.observing.store import Store, StoreError
-from edge_agent.observing.thinning import Thinning
+from edge_agent.observing.thinning import WIDE_VALUES, WIDE_VALUES_PER_S, Thinning
 from edge_agent.observing.watch import NO_ROWS, Answered, Watch
 from edge_agent.observing.windows import OpenWindows
 from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease
@@ -101,7 +101,7 @@ class WindowRecorder:
         self._waiting: deque[Answered | Block] = deque()
         self._scores = ScoresAlone()
         self._fold_at = _FIRST_FOLD
-        self._thinning = Thinning(full_rows_per_s)
+        self._thinning, self._wide = Thinning(full_rows_per_s), Thinning(WIDE_VALUES_PER_S)
         self._keeping = threading.Lock()
         self._windows_lock = threading.Lock()
         self._windows = OpenWindows(window_s)
@@ -144,6 +144,12 @@ class WindowRecorder:
         latency_ns: int,
     ) -> None:
         """Note one answered request. The arrays are read later: nobody may change them after this."""
+        if inputs.size > WIDE_VALUES:
+            # Decided here and not when they are counted, so that images which nobody looks at do not take memory
+            # meanwhile. Two threads may lose one another's `seen`: the rate need not be exact.
+            self._wide.seen(inputs.size)
+            if not self._wide.draw():
+                inputs = NO_ROWS
         self._waiting.append((loaded, prediction_id, inputs, outputs, places, latency_ns))
 
     def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Array, latency_ns: int) -> None:
@@ -278,17 +284,13 @@ class WindowRecorder:
             self.pulse.beat(wait_s)
             self._wake.wait(wait_s)
             self._wake.clear()
-            self._look(time.monotonic())
+            now = time.monotonic()
+            self._thinning.look(now)
+            self._wide.look(now)
             try:
                 self._put_away(everything=False)
             except Exception:
                 log.exception("the recorder's thread met an unforeseen error and goes on")
-
-    def _look(self, now: float) -> None:
-        """Adapt what is observed in full to the rates."""
-        self._thinning.look(now)
-        for watch in tuple(self._watches.values()):
-            watch.inputs.look(now)
 
     def _patience_s(self) -> float:
         """Until the next look. At rest too, an answer is in a checkpoint within ``checkpoint_s`` of being given."""

@@ -13,8 +13,10 @@ import os
 STEPS, DRAWS = 256, 1024
 #: A rate is that of at least so many seconds.
 LEAST_S = 0.1
-#: Numbers of inputs that are summarised in a second: 27 images of 224 × 224 × 3, which takes 0.7 % of a core.
-INPUT_VALUES_PER_S = 4e6
+#: Numbers of wide inputs that are summarised in a second: 27 images of 224 × 224 × 3, which takes 0.7 % of a core.
+WIDE_VALUES_PER_S = 4e6
+#: A request with more numbers than this is wide.
+WIDE_VALUES = 1 << 14
 
 
 class Thinning:

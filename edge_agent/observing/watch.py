@@ -15,7 +15,6 @@ import numpy.typing as npt
 from edge_agent.observing.releases import ReleaseFacts
 from edge_agent.observing.retention import Batch
 from edge_agent.observing.scores import Block
-from edge_agent.observing.thinning import INPUT_VALUES_PER_S, Thinning
 from edge_agent.ports import LoadedRelease
 from edgeloop.insights import InsightsError, Observer, Window
 from edgeloop.records import dataclass
@@ -24,7 +23,8 @@ Array = npt.NDArray[Any]
 
 
 #: One request as the data plane handed it over: (release, prediction id, inputs, outputs, name → place in the outputs,
-#: nanoseconds). A plain tuple, since one is made for every request; one that failed has no rows and no outputs.
+#: nanoseconds). A plain tuple, since one is made for every request. Inputs that are not summarised are `NO_ROWS`; one
+#: that failed has no outputs either.
 Answered = tuple[LoadedRelease, str, Array, Sequence[Array], Mapping[str, int], int]
 NO_ROWS: Array = np.empty(0)
 
@@ -39,7 +39,6 @@ class Watch:
         facts: what is remembered of the release.
         outputs: names of the outputs that are needed, the scores first.
         features: name of the features output, or None.
-        inputs: which requests' inputs are summarised.
     """
 
     loaded: weakref.ref[LoadedRelease]
@@ -47,7 +46,6 @@ class Watch:
     facts: ReleaseFacts
     outputs: tuple[str, ...]
     features: str | None
-    inputs: Thinning
 
     @classmethod
     def of(cls, loaded: LoadedRelease) -> Watch | None:
@@ -63,7 +61,6 @@ class Watch:
             facts=ReleaseFacts(loaded.profile.schema, tuple(loaded.package.meta.labels)),
             outputs=tuple(name for name in (scores, features) if name is not None),
             features=features,
-            inputs=Thinning(INPUT_VALUES_PER_S),
         )
 
     def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
@@ -72,15 +69,14 @@ class Watch:
         joined = {name: _join(_column(outputs, places, name)) for name in self.outputs}
         scores = self._probabilities(loaded, joined)
         features = joined[self.features].reshape(len(scores), -1) if self.features is not None else None
-        counts = np.array(list(map(len, parts)), dtype=np.int64)
+        counts = np.array(list(map(len, _column(outputs, places, self.outputs[0]))), dtype=np.int64)
         latency = _of_rows(latencies, counts)
-        self.inputs.seen(sum(part.size for part in parts))
-        drawn = [self.inputs.draw() for _ in parts]
-        if all(drawn):
+        given = [part is not NO_ROWS for part in parts]
+        if all(given):
             self.observer.observe(window, _join(parts), scores, features, latency)
         else:
-            rows = np.repeat(drawn, counts)
-            for share, inputs in ((rows, list(compress(parts, drawn))), (~rows, [])):
+            rows = np.repeat(given, counts)
+            for share, inputs in ((rows, list(compress(parts, given))), (~rows, [])):
                 if share.any():
                     some = features[share] if features is not None else None
                     self.observer.observe(
