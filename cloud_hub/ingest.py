@@ -51,6 +51,9 @@ Key = tuple[str, int]
 
 M = TypeVar("M", Presence, Reported, Insights)
 
+Observed = Callable[[str, str, Window], None]
+"""``observed(device, channel, window)``: see `Ingest.observes`."""
+
 
 class MarksMoved(Exception):
     """Another process moved a mark between our reading and our writing; the batch is judged anew."""
@@ -76,6 +79,7 @@ class Batch:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     classes: dict[str, list[int]] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
+    observed: list[tuple[str, str, Window]] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
     reset: bool = False
 
@@ -128,8 +132,18 @@ class Ingest:
         self._topics, self._publisher, self._known_channel = topics, publisher, known_channel
         self._batch_size, self._clock = batch, clock
         self.inbox = Inbox(queue)
+        self._observers: list[Observed] = []
         self._lock = threading.Lock()
         self._totals: Counter[str] = Counter()
+
+    def observes(self, observed: Observed) -> None:
+        """Have ``observed(device, channel, window)`` called after each commit, for what was counted in it.
+
+        A window is one that the device sent, or the sum of several of one release and segment that were committed
+        together. It is called from the thread that ingests: what takes long holds up the acknowledgements. A hub that
+        is killed between a commit and the call does not call again. One that raises is logged and changes nothing.
+        """
+        self._observers.append(observed)
 
     def submit(self, topic: str, payload: bytes, release: Callable[[], None] = lambda: None) -> None:
         """Take a message from the network's thread; never waits.
@@ -204,10 +218,19 @@ class Ingest:
         with self._db.begin() as connection:
             self._write(connection, batch)
         self._add(batch.tally)
+        self._tell_observers(batch)
         for (device, epoch), refused in batch.acks.items():
             last = batch.mark((device, epoch)) or 0
             ack = Ack(epoch=epoch, last=last, refused=tuple(refused[:1000]))
             self._publisher.publish(self._topics.ack(device), ack.to_bytes())
+
+    def _tell_observers(self, batch: Batch) -> None:
+        for observed in self._observers:
+            for device, channel, window in batch.observed:
+                try:
+                    observed(device, channel, window)
+                except Exception:  # it is committed: the device must not send it again
+                    log.exception("an observer of the windows of %s failed", device)
 
     def _commit_alone(self, message: Incoming) -> None:
         try:
@@ -320,6 +343,7 @@ class Ingest:
         skew_s = batch.skews.get(message.device, 0.0)
         start = self._insights.interval_of(window, skew_s=skew_s, now=batch.now)
         batch.additions.add(envelope.channel, start, window)
+        batch.observed.append((message.device, envelope.channel, window))
         batch.count(message.device, {**count_window(window), "windows": 1})
         batch.classes[message.device] = add_lists(batch.classes.get(message.device, []), class_counts(window))
         return None

@@ -15,6 +15,7 @@ from cloud_hub import ingest as ingest_module
 from cloud_hub.inbox import Incoming
 from cloud_hub.insights_store import count_window
 from cloud_hub.records.tables import marks
+from edgeloop.insights import Window
 from edgeloop.protocol import Presence, Reported
 from tests.unit.hub.kit import CHANNEL, RELEASE, TOPICS, Pipeline, Sender, envelope, window
 
@@ -87,6 +88,22 @@ def test_a_gap_that_no_one_can_fill_is_passed_and_counted(hub: Pipeline) -> None
     hub.work()
     assert hub.sent.acks("a")[-1].last == 5
     assert hub.devices.get("a").totals["gaps"] == 3
+
+
+def test_observers_are_told_of_each_counted_window_after_the_commit(hub: Pipeline) -> None:
+    told: list[tuple[str, str, int, int]] = []
+
+    def broken(_device: str, _channel: str, _window: Window) -> None:
+        raise ZeroDivisionError("a defect")
+
+    hub.ingest.observes(broken)
+    hub.ingest.observes(lambda *seen: told.append((seen[0], seen[1], seen[2].predictions, hub.predictions)))
+    hub.send("a", envelope("a", 1))
+    hub.send("a", envelope("a", 1))
+    hub.send("b", envelope("b", 1, channel="nowhere"))
+    hub.work()
+    assert told == [("a", CHANNEL, 3, 3)], "once, not for what is refused, and with the totals committed"
+    assert hub.sent.acks("a")[-1].last == 1
 
 
 def test_merged_windows_carry_a_range(hub: Pipeline) -> None:
