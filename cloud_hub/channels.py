@@ -21,6 +21,7 @@ from cloud_hub.policy import ChannelPolicy
 from cloud_hub.ports import Publisher, RolloutStarter
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import channels as table
+from edgeloop.insights.policy import KEY
 from edgeloop.protocol import ChannelDocument, ProtocolError, RolloutRef, Topics, check_name
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Channels:
         return self.get(name)
 
     def set_policy(self, name: str, policy: Any) -> Channel:
-        """Replace the policy of a channel, which is made where it does not exist.
+        """Replace the policy of a channel, which is made where it does not exist; devices are told what concerns them.
 
         Args:
             name: the channel.
@@ -142,8 +143,11 @@ class Channels:
         """
         parsed = parse_policy(policy)
         with self._db.begin() as connection:
-            self.ensure(name)
-            values = {"policy_json": parsed.model_dump_json(), "changed": self._clock()}
+            channel = self.ensure(name)
+            values: dict[str, Any] = {"policy_json": parsed.model_dump_json(), "changed": self._clock()}
+            if parsed.for_devices() != channel.policy.for_devices():
+                values["serial"] = table.c.serial + 1
+                self._db.after_commit(lambda: self.publish(name))
             connection.execute(table.update().where(table.c.name == name).values(**values))
         return self.get(name)
 
@@ -210,6 +214,7 @@ class Channels:
                 id=rollout.id, candidate=self._releases.get(rollout.candidate).ref, fraction=rollout.fraction
             ),
             hub=self._hub_url(),
+            policy={KEY: channel.policy.for_devices().to_wire()},
         )
 
     def publish(self, name: str) -> bool:

@@ -5,9 +5,13 @@ These models are the schema of ``PUT /api/v1/channels/{channel}`` and of ``docs/
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from edgeloop.insights.aspects import ASPECTS
+from edgeloop.insights.policy import InsightsPolicy
+from edgeloop.protocol import ProtocolError
 
 
 class _Policy(BaseModel):
@@ -98,6 +102,41 @@ class GatePolicy(_Policy):
     )
 
 
+class WindowsPolicy(_Policy):
+    """What devices put into their windows, and how much of it they send; the device's owner may allow less."""
+
+    aspects: tuple[str, ...] | None = Field(
+        default=None, description="Aspects that windows hold, besides counts and classes; null: all."
+    )
+    bytes_per_day: int | None = Field(
+        default=None, description="Bytes of insights that a device sends in a day; null: any."
+    )
+    segment_field: str | None = Field(
+        default=None, description="Parameter of requests by whose values windows are kept apart; null: none."
+    )
+    segment_values: tuple[str, ...] = Field(
+        default=(), description="Those values, 8 at most; none: the first 8 that a device sees. The rest is `other`."
+    )
+    min_group: int = Field(default=0, description="Predictions that a window holds at least before it leaves.")
+    audit_share: float = Field(
+        default=0.0, description="Share of confident answers whose true label is asked for, in [0, 1]."
+    )
+    privacy: dict[str, Any] | None = Field(default=None, description="Noise that devices add; null: none.")
+
+    @model_validator(mode="after")
+    def _as_devices_read_it(self) -> WindowsPolicy:
+        try:
+            InsightsPolicy.from_wire(self.model_dump(), "insights")
+        except ProtocolError as error:
+            raise ValueError(str(error)) from error
+        known = [aspect.name for aspect in ASPECTS]
+        if unknown := [name for name in self.aspects or () if name not in known]:
+            raise ValueError(f"there is no aspect {unknown[0]!r:.80}; there are {', '.join(known)}")
+        if self.segment_values and self.segment_field is None:
+            raise ValueError("segment_values need a segment_field")
+        return self
+
+
 class ChannelPolicy(_Policy):
     """The policy of a channel; whatever is left out has its default."""
 
@@ -105,3 +144,9 @@ class ChannelPolicy(_Policy):
     drift: DriftPolicy = DriftPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     gate: GatePolicy = GatePolicy()
+    insights: WindowsPolicy = WindowsPolicy()
+
+    def for_devices(self) -> InsightsPolicy:
+        """What the channel's followers are told of it."""
+        rule = self.drift.model_dump(include={"alpha", "min_effect", "min_predictions", "consecutive"})
+        return InsightsPolicy.from_wire({**self.insights.model_dump(), "drift": rule})

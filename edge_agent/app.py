@@ -172,6 +172,7 @@ class Agent:
         logs.configure(settings.log_level, settings.log_format)
         self._updates.use(parts.update_settings(settings))
         self._neighbour.use(parts.strain_rules(settings))
+        self._observing.policy.limit(parts.limits(settings))
         if self._messaging is not None:
             self._messaging.use(settings.channel, settings.report_s)
         log.info("settings were read again", changed=", ".join(found.changed) or "nothing")

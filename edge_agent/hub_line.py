@@ -48,6 +48,7 @@ def hub_line(settings: Settings, observing: Observing, vitals: Callable[[], Vita
         open_link,
         make_sender,
         recorder=observing.recorder,
+        policy=observing.policy.take,
         ledger=observing.ledger,
         vitals=vitals,
         report_s=settings.report_s,

@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from edge_agent.observing.ledger import Ledger
 from edge_agent.observing.sender import Sender
 from edge_agent.observing.store import Store, StoreError
 from edge_agent.ports import FeedbackItem, MessagingState, Recorder, Updates, Vitals
+from edgeloop.insights.policy import KEY
 from edgeloop.protocol import (
     Ack,
     Answers,
@@ -56,6 +58,7 @@ class Messaging:
         open_link: makes the link, given the will as (topic, payload); it must not be started.
         make_sender: makes the sender of insights, given the link.
         recorder: takes the labels that the hub sends.
+        policy: takes the channel's policy of insights; raises ProtocolError when it is none.
         ledger: totals of closed windows, for the reported document.
         vitals: gives what the composition root knows of the device now.
         report_s: seconds between two reported documents when nothing changes.
@@ -69,6 +72,7 @@ class Messaging:
         make_sender: Callable[[Link], Sender],
         *,
         recorder: Recorder,
+        policy: Callable[[Any], None],
         ledger: Ledger,
         vitals: Callable[[], Vitals],
         report_s: float = 30.0,
@@ -77,6 +81,7 @@ class Messaging:
         self._store = store
         self._topics = Topics(identity.fleet)
         self._recorder = recorder
+        self._policy = policy
         self._ledger = ledger
         self._vitals = vitals
         self._report_s = report_s
@@ -228,6 +233,7 @@ class Messaging:
         if self._updates is not None:
             self._updates.follow(document)
         self._due.set()
+        self._policy(document.policy.get(KEY, {}))  # last: a policy that cannot be read holds up no release
 
     # -- to the hub -----------------------------------------------------------------------------------------------
 

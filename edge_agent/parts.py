@@ -29,6 +29,7 @@ from edge_agent.updates.probation import ProbationRules
 from edge_agent.updates.rules import CrashLoop
 from edge_agent.updates.testing import TestingRules, load_tested
 from edgeloop.insights import InsightsError, Profile
+from edgeloop.insights.policy import Limits
 from edgeloop.package import Index, Package, PackageError, audit_in_child
 
 if TYPE_CHECKING:
@@ -80,11 +81,22 @@ def observing(settings: Settings, closed: Callable[[], None]) -> Observing:
             feedback_keep=settings.feedback_keep,
             outbox_bytes=settings.outbox_bytes,
             full_rows_per_s=settings.full_rows_per_s,
+            limits=limits(settings),
             profile_of=profile_of,
             closed=closed,
         )
     except StoreError as error:
         raise DataError(str(error)) from error
+
+
+def limits(settings: Settings) -> Limits:
+    """What the device's owner lets leave it."""
+    return Limits(
+        aspects=settings.insights_aspects or None,
+        bytes_per_day=settings.insights_bytes_per_day or None,
+        min_group=settings.insights_min_group,
+        segments=settings.insights_segments,
+    )
 
 
 def flows(settings: Settings, plane: DataPlane) -> Flows | None:

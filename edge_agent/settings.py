@@ -51,6 +51,15 @@ def _options(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return value
 
 
+def _aspects(names: tuple[str, ...]) -> tuple[str, ...]:
+    from edgeloop.insights.aspects import ASPECTS
+
+    known = [aspect.name for aspect in ASPECTS]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"there is no aspect {unknown[0]!r:.80}; there are {', '.join(known)}")
+    return names
+
+
 def _sources(tables: tuple[Any, ...]) -> tuple[Any, ...]:
     # An agent that is called and does not listen goes without these classes.
     from edge_agent.flow_settings import SOURCES, read_all
@@ -172,6 +181,20 @@ class Settings:
     )
     report_s: float = Field(default=30.0, gt=0, description="Seconds between two reports when nothing changes.")
     outbox_bytes: int = Field(default=64 << 20, ge=1 << 16, description="Size of the outbox before old windows merge.")
+    insights_aspects: tuple[str, ...] = Field(
+        default=(),
+        description="Aspects that may leave the device, besides counts and classes; empty: all.",
+        check=_aspects,
+    )
+    insights_bytes_per_day: int = Field(
+        default=0, ge=0, description="Bytes of insights that may leave it in 24 hours, whatever the hub allows; 0: any."
+    )
+    insights_min_group: int = Field(
+        default=0, ge=0, description="Predictions that a window holds at least before it leaves, if the hub asks less."
+    )
+    insights_segments: bool = Field(
+        default=True, description="Whether the hub may have windows kept apart by a parameter of requests."
+    )
     feedback_keep: int = Field(default=8192, ge=0, description="Recent predictions that wait for their labels.")
     probation_s: float = Field(default=60.0, ge=0, description="Seconds that a new release is watched, at least.")
     probation_min_predictions: int = Field(default=20, ge=0, description="Predictions it is watched for, at least.")

@@ -10,10 +10,12 @@ from pathlib import Path
 from edge_agent.observing.keeper import Keeper
 from edge_agent.observing.ledger import Ledger, Totals
 from edge_agent.observing.outbox import Outbox
+from edge_agent.observing.policy import PolicyInForce
 from edge_agent.observing.recorder import WindowRecorder
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.store import Store
 from edgeloop.insights import Profile, WindowSchema
+from edgeloop.insights.policy import Limits
 from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Observing:
         feedback_keep: rows of recent predictions that wait for their labels.
         outbox_bytes: size of the outbox before old windows are merged.
         full_rows_per_s: rows a second that are observed in full; beyond it a random share is.
+        limits: what the device's owner lets leave it.
         profile_of: the profile of a release that is on this device and not loaded, or None.
         closed: called after windows were closed.
 
@@ -78,10 +81,12 @@ class Observing:
         feedback_keep: int = 8192,
         outbox_bytes: int = 64 << 20,
         full_rows_per_s: float = math.inf,
+        limits: Limits | None = None,
         profile_of: Callable[[str], Profile | None] = lambda digest: None,
         closed: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = Store(path)
+        self.policy = PolicyInForce(self.store, limits or Limits())
         self._known = KnownReleases(self.store)
         self.ledger = Ledger(self.store)
         self.outbox = Outbox(self.store, outbox_bytes, self._schema_of)

@@ -19,9 +19,10 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _TABLES = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE note (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE release (digest TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE outbox (
   first INTEGER PRIMARY KEY, last INTEGER NOT NULL, release TEXT NOT NULL,
@@ -30,6 +31,10 @@ CREATE TABLE ledger (release TEXT PRIMARY KEY, totals TEXT NOT NULL);
 CREATE TABLE open_window (release TEXT PRIMARY KEY, totals TEXT NOT NULL, body BLOB NOT NULL);
 CREATE TABLE prediction (chunk INTEGER PRIMARY KEY, release TEXT NOT NULL, body BLOB NOT NULL, labelled BLOB NOT NULL);
 """
+
+
+#: What brings a file of an earlier format to the next one.
+_STEPS = {1: "CREATE TABLE note (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"}
 
 
 class StoreError(RuntimeError):
@@ -114,6 +119,20 @@ class Store:
             except sqlite3.Error as error:
                 raise self._explain(error) from error
 
+    def note(self, name: str) -> bytes | None:
+        """Remembered bytes, or None."""
+        found = self.rows("SELECT body FROM note WHERE name = ?", (name,))
+        return bytes(found[0][0]) if found else None
+
+    def set_note(self, name: str, body: bytes) -> None:
+        """Remember bytes.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, body))
+
     def close(self, clean: bool) -> None:
         """Close the file; ``clean`` says that nothing was left open, so the next start is not an unclean one."""
         with self._lock:
@@ -172,6 +191,8 @@ def _open(path: Path) -> sqlite3.Connection:
         (found,) = db.execute("PRAGMA user_version").fetchone()
         if found == 0:
             _create(db)
+        elif found in _STEPS:
+            _bring_up(db, found)
         elif found != _FORMAT:
             raise StoreError(f"{path} has format {found}; this agent reads {_FORMAT}. Use the agent that wrote it")
         problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -183,10 +204,23 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _run(db: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.strip().split(";\n"):
+        db.execute(statement.rstrip(";"))
+
+
+def _bring_up(db: sqlite3.Connection, found: int) -> None:
+    """A file of an earlier agent holds counts that nobody else has: it is brought to our format, never thrown away."""
+    db.execute("BEGIN IMMEDIATE")
+    for step in range(found, _FORMAT):
+        _run(db, _STEPS[step])
+    db.execute(f"PRAGMA user_version={_FORMAT}")
+    db.execute("COMMIT")
+
+
 def _create(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
-    for statement in _TABLES.strip().split(";\n"):
-        db.execute(statement.rstrip(";"))
+    _run(db, _TABLES)
     db.execute("INSERT INTO fact VALUES ('epoch', ?)", (_new_epoch(),))
     db.execute(f"PRAGMA user_version={_FORMAT}")
     db.execute("COMMIT")

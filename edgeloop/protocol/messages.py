@@ -209,6 +209,7 @@ class ChannelDocument(Message):
         current: the channel's release, or None while it has none.
         rollout: the rollout under way, or None.
         hub: base URL of the hub's HTTP interface, from which files are fetched.
+        policy: what the channel's owner asks of its devices, by subject: ``insights``.
     """
 
     channel: Annotated[str, _NAME]
@@ -216,6 +217,7 @@ class ChannelDocument(Message):
     current: Annotated[ReleaseRef | None, Nullable(PartOf(ReleaseRef))] = None
     rollout: Annotated[RolloutRef | None, Nullable(PartOf(RolloutRef))] = None
     hub: Annotated[str, Text(512)] = ""
+    policy: Annotated[Mapping[str, Any], Plain()] = field(default_factory=dict)
 
     def release_for(self, device: str) -> ReleaseRef | None:
         """The release that ``device`` takes: the candidate when its place is below the fraction."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -211,6 +212,26 @@ def test_channel_documents_reach_the_updates_and_older_ones_do_not(
         assert all(document.serial >= 3 for document in again.updates.followed if document.channel == "night-shift")
     finally:
         again.stop()
+
+
+def test_a_channels_policy_is_followed_at_once_and_a_wrong_one_holds_up_no_release(
+    hub: ToyHub, agent: AgentParts
+) -> None:
+    agent.start()
+    wait_for(lambda: hub.link.connected and agent.messaging.link.connected)
+
+    def publish(serial: int, policy: dict[str, Any]) -> None:
+        document = ChannelDocument("stable", serial, policy=policy)
+        wait_for(lambda: hub.link.publish(hub.topics.channel("stable"), document.to_bytes(), retain=True))
+        wait_for(lambda: agent.updates.followed and agent.updates.followed[-1].serial == serial)
+
+    publish(1, {"insights": {"min_group": 7}, "of a newer hub": 1})
+    wait_for(lambda: agent.observing.policy.current.min_group == 7)
+    publish(2, {"insights": {"min_group": -7}})
+    wait_for(lambda: agent.messaging.state().malformed == 1)
+    assert agent.observing.policy.current.min_group == 7
+    publish(3, {})
+    wait_for(lambda: agent.observing.policy.current.min_group == 0)
 
 
 def test_answers_of_the_hub_are_labels(hub: ToyHub, agent: AgentParts) -> None:

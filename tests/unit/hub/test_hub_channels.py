@@ -8,6 +8,7 @@ import pytest
 
 from cloud_hub.channels import ActiveRollout
 from cloud_hub.errors import Conflict
+from edgeloop.insights.policy import InsightsPolicy
 from edgeloop.package import Package
 from edgeloop.protocol import ChannelDocument, Desired, Topics
 from tests.unit.hub.api_kit import ApiHub
@@ -134,9 +135,28 @@ def test_a_policy_is_kept_and_defaults_fill_it(api: ApiHub) -> None:
     assert api.get("channels/night-shift")["policy"] == answer["policy"]
 
 
+def test_devices_are_told_the_part_of_the_policy_that_concerns_them(api: ApiHub) -> None:
+    insights = {"aspects": ["latency"], "bytes_per_day": 150_000, "segment_field": "camera", "min_group": 5}
+    api.put("channels/stable", {"policy": {"insights": insights, "drift": {"alpha": 0.01}}})
+    told = InsightsPolicy.from_wire(documents(api)[-1].policy["insights"])
+    assert (told.aspects, told.bytes_per_day, told.segment_field) == (("latency",), 150_000, "camera")
+    assert (told.min_group, told.drift.alpha, told.drift.min_predictions) == (5, 0.01, 500)
+    serial = documents(api)[-1].serial
+    api.put("channels/stable", {"policy": {"insights": insights, "drift": {"alpha": 0.01}, "gate": {}}})
+    assert documents(api)[-1].serial == serial, "the rest of the policy is no device's business"
+    api.put("channels/stable", {"policy": {}})
+    assert documents(api)[-1].serial == serial + 1
+    assert InsightsPolicy.from_wire(documents(api)[-1].policy["insights"]) == InsightsPolicy()
+
+
 @pytest.mark.parametrize(
     "policy",
     [
+        {"insights": {"aspects": ["colour"]}},
+        {"insights": {"bytes_per_day": 1}},
+        {"insights": {"segment_values": ["north"]}},
+        {"insights": {"segment_field": "camera", "segment_values": ["x"] * 9}},
+        {"insights": {"audit_share": 2}},
         {"rollout": {"steps": []}},
         {"rollout": {"steps": [{"devices": 1}]}},
         {"rollout": {"steps": [{"devices": 1, "share": 0.5}, {"share": 1.0}]}},

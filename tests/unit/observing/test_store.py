@@ -83,3 +83,17 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="data folder"):
         Store(tmp_path / "file" / "agent.db")
+
+
+def test_a_file_of_an_earlier_agent_is_brought_up_with_all_that_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "agent.db"
+    Store(path).close(clean=True)
+    with sqlite3.connect(path) as earlier:
+        earlier.executescript("DROP TABLE note; PRAGMA user_version=1; INSERT INTO fact VALUES ('last_seq', 41)")
+    earlier.close()
+    store = Store(path)
+    assert store.fact("last_seq", 0) == 41
+    store.set_note("x", b"y")
+    assert store.note("x") == b"y" and store.note("z") is None
+    store.close(clean=True)
+    assert not list(tmp_path.glob("*.damaged-*"))

@@ -53,6 +53,7 @@ EXAMPLES: list[Message] = [
     Desired("night-shift", A, {"escalate": False}),
     ChannelDocument("stable", 9, ReleaseRef(A, "digits", "1", 900), None, "http://127.0.0.1:1"),
     ChannelDocument("stable", 9, None, RolloutRef("r-1", ReleaseRef(B, "digits", "2", 901), 0.25)),
+    ChannelDocument("stable", 9, policy={"insights": {"min_group": 5}}),
     Answers((("id-1", 3), ("id-2", "three"))),
 ]
 
