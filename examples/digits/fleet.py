@@ -77,8 +77,6 @@ class Fleet:
             broker_port: port of a broker that runs elsewhere on this machine; None lets the hub bring its own.
         """
         self.folder = folder
-        #: Whether programs are killed on purpose: then a dead one is no reason to give up waiting.
-        self.expect_kills = False
         self.hub_port, self.broker_port = free_port(), broker_port or free_port()
         self.hub_url = f"http://127.0.0.1:{self.hub_port}"
         (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -141,10 +139,9 @@ class Fleet:
                 if value := condition():
                     return value
             except httpx.HTTPError:
-                pass  # a program that starts, or was just killed; the time limit decides
-            if not self.expect_kills:
-                for program in self.programs:
-                    program.check()
+                pass  # a program that starts; the time limit decides
+            for program in self.programs:
+                program.check()
             if time.monotonic() > end:
                 logs = "\n".join(f"--- {program.name}\n{program.tail(12)}" for program in self.programs)
                 raise ProcessFailed(f"waited {timeout_s:.0f} s for {what}, in vain\n{logs}")

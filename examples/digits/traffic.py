@@ -114,8 +114,6 @@ class Camera(threading.Thread):
         self._split, self._period, self._seed = split, 1.0 / per_second, seed
         self._promised = 0
         self._end = threading.Event()
-        #: A request that fails while this is set was failed on purpose (an agent was killed).
-        self.forgive = threading.Event()
 
     def promise_labels(self, count: int) -> None:
         """Label the next ``count`` answers; `labelled_inputs` starts afresh."""
@@ -149,9 +147,8 @@ class Camera(threading.Thread):
         try:
             prediction, labels = self._client.infer(image)
         except httpx.HTTPError as error:
-            if not self.forgive.is_set():
-                self.tally.failed += 1
-                self.tally.errors.append(f"{type(error).__name__}: {error}")
+            self.tally.failed += 1
+            self.tally.errors.append(f"{type(error).__name__}: {error}")
             time.sleep(0.2)
             return
         self.sent.append(image[0])
@@ -167,6 +164,5 @@ class Camera(threading.Thread):
             try:
                 self.tally.labelled += self._client.feedback(waiting)
             except httpx.HTTPError as error:
-                if not self.forgive.is_set():
-                    self.tally.errors.append(f"feedback: {error}")
+                self.tally.errors.append(f"feedback: {error}")
             waiting.clear()

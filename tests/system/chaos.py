@@ -1,56 +1,63 @@
-"""Kills programs at random moments, and starts them again, as a watchdog or an operator would."""
+"""What befalls a fleet: kills of agents, hub and broker, and cuts of the network, at random moments."""
 
 from __future__ import annotations
 
 import random
-import socket
-import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
-import psutil
+from tests.system.fleet import Device, Fleet
 
-from examples.digits.fleet import Fleet
-
-
-class Chaos(threading.Thread):
-    """Sends SIGKILL to an agent, the hub or its broker child, one at a time, ``kills`` times."""
-
-    def __init__(self, fleet: Fleet, *, kills: int, seed: int, pause_s: tuple[float, float] = (0.3, 2.0)) -> None:
-        super().__init__(name="chaos", daemon=True)
-        self.fleet, self.kills, self._pause_s = fleet, kills, pause_s
-        self.log: list[str] = []
-        self.killed: Counter[str] = Counter()
-        self._random = random.Random(seed)
-        fleet.expect_kills = True
-
-    def run(self) -> None:
-        """All kills; ends with every program running."""
-        for _ in range(self.kills):
-            time.sleep(self._random.uniform(*self._pause_s))
-            victim = self._random.choice(["agent", "agent", "hub", "broker"])
-            self.killed[victim] += 1
-            self.log.append(victim)
-            if victim == "broker":
-                self._kill_broker()
-                continue
-            agent = self._random.choice(self.fleet.agents)
-            program = self.fleet.hub if victim == "hub" else agent.program
-            # One that was killed before it had opened its database has lost nothing and has nothing to report.
-            self.killed["serving agent"] += victim == "agent" and _answers(agent.port)
-            program.kill()
-            time.sleep(self._random.uniform(0.0, 1.0))
-            program.start()
-
-    def _kill_broker(self) -> None:
-        """The broker is the hub's child, which the hub must bring back by itself."""
-        if self.fleet.hub.alive:
-            for child in psutil.Process(self.fleet.hub.pid).children(recursive=True):
-                # The hub has other children at times (an audit, a training run): only the broker listens.
-                if any("mosquitto" in word or "amqtt" in word for word in child.cmdline()):
-                    child.kill()
+#: Between two mishaps, seconds.
+PAUSE_S = (0.1, 0.8)
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+class Chaos:
+    """Mishaps, several under way at once. Each round has every kind of them, in an order of its own.
+
+    Attributes:
+        happened: number of mishaps by kind.
+    """
+
+    def __init__(self, fleet: Fleet, seed: int) -> None:
+        self.happened: Counter[str] = Counter()
+        self._fleet = fleet
+        self._chance = random.Random(seed)
+        self._threads = ThreadPoolExecutor(2 * len(fleet.devices) + 2, thread_name_prefix="chaos")
+        self._under_way: list[Future[None]] = []
+
+    def round(self, agents: int) -> None:
+        """Kills of so many agents, of the hub and of the broker, cuts of one cable and of all."""
+        kinds = ["agent"] * agents + ["hub", "broker", "one cable", "all cables"]
+        self._chance.shuffle(kinds)
+        for kind in kinds:
+            time.sleep(self._chance.uniform(*PAUSE_S))
+            self.happened[kind] += 1
+            match kind:
+                case "agent":
+                    self._start(self._someone().kill)
+                case "hub":
+                    self._start(self._fleet.kill_hub)
+                case "broker":
+                    self._start(self._fleet.kill_broker)
+                case "one cable":
+                    self._start(self._someone().break_cable)
+                case _:
+                    for device in self._fleet.devices:
+                        self._start(device.break_cable)
+        # A mishap whose victim was being mended already has waited for it: what waits does not pile up.
+        self.wait()
+
+    def wait(self) -> None:
+        """Until everything that was broken is mended; raises what a mishap has met."""
+        under_way, self._under_way = self._under_way, []
+        for future in under_way:
+            future.result(600)
+
+    def _someone(self) -> Device:
+        return self._chance.choice(self._fleet.devices)
+
+    def _start(self, mishap: Callable[[random.Random], None]) -> None:
+        self._under_way.append(self._threads.submit(mishap, random.Random(self._chance.random())))

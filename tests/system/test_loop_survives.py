@@ -1,22 +1,17 @@
-"""The loop as real processes, under SIGKILL and without its broker: every count arrives, exactly once."""
+"""The loop as real processes, without its broker for a whole act: every count arrives, exactly once."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 
-from examples.digits.data import FIRST_SLIP
 from examples.digits.fleet import Fleet
 from examples.digits.processes import Program, free_port
 from examples.digits.story import Story
 from examples.digits.tap import Tap
-from tests.system.chaos import Chaos
-
-SOAK = os.environ.get("EDGELOOP_SOAK") == "1"
 
 
 def close(story: Story) -> None:
@@ -24,38 +19,6 @@ def close(story: Story) -> None:
         camera.stop()
     story.tap.stop()
     story.fleet.stop()
-
-
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(20 if SOAK else 1))
-def test_totals_are_exact_whatever_is_killed(tmp_path: Path, seed: int) -> None:
-    story = Story(tmp_path)
-    try:
-        story.export_and_deploy()
-        for camera in story.cameras:
-            camera.forgive.set()
-        chaos = Chaos(story.fleet, kills=40 if SOAK else 14, seed=seed)
-        chaos.start()
-        time.sleep(4)
-        for camera in story.cameras:  # the second act, in the middle of it all: drift, labels, a new release
-            camera.slip = FIRST_SLIP
-            camera.promise_labels(200)
-        chaos.join()
-        for camera in story.cameras:
-            camera.stop()
-        story.fleet.wait("the hub after its last kill", story.fleet.api.ready)
-        story.fleet.drain(90)
-        devices, hub = story.fleet.device_totals(), story.fleet.hub_totals()
-        assert hub == devices, chaos.log
-        answered = sum(camera.tally.answered for camera in story.cameras)
-        # What was answered and not counted was lost with a killed agent's open window: that is at most what a
-        # camera sends between two checkpoints (1 s, and as long again for slow machines), for each such kill.
-        lost = answered - devices["predictions"]
-        assert 0 <= lost <= chaos.killed["agent"] * 2.5 * 40, chaos.log
-        restarts = sum(agent.status()["unclean_restarts"] for agent in story.fleet.agents)
-        assert chaos.killed["serving agent"] <= restarts <= chaos.killed["agent"], chaos.log
-    finally:
-        close(story)
 
 
 @pytest.mark.timeout(600)
