@@ -4,9 +4,8 @@ The dialect is: a map with text keys at the top; integers of 64 bits, finite flo
 arrays and maps with text keys; definite lengths only; no tags. So there is no date, no big number, no shared reference
 and no cycle to decode. Numbers that may be NaN travel inside byte strings, whose reader checks them.
 
-:func:`decode` walks the bytes once in Python **before** it hands them to cbor2: what reaches the native decoder is
-known to be well-formed, plain and small, so a defect of a native decoder is out of reach from the network
-(``docs/decisions/protocol-codec.md``).
+Bytes from the network are read by `_Reader` below, in one pass of plain Python: no native decoder ever sees them, so
+none of its defects is within reach (``docs/decisions/protocol-codec.md``). cbor2 only writes.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ MAX_KEY_BYTES = 128
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 _ARGUMENT_WIDTH = {24: 1, 25: 2, 26: 4, 27: 8}
 _FLOAT_FORMAT = {25: ">e", 26: ">f", 27: ">d"}
-_PLAIN_SIMPLE = (20, 21, 22)  # false, true, null
+_PLAIN_SIMPLE = {20: False, 21: True, 22: None}
 
 
 def encode(mapping: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> bytes:
@@ -54,7 +53,7 @@ def encode(mapping: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> bytes:
         data = cbor2.dumps({**mapping, "v": VERSION})
     except (cbor2.CBOREncodeError, TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"the payload cannot be encoded: {error}") from error
-    check(data, max_bytes)
+    _read(data, max_bytes, MAX_DEPTH)
     return data
 
 
@@ -72,11 +71,7 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) 
     Raises:
         ProtocolError: the bytes are not in the dialect, are too large or too deep, or are of another version.
     """
-    check(data, max_bytes, max_depth)
-    try:
-        value = cbor2.loads(data)
-    except (cbor2.CBORDecodeError, ValueError, TypeError) as error:  # such as text that is not UTF-8
-        raise ProtocolError(f"the payload is not CBOR: {error}") from error
+    value = _read(data, max_bytes, max_depth)
     if not isinstance(value, dict):
         raise ProtocolError(f"the payload is a {type(value).__name__}; it has to be a map")
     version = value.pop("v", None)
@@ -85,99 +80,135 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) 
     return value
 
 
-def check(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> None:
-    """Walk over CBOR bytes without building values and refuse whatever is not in the dialect.
-
-    Raises:
-        ProtocolError: what is wrong, with the offset in bytes.
-    """
+def _read(data: bytes, max_bytes: int, max_depth: int) -> Any:
     if len(data) > max_bytes:
         raise ProtocolError(f"the payload has {len(data)} bytes; at most {max_bytes} are read")
-    walker = _Walker(data, max_depth)
-    end = walker.item(0, 1)
+    try:
+        value, end = _Reader(bytes(data), max_depth).item(0, 1)
+    except IndexError:
+        raise ProtocolError(f"the payload ends after {len(data)} bytes, where an item has to begin") from None
     if end != len(data):
         raise ProtocolError(f"{len(data) - end} bytes follow the payload at offset {end}")
+    return value
 
 
-class _Walker:
-    """One pass over the bytes: every method takes an offset and returns the offset behind what it read."""
+class _Reader:
+    """One pass over the bytes: every method takes an offset and returns the offset behind what it read.
+
+    Nothing is made before its bytes are known to be there. Where the bytes end too early, indexing raises IndexError.
+    """
+
+    __slots__ = ("_data", "_left", "_max_depth")
 
     def __init__(self, data: bytes, max_depth: int) -> None:
         self._data = data
         self._max_depth = max_depth
-        self._items = 0
+        self._left = MAX_ITEMS - 1  # beside the payload itself
 
-    def item(self, at: int, depth: int) -> int:
-        self._items += 1
-        if self._items > MAX_ITEMS:
-            raise ProtocolError(f"the payload has more than {MAX_ITEMS} items")
-        major, info, argument, at = self._head(at)
+    def item(self, at: int, depth: int) -> tuple[Any, int]:
+        """The item at an offset, and the offset behind it."""
+        data = self._data
+        first = data[at]
+        major, argument = first >> 5, first & 31
+        at += 1
+        if argument > 23:
+            if major == _SIMPLE:
+                return self._float(argument, at)
+            width = _ARGUMENT_WIDTH.get(argument)
+            if width is None:
+                raise ProtocolError(f"an indefinite or reserved length at offset {at - 1}; lengths have to be definite")
+            argument, at = int.from_bytes(data[at : at + width], "big"), self._skip(at, width)
+        if major == _BYTES:
+            end = at + argument
+            if end > len(data):
+                self._skip(at, argument)
+            return data[at:end], end
         if major in (_UINT, _NEGATIVE):
             if argument >> 63:
                 raise ProtocolError(f"an integer before offset {at} does not fit into 64 bits with a sign")
-            return at
-        if major in (_BYTES, _TEXT):
-            return self._skip(at, argument)
-        if major == _ARRAY:
-            self._enter(depth, argument, at)
-            for _ in range(argument):
-                at = self.item(at, depth + 1)
-            return at
+            return (argument if major == _UINT else -1 - argument), at
         if major == _MAP:
             return self._map(at, argument, depth)
+        if major == _ARRAY:
+            return self._array(at, argument, depth)
+        return self._rare(major, argument, at)
+
+    def _rare(self, major: int, argument: int, at: int) -> tuple[Any, int]:
+        if major == _TEXT:
+            end = self._skip(at, argument)
+            return self._text(self._data[at:end], at), end
         if major == _TAG:
             raise ProtocolError(f"a CBOR tag ({argument}) before offset {at}; tags are not allowed")
-        return self._simple(at, info)
-
-    def _head(self, at: int) -> tuple[int, int, int, int]:
-        if at >= len(self._data):
-            raise ProtocolError(f"the payload ends at offset {at} where an item has to begin")
-        first = self._data[at]
-        major, info = first >> 5, first & 31
-        at += 1
-        if info < 24:
-            return major, info, info, at
-        width = _ARGUMENT_WIDTH.get(info)
-        if width is None:
-            raise ProtocolError(f"an indefinite or reserved length at offset {at - 1}; lengths have to be definite")
-        end = self._skip(at, width)
-        return major, info, int.from_bytes(self._data[at:end], "big"), end
+        if argument not in _PLAIN_SIMPLE:
+            raise ProtocolError(f"the CBOR simple value {argument} before offset {at} is not allowed")
+        return _PLAIN_SIMPLE[argument], at
 
     def _skip(self, at: int, count: int) -> int:
         if count > len(self._data) - at:
-            raise ProtocolError(f"{count} bytes announced at offset {at}, {len(self._data) - at} are left")
+            raise ProtocolError(f"{count} bytes announced at offset {at}, {max(len(self._data) - at, 0)} are left")
         return at + count
 
-    def _enter(self, depth: int, count: int, at: int) -> None:
+    def _enter(self, at: int, count: int, depth: int) -> None:
         if depth > self._max_depth:
             raise ProtocolError(f"the payload is nested deeper than {self._max_depth} at offset {at}")
         if count > len(self._data) - at:
             raise ProtocolError(f"{count} items announced at offset {at}, {len(self._data) - at} bytes are left")
+        self._left -= count
+        if self._left < 0:
+            raise ProtocolError(f"the payload has more than {MAX_ITEMS} items")
 
-    def _map(self, at: int, count: int, depth: int) -> int:
-        self._enter(depth, count, at)
-        seen: set[bytes] = set()
+    def _array(self, at: int, count: int, depth: int) -> tuple[list[Any], int]:
+        self._enter(at, count, depth)
+        values = []
         for _ in range(count):
-            major, _, length, start = self._head(at)
-            if major != _TEXT:
-                raise ProtocolError(f"a map key at offset {at} is not text")
-            if length > MAX_KEY_BYTES:
-                raise ProtocolError(f"a map key at offset {at} has {length} bytes; at most {MAX_KEY_BYTES} are read")
-            end = self._skip(start, length)
-            key = bytes(self._data[start:end])
-            if key in seen:
-                raise ProtocolError(f"the key {key!r} comes twice in one map, again at offset {at}")
-            seen.add(key)
-            at = self.item(end, depth + 1)
-        return at
+            value, at = self.item(at, depth + 1)
+            values.append(value)
+        return values, at
 
-    def _simple(self, at: int, info: int) -> int:
-        if info in _PLAIN_SIMPLE:
-            return at
+    def _map(self, at: int, count: int, depth: int) -> tuple[dict[str, Any], int]:
+        self._enter(at, count, depth)
+        data, item, depth = self._data, self.item, depth + 1
+        values: dict[str, Any] = {}
+        for _ in range(count):
+            first = data[at]
+            if 0x60 <= first < 0x78:
+                start = at + 1
+                end = start + first - 0x60
+                if end > len(data):
+                    self._skip(start, first - 0x60)
+            else:
+                start, end = self._long_key(at)
+            key = self._text(data[start:end], start)
+            if key in values:
+                raise ProtocolError(f"the key {key!r} comes twice in one map, again at offset {at}")
+            values[key], at = item(end, depth)
+        return values, at
+
+    def _long_key(self, at: int) -> tuple[int, int]:
+        first = self._data[at]
+        width = _ARGUMENT_WIDTH.get(first & 31)
+        if first >> 5 != _TEXT:
+            raise ProtocolError(f"a map key at offset {at} is not text")
+        if width is None:
+            raise ProtocolError(f"an indefinite or reserved length at offset {at}; lengths have to be definite")
+        start = self._skip(at + 1, width)
+        length = int.from_bytes(self._data[at + 1 : start], "big")
+        if length > MAX_KEY_BYTES:
+            raise ProtocolError(f"a map key at offset {at} has {length} bytes; at most {MAX_KEY_BYTES} are read")
+        return start, self._skip(start, length)
+
+    def _text(self, data: bytes, at: int) -> str:
+        try:
+            return str(data, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"the text at offset {at} is not UTF-8: {error.reason}") from error
+
+    def _float(self, info: int, at: int) -> tuple[float, int]:
         form = _FLOAT_FORMAT.get(info)
         if form is None:
             raise ProtocolError(f"the CBOR simple value {info} before offset {at} is not allowed")
-        (value,) = struct.unpack_from(form, self._data, at - struct.calcsize(form))
+        end = self._skip(at, struct.calcsize(form))
+        (value,) = struct.unpack_from(form, self._data, at)
         if not math.isfinite(value):
-            raise ProtocolError(f"a number before offset {at} is {value}; numbers have to be finite")
-        return at
+            raise ProtocolError(f"a number before offset {end} is {value}; numbers have to be finite")
+        return value, end

@@ -1,4 +1,4 @@
-"""One MQTT connection from connect to disconnect: paho-mqtt's protocol machine driven by our own small loop.
+"""One MQTT connection from connect to disconnect: paho-mqtt's protocol machine, our own wire and small loop.
 
 paho's own threads are not used: they end silently when a broker sends what paho cannot parse, write to the socket from
 the publisher's thread, and select() fails beyond 1,024 open files, which a hub has. paho documents this way for
@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo, MQTTv5, MQTTv311
@@ -24,6 +25,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edgeloop.protocol.wire import Wire, WiredClient
 from edgeloop.records import dataclass
 
 Ack = Callable[[], None]
@@ -113,6 +115,7 @@ class Connection:
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
+        self._awake = False
         self._closing = False
         self._outcome = Outcome.FAILED
         self.accepted = self.session_present = False
@@ -134,13 +137,22 @@ class Connection:
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
         """Queue one message; False when it cannot be taken now."""
-        return self._publish(topic, payload, qos, retain) is not None
+        if qos:
+            return self._publish(topic, payload, qos, retain) is not None
+        wire, options, coded = self._client.wire, self._options, topic.encode()
+        if wire is None or not self.accepted or not self._fits(len(coded) + len(payload)):
+            return False
+        most, most_bytes = options.max_queued, options.max_queued_bytes
+        taken = wire.publish(coded, payload, retain=retain, most=most, most_bytes=most_bytes)
+        self._wake()
+        return taken
+
+    def _fits(self, size: int) -> bool:
+        return not self.packet_limit or size + 64 <= self.packet_limit
 
     def _publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> MQTTMessageInfo | None:
         size = len(topic) + len(payload)
-        if not self.accepted or (self.packet_limit and size + 64 > self.packet_limit):
-            return None
-        if not self._has_room(size):
+        if not self.accepted or not self._fits(size) or not self._has_room(size):
             return None
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc != _SUCCESS:
@@ -174,7 +186,8 @@ class Connection:
     def drained(self) -> bool:
         """Whether the broker has acknowledged all that was published."""
         self._forget_published()
-        return not self._pending
+        wire = self._client.wire
+        return not self._pending and (wire is None or not wire.waits)
 
     def close(self) -> None:
         """Say goodbye: the broker does not publish the will."""
@@ -182,9 +195,9 @@ class Connection:
         self._client.disconnect()
         self._wake()
 
-    def _make_client(self) -> Client:
+    def _make_client(self) -> WiredClient:
         options = self._options
-        client = Client(
+        client = WiredClient(
             CallbackAPIVersion.VERSION2,
             options.client_id,
             # On 3.1.1 a session that is kept has no end; on 5 the connect's properties say.
@@ -194,6 +207,9 @@ class Connection:
             manual_ack=options.manual_ack,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
+        client.wired = lambda sock: Wire(
+            sock, self._received, properties=self._version == 5, max_packet_bytes=options.max_packet_bytes
+        )
         client.max_queued_messages_set(options.max_queued)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -226,32 +242,45 @@ class Connection:
     # -- the loop -------------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        client = self._client
+        client, wire = self._client, self._client.wire
+        if wire is None:
+            return
         answer_until = time.monotonic() + (FIRST_ANSWER_S if self._version == 5 else CONNECT_TIMEOUT_S)
         with selectors.DefaultSelector() as selector:
-            watched = client.socket()
-            if watched is None:
-                return
-            selector.register(watched, selectors.EVENT_READ)
+            selector.register(wire, selectors.EVENT_READ)
             selector.register(self._wake_out, selectors.EVENT_READ)
-            while client.socket() is watched:
+            watched = selectors.EVENT_READ
+            while client.socket() is not None:  # it is the wire
                 if not self.accepted and not self._closing and time.monotonic() > answer_until:
                     self.reason = "the broker took the connection and did not answer"
                     self._outcome = Outcome.WRONG_VERSION
                     return
-                writing = selectors.EVENT_WRITE if client.want_write() else 0
-                selector.modify(watched, selectors.EVENT_READ | writing)
-                pending = isinstance(watched, ssl.SSLSocket) and watched.pending() > 0
-                ready = {key.fileobj: events for key, events in selector.select(0.0 if pending else self._patience_s())}
-                if self._wake_out in ready:
+                if not self._write(wire):
+                    return
+                if watched != (wanted := selectors.EVENT_READ | (selectors.EVENT_WRITE if wire.waits else 0)):
+                    selector.modify(wire, wanted)
+                    watched = wanted
+                ready = selector.select(0.0 if wire.pending else self._patience_s())
+                if any(key.fileobj is self._wake_out for key, _ in ready):
                     self._swallow_wake()
-                events = ready.get(watched, 0)
-                if (events & selectors.EVENT_READ or pending) and client.loop_read() != _SUCCESS:
+                if not self._read(wire) or client.loop_misc() != _SUCCESS:
                     return
-                if client.want_write() and client.loop_write() != _SUCCESS:
-                    return
-                if client.loop_misc() != _SUCCESS:
-                    return
+
+    def _read(self, wire: Wire) -> bool:
+        """Take in what has come, and let paho read its part of it; False when the connection is lost."""
+        wire.fill()
+        while wire.has_packets:
+            if self._client.loop_read() != _SUCCESS:
+                return False
+        return True
+
+    def _write(self, wire: Wire) -> bool:
+        """Let paho write to the wire, and the wire to the network; False when the connection is lost."""
+        self._awake = False  # before it is looked what waits: what comes later wakes again
+        if self._client.want_write() and self._client.loop_write() != _SUCCESS:
+            return False
+        wire.flush()
+        return self._client.socket() is not None  # a goodbye that is written closes it
 
     def _patience_s(self) -> float:
         """How long to wait for what wakes the loop anyway; longer once all that is left is to keep the line alive."""
@@ -262,6 +291,9 @@ class Connection:
             self._wake_out.recv(4096)
 
     def _wake(self) -> None:
+        if self._awake:
+            return
+        self._awake = True
         # A full pipe wakes just as well; a closed one belongs to a connection that has ended.
         with contextlib.suppress(OSError):
             self._wake_in.send(b"\0")
@@ -310,7 +342,28 @@ class Connection:
             self._outcome = Outcome.WRONG_VERSION if self.reason.startswith("the connection") else Outcome.FAILED
         self.accepted = False
 
+    def _received(self, coded: bytes, payload: bytes, mid: int, qos: int, retained: bool) -> None:
+        """A message at QoS 0 or 1, from the wire."""
+        try:
+            topic = str(coded, "utf-8")
+        except UnicodeDecodeError:
+            if qos:
+                self._acknowledge(mid)
+            self._callbacks.refused("a message on a topic that is not UTF-8 was dropped")
+            return
+        acknowledge = partial(self._acknowledge, mid) if qos else _nothing
+        self._callbacks.message(topic, payload, Delivery(acknowledge, qos, retained))
+        if qos and not self._options.manual_ack:
+            self._acknowledge(mid)
+
+    def _acknowledge(self, mid: int) -> None:
+        wire = self._client.wire
+        if wire is not None:
+            wire.acknowledge(mid)
+            self._wake()
+
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
+        """A message at QoS 2, or with something about it that the wire does not read."""
         mid, qos = message.mid, message.qos
 
         def acknowledge() -> None:
@@ -338,3 +391,7 @@ class Connection:
         for reason in reasons:
             if reason.is_failure:
                 self._callbacks.refused(f"the broker refused a subscription: {reason}")
+
+
+def _nothing() -> None:
+    """At QoS 0 there is nothing to acknowledge."""

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from paho.mqtt.client import topic_matches_sub
-
 from edgeloop.protocol.connection import Callbacks, Connection, Delivery, Options, Outcome
 from edgeloop.records import dataclass
 
@@ -109,10 +107,12 @@ class Link:
             receive_maximum=receive_maximum,
         )
         self._backoff_s = backoff_s
-        self._handlers: list[tuple[str, Handler]] = []
+        self._handlers: list[tuple[str, list[str], Handler]] = []
         self._on_connect: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-        self._totals: dict[str, int] = asdict(Counters())
+        self._received = self._received_bytes = 0
+        own = ("messages_in", "bytes_in")
+        self._totals: dict[str, int] = {name: 0 for name in asdict(Counters()) if name not in own}
         self._connection: Connection | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -152,8 +152,8 @@ class Link:
         ``ack`` that is called counts. ``$share/<group>/<filter>`` works as well.
         """
         with self._lock:
-            known = any(topic_filter == other for other, _ in self._handlers)
-            self._handlers.append((topic_filter, handler))
+            known = any(topic_filter == other for other, _, _ in self._handlers)
+            self._handlers.append((topic_filter, _without_share(topic_filter).split("/"), handler))
         connection = self._connection
         if connection is not None and connection.accepted and not known:
             connection.subscribe([topic_filter])
@@ -226,7 +226,7 @@ class Link:
     def counters(self) -> Counters:
         """The running totals now."""
         with self._lock:
-            return Counters(**self._totals)
+            return Counters(messages_in=self._received, bytes_in=self._received_bytes, **self._totals)
 
     @property
     def version(self) -> int:
@@ -285,23 +285,25 @@ class Link:
         log.info("connected to the broker %s with MQTT %s", self.address, "5" if self._version == 5 else "3.1.1")
         connection = self._connection
         with self._lock:
-            filters = list(dict.fromkeys(topic_filter for topic_filter, _ in self._handlers))
+            filters = list(dict.fromkeys(topic_filter for topic_filter, _, _ in self._handlers))
             callbacks = list(self._on_connect)
         if connection is not None:
             connection.subscribe(filters)
         for callback in callbacks:
-            self._guarded("an on_connect callback", callback)
+            self._guarded("connecting", callback)
 
     def _message(self, topic: str, payload: bytes, delivery: Delivery) -> None:
-        self._count(messages_in=1, bytes_in=len(topic.encode()) + len(payload))
+        self._received += 1  # by this thread alone, and so without a lock
+        self._received_bytes += len(topic.encode()) + len(payload)
         manual = self._options.manual_ack
         wanted = False
-        for topic_filter, handler in list(self._handlers):
-            if not topic_matches_sub(_without_share(topic_filter), topic):
+        levels = topic.split("/")
+        for topic_filter, wanted_levels, handler in self._handlers:
+            if not _matches(wanted_levels, levels):
                 continue
             wanted = True
             arguments = (topic, payload, delivery) if manual else (topic, payload)
-            if not self._guarded(f"the handler of {topic_filter}", handler, *arguments) and manual:
+            if not self._guarded(topic_filter, handler, *arguments) and manual:
                 delivery()
         if manual and not wanted:
             delivery()
@@ -315,7 +317,7 @@ class Link:
             function(*arguments)
         except Exception:
             self._count(failed=1)
-            log.exception("%s raised; the link goes on", what)
+            log.exception("what is called for %s raised; the link goes on", what)
             return False
         return True
 
@@ -327,3 +329,15 @@ class Link:
 
 def _without_share(topic_filter: str) -> str:
     return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
+
+
+def _matches(wanted: list[str], levels: list[str]) -> bool:
+    """Whether a topic's levels match a filter's (MQTT 5, section 4.7): ``+`` is one level, ``#`` any number."""
+    if levels[0].startswith("$") and wanted[0] in ("+", "#"):
+        return False
+    for place, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if place >= len(levels) or level not in ("+", levels[place]):
+            return False
+    return len(wanted) == len(levels)

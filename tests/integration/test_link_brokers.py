@@ -92,7 +92,7 @@ def test_the_will_is_published_after_a_crash_and_not_after_a_goodbye(
     polite.stop(2.0)
     # What a crash looks like to a broker: the socket goes without a DISCONNECT.
     rude._stopping.set()
-    rude._connection._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+    rude._connection._client.wire._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
     wait_for(lambda: got)
     time.sleep(0.3)
     assert got == [b"crashed"]
