@@ -77,9 +77,8 @@ def test_messages_are_told_of_and_other_packets_left(ends: Ends) -> None:
 def test_packets_come_whole_however_they_are_cut(properties: bool) -> None:
     ends = Ends(properties=properties)
     extra = b"\x05\x02\x00\x00\x00\x09" if properties else b""
-    stream = (
-        publish(b"t", b"x" * 200, 1, properties=extra) + packet(0x90, b"abc") + publish(b"u", b"", properties=extra)
-    )
+    suback = packet(0x90, b"abc")
+    stream = publish(b"t", b"x" * 200, 1, properties=extra) + suback + publish(b"u", b"", properties=extra)
     for byte in stream:
         ends.other.sendall(bytes([byte]))
         ends.fill()
