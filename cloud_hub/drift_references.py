@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+import itertools
+from collections.abc import Mapping, Sequence
 
 from cloud_hub import drift_records
 from cloud_hub.alarms import Alarms
 from cloud_hub.insights_store import InsightStore, merge_all
 from cloud_hub.records.database import Database
-from edgeloop.insights import Window, WindowSchema
+from edgeloop.insights import HISTOGRAMS, Window, WindowSchema
 
 DAY_S, HOUR_S = 86_400.0, 3600.0
 #: Days before today that make up the reference of the previous days: each day of the week is in it once.
@@ -19,22 +18,27 @@ PREVIOUS_DAYS = 7
 #: compared with them is then the smaller side, so their own noise hardly costs power.
 BASELINE_FACTOR = 3
 
-#: Arrays of a window that drift looks at. The others, the head statistics above all, are far larger.
-HISTOGRAMS = ("classes", "confidence", "inputs", "projections")
-_KEPT = ("counts", *HISTOGRAMS)
+#: What drift looks at: the class counts and the histograms, by the array that has them in full. The rest of a window,
+#: the head statistics above all, is far larger.
+LOOKED_AT: Mapping[str, Sequence[str]] = {
+    "classes": ("classes",),
+    **{histogram.name: histogram.names for histogram in HISTOGRAMS},
+}
+_KEPT = ("counts", *itertools.chain(*LOOKED_AT.values()))
 
 
 def light(window: Window) -> Window:
-    """The window with its counts and histograms only; an array of zeros costs nothing when it is stored."""
-    slim = Window.zero(window.schema, window.release, window.variant, window.provider, window.start, window.end)
-    for name in _KEPT:
-        slim.arrays[name] = window.arrays[name].copy()
-    return slim
+    """The window with its counts and histograms only."""
+    return window.only(_KEPT)
 
 
 def without_reference(reference: Window) -> Sequence[str]:
-    """Histograms that the profile says nothing about, such as the confidence after a retraining."""
-    return [name for name in HISTOGRAMS if reference.arrays[name].size and not reference.arrays[name].any()]
+    """What the profile says nothing about, such as the confidence after a retraining."""
+    return [
+        name
+        for name, arrays in LOOKED_AT.items()
+        if reference.schema.arrays[name].size and not any(reference.arrays[array].any() for array in arrays)
+    ]
 
 
 def filled(reference: Window, baseline: Window | None) -> Window:
@@ -43,17 +47,15 @@ def filled(reference: Window, baseline: Window | None) -> Window:
         return reference
     full = light(reference)
     for name in without_reference(reference):
-        full.arrays[name] = baseline.arrays[name].copy()
+        for array in LOOKED_AT[name]:
+            full.arrays[array] = baseline.arrays[array].copy()
     return full
 
 
-def restricted(window: Window, names: Sequence[str]) -> Window:
-    """The window with only these histograms: what a package's profile can hold as its reference."""
-    slim = light(window)
-    for name in HISTOGRAMS:
-        if name not in names:
-            slim.arrays[name] = np.zeros_like(slim.arrays[name])
-    return slim
+def independent_of_head(window: Window) -> Window:
+    """The window with only the histograms that a new head does not change: what its profile can have as reference."""
+    names = [histogram.names for histogram in HISTOGRAMS if not histogram.follows_head]
+    return window.only(("counts", *itertools.chain(*names)))
 
 
 class PreviousDays:

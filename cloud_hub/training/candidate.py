@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
-from cloud_hub.drift_references import light, restricted
+from cloud_hub.drift_references import independent_of_head
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import windows
@@ -128,7 +128,7 @@ def gather(
             statistics = _add(statistics, window)
             labelled += 1
         if settled is not None and start >= settled:
-            part = restricted(light(window), ("inputs", "projections"))
+            part = independent_of_head(window)
             normal = part if normal is None else normal.merge(part)
     if statistics is None or statistics.labels == 0:
         raise TrainingError("no labels with features have arrived; send feedback to the agents")
@@ -164,8 +164,7 @@ def make(
         "data": data.plain(),
     }
     story = {**lineage, "trainer": {"name": "head", **_only(facts, "method", "regularisation")}, "data": facts["data"]}
-    reference = profile.reference if data.normal is None else data.normal
-    reference = restricted(reference, ("inputs", "projections"))
+    reference = independent_of_head(profile.reference if data.normal is None else data.normal)
     settings: dict[str, Any] = {
         "weight": fit.weight,
         "bias": fit.bias,

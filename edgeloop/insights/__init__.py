@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from edgeloop.insights.aspects.latency import latency_quantile_ns
 from edgeloop.insights.binning import Edges
 from edgeloop.insights.errors import InsightsError
+from edgeloop.insights.histograms import HISTOGRAMS
+from edgeloop.insights.levels import coarsen, resolved
 from edgeloop.insights.observer import Observer
 from edgeloop.insights.profile import Profile
 from edgeloop.insights.schema import WindowSchema
@@ -29,6 +31,7 @@ else:
     __getattr__ = lazily(__name__, "drift")
 
 __all__ = [
+    "HISTOGRAMS",
     "ArraySpec",
     "AspectDrift",
     "DriftReport",
@@ -38,7 +41,9 @@ __all__ = [
     "Profile",
     "Window",
     "WindowSchema",
+    "coarsen",
     "compare",
     "holdout_share",
     "latency_quantile_ns",
+    "resolved",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from edgeloop.insights.sizes import Floats, Ints
+from edgeloop.insights.sizes import Array, Floats, Ints
 from edgeloop.records import dataclass
 
 #: Half width of the bin that an atom gets, relative to its size and to the spread of the values. Wide enough for the
@@ -19,14 +21,14 @@ class Edges:
     """Inner edges of the equal-mass bins, never falling along the last axis; neighbours may coincide.
 
     Attributes:
-        confidence: float64 [B-1].
-        inputs: float64 [I, B-1].
-        projections: float64 [P, B-1].
+        by_name: name of a histogram → float64 [rows, B-1]: `edgeloop.insights.histograms.HISTOGRAMS`.
     """
 
-    confidence: Floats
-    inputs: Floats
-    projections: Floats
+    by_name: Mapping[str, Floats]
+
+    def of(self, name: str) -> Floats:
+        """The edges of one histogram: float64 [rows, B-1]."""
+        return self.by_name[name]
 
 
 def equal_mass_edges(values: Floats, bins: int) -> Floats:
@@ -80,3 +82,21 @@ def count_bins(values: Floats, edges: Floats) -> Ints:
     counts[:, 1:-1] = reached[:, :-1] - reached[:, 1:]
     counts[:, -1] = reached[:, -1]
     return counts
+
+
+def groups(bins: int, level: int) -> int:
+    """How many groups of 2^level neighbouring bins there are: the last one may be smaller."""
+    return -(-bins >> level)
+
+
+def add_neighbours(counts: Array, levels: int) -> Array:
+    """Counts of groups of 2^levels neighbouring bins.
+
+    Args:
+        counts: int64 [..., b].
+        levels: 0 or more. One level at a time gives the same groups as all at once.
+
+    Returns:
+        int64 [..., ceil(b / 2^levels)].
+    """
+    return np.asarray(np.add.reduceat(counts, np.arange(0, counts.shape[-1], 1 << levels), axis=-1))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeloop.insights.errors import InsightsError
+from edgeloop.insights.histograms import HISTOGRAMS
+from edgeloop.insights.levels import known_at, resolved
 from edgeloop.insights.null import g_statistic, threshold
 from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array
@@ -26,7 +28,7 @@ class AspectDrift:
     """One histogram of a window against the reference's.
 
     Attributes:
-        name: ``confidence``, ``classes``, ``inputs[i]`` or ``projections[i]``.
+        name: ``classes``, or that of a histogram: ``confidence``, ``inputs[3]``.
         statistic: G of the two histograms.
         threshold: what chance exceeds with the probability that this test may use up.
         effect: share of the mass that moved, the total variation distance, 0…1.
@@ -99,7 +101,7 @@ def compare(
         )
     tests = [
         (name, title, w, r)
-        for name, title, w, r in _histograms(window, reference, schema, input_names)
+        for name, title, w, r in _pairs(window, reference, input_names)
         if w.sum() > 0 and r.sum() > 0
     ]
     aspects = tuple(_test(*test, alpha=alpha / len(tests), min_effect=min_effect) for test in tests)
@@ -111,17 +113,14 @@ def compare(
     )
 
 
-def _histograms(
-    window: Window, reference: Window, schema: WindowSchema, input_names: Sequence[str]
-) -> Iterator[tuple[str, str, Array, Array]]:
-    mine, theirs = window.arrays, reference.arrays
-    yield "confidence", "confidence", mine["confidence"], theirs["confidence"]
-    yield "classes", "classes", *_classes(mine["classes"], theirs["classes"])
-    for i in range(schema.inputs):
-        title = input_names[i] if i < len(input_names) else f"input summary {i}"
-        yield f"inputs[{i}]", title, mine["inputs"][i], theirs["inputs"][i]
-    for i in range(schema.projections):
-        yield f"projections[{i}]", f"projection {i}", mine["projections"][i], theirs["projections"][i]
+def _pairs(window: Window, reference: Window, input_names: Sequence[str]) -> Iterator[tuple[str, str, Array, Array]]:
+    """Key, title and the counts of both sides; on the coarser of the two sides' levels."""
+    yield "classes", "classes", *_classes(window.arrays["classes"], reference.arrays["classes"])
+    for histogram in HISTOGRAMS:
+        level = max(resolved(side, histogram.name)[1] for side in (window, reference))
+        mine, theirs = (known_at(side, histogram.name, level) for side in (window, reference))
+        for row, (now, normal) in enumerate(zip(mine, theirs, strict=True)):
+            yield histogram.key(row), histogram.title(input_names, row), now, normal
 
 
 def _classes(window: Array, reference: Array) -> tuple[Array, Array]:

@@ -10,17 +10,16 @@ from edgeloop.insights.aspects import ASPECTS
 from edgeloop.insights.aspects.base import MAX_VALUE, Labels, Rows
 from edgeloop.insights.aspects.counts import ERRORS, ESCALATIONS
 from edgeloop.insights.aspects.health import add_health
-from edgeloop.insights.binning import Edges
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.schema import WindowSchema
-from edgeloop.insights.sizes import Array, Floats
-from edgeloop.insights.summaries import feature_signs, flatten, input_summaries, is_numeric, row_width, summarise
+from edgeloop.insights.sizes import Array, Floats, Ints
+from edgeloop.insights.summaries import flatten, input_summaries, is_numeric, row_width, summarise
 from edgeloop.insights.window import Window
 
 if TYPE_CHECKING:
     from edgeloop.insights.profile import Profile
 
-_NO_EDGES = Edges(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)))
+_NOT_MEASURED: Ints = np.zeros(0, np.int64)
 
 
 class Observer:
@@ -40,6 +39,9 @@ class Observer:
         features: Array | None,
         latency_ns: Array,
         nonfinite: int = 0,
+        *,
+        queue_ns: Array = _NOT_MEASURED,
+        run_ns: Array = _NOT_MEASURED,
     ) -> None:
         """Add a batch of answered predictions.
 
@@ -51,18 +53,19 @@ class Observer:
             inputs: the first input, [N, …], or None: then nothing is counted of it.
             probabilities: [N, K].
             features: [N, F], or None: then nothing is counted of them.
-            latency_ns: int64 [N], or [0] when it was not measured.
+            latency_ns: of the request of each row, int64 [N], or [0] when it was not measured.
             nonfinite: rows among the N that the caller knows to hold a non-finite output; counted if it found more than
                 are found here.
+            queue_ns: of the latency, the waiting for a place to run; int64 [N] or [0].
+            run_ns: of the latency, the run of the model; int64 [N] or [0].
 
         Raises:
             InsightsError: the arrays do not fit the profile; the window is unchanged.
         """
-        profile = self.profile
         rows = row_summaries(
-            profile.schema, profile.seed, inputs, probabilities, features, latency_ns, nonfinite, profile.edges
+            self.profile, inputs, probabilities, features, latency_ns, nonfinite, queue_ns=queue_ns, run_ns=run_ns
         )
-        _same_schema(window, profile.schema)
+        _same_schema(window, self.profile.schema)
         for aspect in ASPECTS:
             aspect.observe(window.arrays, rows)
 
@@ -111,41 +114,33 @@ class Observer:
 
 
 def row_summaries(
-    schema: WindowSchema,
-    seed: int,
+    profile: Profile,
     inputs: Array | None,
     probabilities: Array,
     features: Array | None,
-    latency_ns: Array,
-    nonfinite: int,
-    edges: Edges = _NO_EDGES,
+    latency_ns: Array = _NOT_MEASURED,
+    nonfinite: int = 0,
+    *,
+    queue_ns: Array = _NOT_MEASURED,
+    run_ns: Array = _NOT_MEASURED,
 ) -> Rows:
     """A checked batch with its summaries; arguments as in :meth:`Observer.observe`."""
-    count = len(probabilities)
-    _check_batch(schema, inputs, probabilities, features, latency_ns)
+    schema, count = profile.schema, len(probabilities)
+    _check_batch(schema, inputs, probabilities, features)
+    times = [_times(measured, count) for measured in (latency_ns, queue_ns, run_ns)]
     given = features if schema.features else None
-    summaries = summarise(flatten(inputs), seed) if schema.inputs and inputs is not None else None
+    summaries = summarise(flatten(inputs), profile.seed) if schema.inputs and inputs is not None else None
     exact = None if given is None else given.astype(np.float64)
     if not _all_finite(probabilities, summaries, exact):
         keep = _finite_rows(probabilities, summaries, exact)
         probabilities = probabilities[keep]
+        inputs = None if inputs is None else inputs[keep]
         summaries = None if summaries is None else summaries[:, keep]
         exact = None if exact is None else exact[keep]
     top = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(top)), top].astype(np.float64)[None]
-    projected = None if exact is None else feature_signs(schema.features, schema.projections, seed) @ exact.T
-    found = count - len(top)
-    return Rows(
-        count,
-        min(max(found, nonfinite), count),
-        top,
-        confidence,
-        summaries,
-        exact,
-        projected,
-        np.asarray(latency_ns, dtype=np.int64),
-        edges,
-    )
+    left_out = min(max(count - len(top), nonfinite), count)
+    return Rows(profile, count, left_out, top, confidence, probabilities, inputs, summaries, exact, *times)
 
 
 def _all_finite(probabilities: Array, summaries: Floats | None, features: Floats | None) -> bool:
@@ -163,9 +158,7 @@ def _finite_rows(probabilities: Array, summaries: Floats | None, features: Float
     return np.asarray(keep)
 
 
-def _check_batch(
-    schema: WindowSchema, inputs: Array | None, probabilities: Array, features: Array | None, latency_ns: Array
-) -> None:
+def _check_batch(schema: WindowSchema, inputs: Array | None, probabilities: Array, features: Array | None) -> None:
     if probabilities.ndim != 2 or probabilities.shape[1] != schema.classes:
         raise InsightsError(
             f"probabilities have the shape {probabilities.shape}; the profile says [N, {schema.classes}]"
@@ -184,8 +177,12 @@ def _check_batch(
         raise InsightsError(f"inputs are {inputs.dtype} {inputs.shape}; the profile says {count} other numeric rows")
     if features is not None and schema.features and features.shape != (count, schema.features):
         raise InsightsError(f"features have the shape {features.shape}; the profile says [{count}, {schema.features}]")
-    if latency_ns.shape not in ((count,), (0,)):
-        raise InsightsError(f"latencies have the shape {latency_ns.shape}; give one for each of {count} rows, or none")
+
+
+def _times(measured: Array, count: int) -> Ints:
+    if measured.shape not in ((count,), (0,)):
+        raise InsightsError(f"latencies have the shape {measured.shape}; give one for each of {count} rows, or none")
+    return np.asarray(measured, dtype=np.int64)
 
 
 def _labels(schema: WindowSchema, features: Array | None, predicted: Array, labels: Array, holdout: Array) -> Labels:

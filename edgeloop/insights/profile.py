@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeloop.insights.aspects.entropy import LEAST_CLASSES
 from edgeloop.insights.binning import Edges, equal_mass_edges
 from edgeloop.insights.errors import InsightsError
+from edgeloop.insights.histograms import HISTOGRAMS
 from edgeloop.insights.observer import Observer, row_summaries
 from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array, Floats
@@ -68,18 +70,16 @@ class Profile:
             inputs=input_summaries(width),
             projections=0 if features is None or features.shape[1] == 0 else projections,
             bins=bins,
+            entropies=int(probabilities.shape[-1] >= LEAST_CLASSES),
         )
-        rows = row_summaries(schema, seed, inputs, probabilities, features, np.zeros(len(inputs), np.int64), 0)
+        blank = cls(schema, Edges({}), seed, width, Window.zero(schema))
+        rows = row_summaries(blank, inputs, probabilities, features)
         if len(rows.top) < bins:
             raise InsightsError(
                 f"{len(rows.top)} finite rows are too few for a profile with {bins} bins; give more data"
             )
-        edges = Edges(
-            equal_mass_edges(rows.confidence, bins)[0],
-            _edges(rows.inputs, schema.inputs, bins),
-            _edges(rows.projected, schema.projections, bins),
-        )
-        profile = cls(schema, edges, seed, width, Window.zero(schema))
+        found = {histogram.name: histogram.values(rows) for histogram in HISTOGRAMS}
+        profile = replace(blank, edges=Edges({name: _edges(values, bins) for name, values in found.items()}))
         reference = Window.zero(schema)
         Observer(profile).observe(reference, inputs, probabilities, features, np.zeros(0, np.int64))
         return profile.with_reference(reference)
@@ -118,5 +118,5 @@ class Profile:
         return load_profile(folder, reference_folder or folder)
 
 
-def _edges(values: Floats | None, rows: int, bins: int) -> Floats:
-    return np.zeros((rows, bins - 1)) if values is None or not rows else equal_mass_edges(values, bins)
+def _edges(values: Floats | None, bins: int) -> Floats:
+    return np.zeros((0, bins - 1)) if values is None or not len(values) else equal_mass_edges(values, bins)

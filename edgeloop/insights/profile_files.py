@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ from safetensors.numpy import load, save
 
 from edgeloop.insights.binning import Edges
 from edgeloop.insights.errors import InsightsError
+from edgeloop.insights.histograms import HISTOGRAMS
 from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array
 from edgeloop.insights.summaries import input_summaries
+from edgeloop.insights.sums import Sums
 from edgeloop.insights.window import Window
 from edgeloop.insights.wire import MAX_DEVICE_COUNT, arrays_from_wire, arrays_to_wire
 
@@ -23,21 +26,28 @@ if TYPE_CHECKING:
 BINS_FILE, REFERENCE_FILE = "bins.safetensors", "reference.safetensors"
 #: A package is hostile until audited: no profile is larger than this.
 MAX_FILE_BYTES = 64 << 20
-_LAYOUT = ("classes", "features", "inputs", "projections", "bins", "seed", "input_width")
+#: Profiles of before have the first seven alone; what they lack is 0.
+_LAYOUT = (
+    "classes",
+    "features",
+    "inputs",
+    "projections",
+    "bins",
+    "seed",
+    "input_width",
+    "entropies",
+    "images",
+    "texts",
+)
+_FIRST_LAYOUT = 7
 _HINT = "build the package again"
 
 
 def save_profile(profile: Profile, folder: Path, reference_folder: Path) -> None:
     """Write both files; the folders exist."""
-    schema, edges = profile.schema, profile.edges
-    sizes = (schema.classes, schema.features, schema.inputs, schema.projections, schema.bins)
-    layout = np.array([*sizes, profile.seed, profile.input_width], dtype=np.int64)
-    bins = {
-        "layout": layout,
-        "confidence": edges.confidence,
-        "inputs": edges.inputs,
-        "projections": edges.projections,
-    }
+    facts = {**vars(profile.schema), "seed": profile.seed, "input_width": profile.input_width}
+    bins = {histogram.name: profile.edges.of(histogram.name) for histogram in HISTOGRAMS}
+    bins["layout"] = np.array([facts[name] for name in _LAYOUT], dtype=np.int64)
     (folder / BINS_FILE).write_bytes(save({name: np.ascontiguousarray(array) for name, array in bins.items()}))
     counted = {name: np.ascontiguousarray(a) for name, a in profile.reference.arrays.items() if a.any()}
     (reference_folder / REFERENCE_FILE).write_bytes(save(counted))
@@ -54,12 +64,7 @@ def load_profile(folder: Path, reference_folder: Path) -> Profile:
 
     bins = _tensors(folder / BINS_FILE)
     schema, seed, input_width = _layout(bins)
-    inner = schema.bins - 1
-    edges = Edges(
-        _edges(bins, "confidence", (inner,)),
-        _edges(bins, "inputs", (schema.inputs, inner)),
-        _edges(bins, "projections", (schema.projections, inner)),
-    )
+    edges = Edges({found.name: _edges(bins, found.name, (found.rows(schema), schema.bins - 1)) for found in HISTOGRAMS})
     reference = Window.zero(schema)
     if (reference_folder / REFERENCE_FILE).exists():
         reference.arrays = _reference(_tensors(reference_folder / REFERENCE_FILE), schema)
@@ -68,10 +73,11 @@ def load_profile(folder: Path, reference_folder: Path) -> Profile:
 
 def _layout(bins: dict[str, Array]) -> tuple[WindowSchema, int, int]:
     layout = bins.get("layout")
-    if layout is None or layout.dtype != np.int64 or layout.shape != (len(_LAYOUT),):
-        raise InsightsError(f"the profile's layout is not {len(_LAYOUT)} integers; {_HINT}")
-    *sizes, seed, input_width = (int(value) for value in layout)
-    schema = WindowSchema(*sizes)
+    if layout is None or layout.dtype != np.int64 or layout.shape not in ((_FIRST_LAYOUT,), (len(_LAYOUT),)):
+        raise InsightsError(f"the profile's layout is not {len(_LAYOUT)} integers; {_HINT}, or update edgeloop")
+    facts = dict(zip(_LAYOUT, layout.tolist(), strict=False))
+    seed, input_width = facts.pop("seed"), facts.pop("input_width")
+    schema = WindowSchema(**facts)
     expected = input_summaries(input_width) if input_width > 0 else 0
     if seed < 0 or input_width < 0 or schema.inputs != expected:
         raise InsightsError(f"the profile's layout {layout.tolist()} contradicts itself; {_HINT}")
@@ -80,14 +86,16 @@ def _layout(bins: dict[str, Array]) -> tuple[WindowSchema, int, int]:
 
 def _edges(bins: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:
     edges = bins.get(name)
-    if edges is None or edges.dtype != np.float64 or edges.shape != shape:
+    if edges is None and 0 in shape:
+        return np.zeros(shape)  # a histogram that is younger than the profile
+    if edges is None or edges.dtype != np.float64 or edges.size != math.prod(shape):
         raise InsightsError(f"the profile's edges {name} are not float64 {list(shape)}; {_HINT}")
     if not np.isfinite(edges).all() or (np.diff(edges, axis=-1) < 0).any():
         raise InsightsError(f"the profile's edges {name} are not finite and rising; {_HINT}")
-    return edges
+    return edges.reshape(shape)  # a histogram of one row may have one axis
 
 
-def _reference(tensors: dict[str, Array], schema: WindowSchema) -> dict[str, Array]:
+def _reference(tensors: dict[str, Array], schema: WindowSchema) -> Sums:
     for name, array in tensors.items():
         spec = schema.arrays.get(name)
         if spec is None or array.dtype != spec.dtype or array.shape != spec.shape:
@@ -95,7 +103,7 @@ def _reference(tensors: dict[str, Array], schema: WindowSchema) -> dict[str, Arr
         if array.dtype.kind == "i" and array.size and int(array.min()) < 0:
             raise InsightsError(f"the profile's reference has negative counts in {name}; {_HINT}")
     try:
-        return arrays_from_wire(arrays_to_wire(tensors), schema, MAX_DEVICE_COUNT)
+        return arrays_from_wire(arrays_to_wire(tensors, schema), schema, MAX_DEVICE_COUNT)
     except InsightsError as error:
         raise InsightsError(f"the profile's reference is refused: {error}; {_HINT}") from error
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from edgeloop.insights.aspects import ASPECTS
+from edgeloop.insights.aspects.base import Aspect
 from edgeloop.insights.sizes import ArraySpec, Sizes
 from edgeloop.records import dataclass
 
@@ -24,3 +25,9 @@ class WindowSchema(Sizes):
 @lru_cache(maxsize=256)
 def _arrays(schema: WindowSchema) -> Mapping[str, ArraySpec]:
     return MappingProxyType({name: spec for aspect in ASPECTS for name, spec in aspect.arrays(schema).items()})
+
+
+@lru_cache(maxsize=256)
+def owners(schema: WindowSchema) -> Mapping[str, Aspect]:
+    """Name of an array → the aspect that it belongs to."""
+    return MappingProxyType({name: aspect for aspect in ASPECTS for name in aspect.arrays(schema)})

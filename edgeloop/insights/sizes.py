@@ -16,7 +16,18 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 #: Far above real models, and low enough that a hostile package cannot make a window of gigabytes.
-MAX_SIZES = {"classes": 65_536, "features": 65_536, "inputs": 64, "projections": 256, "bins": 100}
+MAX_SIZES = {
+    "classes": 65_536,
+    "features": 65_536,
+    "inputs": 64,
+    "projections": 256,
+    "bins": 100,
+    "entropies": 1,
+    "images": 3,
+    "texts": 2,
+}
+#: These are there as a whole, or not at all.
+WHOLE = ("images", "texts")
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,9 @@ class Sizes:
         inputs: I, number of summaries of one row of the first input; 0 when it is not numeric.
         projections: P, number of fixed random projections of the features.
         bins: B, number of equal-mass bins of a histogram.
+        entropies: 1 when the entropy of the probabilities is counted, else 0.
+        images: 3 (brightness, contrast, sharpness) when the first input is an image, else 0.
+        texts: 2 (length, share of known words) when it is a text or tokens, else 0.
     """
 
     classes: int
@@ -49,6 +63,9 @@ class Sizes:
     inputs: int
     projections: int
     bins: int = 10
+    entropies: int = 0
+    images: int = 0
+    texts: int = 0
 
     def __post_init__(self) -> None:
         """Refuse sizes that no model has.
@@ -59,8 +76,10 @@ class Sizes:
         lowest = {"classes": 1, "bins": 2}
         for field in fields(self):
             value, least, most = getattr(self, field.name), lowest.get(field.name, 0), MAX_SIZES[field.name]
-            if type(value) is not int or not least <= value <= most:
+            partial = field.name in WHOLE and value not in (0, most)
+            if type(value) is not int or not least <= value <= most or partial:
                 raise InsightsError(
-                    f"{field.name} is {value!r}; a window needs an integer from {least} to {most}. "
+                    f"{field.name} is {value!r}; a window needs an integer from {least} to {most}"
+                    f"{', and nothing between' if partial else ''}. "
                     "Build the package again from the model"
                 )

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import field
+from collections.abc import Collection, Mapping
+from dataclasses import field, replace
 from typing import Any
 
-import cbor2
 import numpy as np
 
+from edgeloop.insights import newer
 from edgeloop.insights.aspects import counts as places
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array
-from edgeloop.insights.wire import MAX_DEVICE_COUNT, MAX_STORED_COUNT, arrays_from_wire, arrays_to_wire
+from edgeloop.insights.sums import Sums
+from edgeloop.insights.wire import MAX_DEVICE_COUNT, MAX_STORED_COUNT, added, arrays_from_wire, arrays_to_wire
 from edgeloop.protocol.codec import decode, encode
 from edgeloop.protocol.errors import ProtocolError
 from edgeloop.records import dataclass
 
 MIXED = "mixed"
-MAX_TEXT = 128
+MAX_TEXT, MAX_SEGMENT = 128, 64
 #: Unix seconds; the year 5138. A clock at 1970 is believed here: the hub notes the skew.
 MAX_TIME = 1e11
-MAX_EXTRA_KEYS, MAX_EXTRA_BYTES = 16, 4096
 #: A merged window: 15 MiB of head statistics, a confusion matrix of 8 MiB and the rest.
 MAX_STORED_BYTES = 64 << 20
-_KNOWN = ("release", "variant", "provider", "start", "end", "arrays")
+_PLAIN = ("release", "variant", "provider", "start", "end", "schema", "extra", "segment")
+_KNOWN = ("v", "release", "variant", "provider", "segment", "start", "end", "arrays")
 
 
 @dataclass(eq=False)
@@ -33,6 +34,7 @@ class Window:
     """Insights as sums. Merging is addition: associative and commutative with :meth:`zero` as its zero.
 
     Counts add exactly. float64 sums add as float64 does: in another order of merging the last bits may differ.
+    Two windows merge when they are of one release and of one segment; a zero window, without a release, with any.
 
     Attributes:
         release: digest of the release, ``sha256:…``; empty in a zero window.
@@ -41,8 +43,11 @@ class Window:
         start: unix seconds, by the device's clock.
         end: unix seconds, by the device's clock.
         schema: which arrays there are.
-        arrays: the sums by name, as ``schema.arrays`` says; counted in place by an `Observer`.
+        arrays: the sums by name, as ``schema.arrays`` says; counted in place by an `Observer`. What nothing was added
+            to is not in it and reads as zeros.
         extra: fields of a newer sender, kept as they came.
+        segment: which part of the traffic this is (a camera, a line, a shift); "" when it is not divided.
+        unknown: arrays of a newer sender, int64 or float64 [size]; they add up like those that are known.
     """
 
     release: str
@@ -51,8 +56,10 @@ class Window:
     start: float
     end: float
     schema: WindowSchema
-    arrays: dict[str, Array]
+    arrays: Sums
     extra: dict[str, Any] = field(default_factory=dict)
+    segment: str = ""
+    unknown: dict[str, Array] = field(default_factory=dict)
 
     @classmethod
     def zero(
@@ -63,10 +70,10 @@ class Window:
         provider: str = "",
         start: float = 0.0,
         end: float = 0.0,
+        segment: str = "",
     ) -> Window:
         """A window that has counted nothing."""
-        arrays: dict[str, Array] = {name: np.zeros(spec.shape, spec.dtype) for name, spec in schema.arrays.items()}
-        return cls(release, variant, provider, float(start), float(end), schema, arrays)
+        return cls(release, variant, provider, float(start), float(end), schema, Sums(schema), segment=segment)
 
     @property
     def predictions(self) -> int:
@@ -95,35 +102,35 @@ class Window:
 
     def copy(self) -> Window:
         """An independent copy."""
-        return Window(
-            self.release,
-            self.variant,
-            self.provider,
-            self.start,
-            self.end,
-            self.schema,
-            {name: array.copy() for name, array in self.arrays.items()},
-            dict(self.extra),
-        )
+        unknown = {name: array.copy() for name, array in self.unknown.items()}
+        return replace(self, arrays=self.arrays.copy(), extra=dict(self.extra), unknown=unknown)
+
+    def only(self, names: Collection[str]) -> Window:
+        """A copy with these arrays alone, of those that the schema knows; what was not known is gone as well."""
+        arrays = Sums(self.schema)
+        for name in self.arrays.keys() & set(names):
+            arrays[name] = self.arrays[name].copy()
+        return replace(self, arrays=arrays, extra={}, unknown={})
+
+    def without_segment(self) -> Window:
+        """A copy that merges with the windows of other segments."""
+        return replace(self.copy(), segment="")
 
     def merge(self, other: Window) -> Window:
         """The sum of both; neither is changed.
 
         Raises:
-            InsightsError: they are of different releases or shapes, or the sum leaves the range of a count.
+            InsightsError: they are of different releases, segments or shapes, or the sum leaves the range of a count.
         """
-        if self.schema != other.schema:
+        if self.schema is not other.schema and self.schema != other.schema:
             raise InsightsError(f"windows of different shapes do not merge: {self.schema} and {other.schema}")
         if self.release and other.release and self.release != other.release:
             raise InsightsError(f"windows of different releases do not merge: {self.release} and {other.release}")
-        arrays: dict[str, Array] = {name: array + other.arrays[name] for name, array in self.arrays.items()}
-        for name, array in arrays.items():
-            if (
-                array.dtype.kind == "i"
-                and array.size
-                and not 0 <= int(array.min()) <= int(array.max()) <= MAX_STORED_COUNT
-            ):
-                raise InsightsError(f"the sum of {name} is above {MAX_STORED_COUNT}; a device sends absurd counts")
+        if self.release and other.release and self.segment != other.segment:
+            raise InsightsError(
+                f"windows of different segments do not merge: {self.segment!r} and {other.segment!r}; add them up "
+                "without_segment()"
+            )
         start, end = _span(self, other)
         return Window(
             self.release or other.release,
@@ -132,8 +139,10 @@ class Window:
             start,
             end,
             self.schema,
-            arrays,
-            _merge_extra(self.extra, other.extra),
+            _add(self.arrays, other.arrays),
+            newer.merge_fields(self.extra, other.extra),
+            _segment_of(self, other),
+            newer.merge_arrays(self.unknown, other.unknown),
         )
 
     def to_wire(self) -> dict[str, Any]:
@@ -143,9 +152,10 @@ class Window:
             "release": self.release,
             "variant": self.variant,
             "provider": self.provider,
+            **({"segment": self.segment} if self.segment else {}),
             "start": self.start,
             "end": self.end,
-            "arrays": arrays_to_wire(self.arrays),
+            "arrays": arrays_to_wire(self.arrays, self.schema) | newer.arrays_to_wire(self.unknown),
         }
 
     @classmethod
@@ -182,9 +192,12 @@ class Window:
         """Whether everything is the same to the last bit."""
         if not isinstance(other, Window):
             return NotImplemented
-        mine = (self.release, self.variant, self.provider, self.start, self.end, self.schema, self.extra)
-        theirs = (other.release, other.variant, other.provider, other.start, other.end, other.schema, other.extra)
-        return mine == theirs and all(np.array_equal(array, other.arrays[name]) for name, array in self.arrays.items())
+        return (
+            all(getattr(self, name) == getattr(other, name) for name in _PLAIN)
+            and all(_equal(self.arrays, other.arrays, name) for name in {*self.arrays, *other.arrays})
+            and self.unknown.keys() == other.unknown.keys()
+            and all(np.array_equal(array, other.unknown[name]) for name, array in self.unknown.items())
+        )
 
     __hash__ = None  # type: ignore[assignment]  # its arrays change while it counts
 
@@ -192,11 +205,8 @@ class Window:
 def _from_wire(wire: Mapping[str, Any], schema: WindowSchema, max_count: int) -> Window:
     if not isinstance(wire, Mapping):
         raise InsightsError(f"the window is a {type(wire).__name__}; it has to be a map")
-    extra = {key: value for key, value in wire.items() if key not in _KNOWN and key != "v"}
-    if len(extra) > MAX_EXTRA_KEYS or any(len(_canonical(value)) > MAX_EXTRA_BYTES for value in extra.values()):
-        raise InsightsError(
-            f"the window has more than {MAX_EXTRA_KEYS} unknown fields, or one above {MAX_EXTRA_BYTES} bytes"
-        )
+    extra = newer.fields_of(wire, _KNOWN)
+    arrays = arrays_from_wire(wire.get("arrays", {}), schema, max_count)
     return Window(
         _text(wire, "release"),
         _text(wire, "variant"),
@@ -204,8 +214,10 @@ def _from_wire(wire: Mapping[str, Any], schema: WindowSchema, max_count: int) ->
         _time(wire, "start"),
         _time(wire, "end"),
         schema,
-        arrays_from_wire(wire.get("arrays", {}), schema, max_count),
+        arrays,
         extra,
+        _segment(wire),
+        newer.arrays_of(wire.get("arrays", {}), schema, max_count),
     )
 
 
@@ -216,11 +228,38 @@ def _text(wire: Mapping[str, Any], key: str) -> str:
     return value
 
 
+def _segment(wire: Mapping[str, Any]) -> str:
+    value = wire.get("segment", "")
+    if not isinstance(value, str) or len(value) > MAX_SEGMENT or not value.isprintable():
+        raise InsightsError(f"the window's segment is not a printable text of at most {MAX_SEGMENT} characters")
+    return value
+
+
 def _time(wire: Mapping[str, Any], key: str) -> float:
     value = wire.get(key, 0.0)
     if type(value) not in (int, float) or not abs(value) <= MAX_TIME:  # not: NaN compares false
         raise InsightsError(f"the window's {key} is {value!r:.40}; it has to be unix seconds")
     return float(value)
+
+
+def _add(one: Sums, other: Sums) -> Sums:
+    """The sum of both, which shares no memory with either; what neither has counted is not in it."""
+    total = Sums(one.schema)
+    for name, array in one.items():
+        more = other.get(name)
+        total[name] = array.copy() if more is None else added(name, array, more)
+    for name, array in other.items():
+        if name not in total:
+            total[name] = array.copy()
+    return total
+
+
+def _equal(one: Sums, other: Sums, name: str) -> bool:
+    """Whether both have the same sums there; what is not in one of them is zero."""
+    mine, theirs = one.get(name), other.get(name)
+    if mine is None or theirs is None:
+        return not any(array.any() for array in (mine, theirs) if array is not None)
+    return np.array_equal(mine, theirs)
 
 
 def _span(one: Window, other: Window) -> tuple[float, float]:
@@ -231,6 +270,12 @@ def _span(one: Window, other: Window) -> tuple[float, float]:
     return min(one.start, other.start), max(one.end, other.end)
 
 
+def _segment_of(one: Window, other: Window) -> str:
+    if bool(one.release) != bool(other.release):
+        return one.segment if one.release else other.segment
+    return one.segment if one.segment == other.segment else ""
+
+
 def _timeless(window: Window) -> bool:
     return not window.release and window.start == 0.0 and window.end == 0.0
 
@@ -239,19 +284,3 @@ def _same(one: str, other: str) -> str:
     if not one or not other or one == other:
         return one or other
     return MIXED
-
-
-def _merge_extra(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Union; of two values the greater one, of too many keys the first ones, so that the order does not matter."""
-    merged = dict(one)
-    for key, value in other.items():
-        if key not in merged or _canonical(value) > _canonical(merged[key]):
-            merged[key] = value
-    return {key: merged[key] for key in sorted(merged)[:MAX_EXTRA_KEYS]}
-
-
-def _canonical(value: Any) -> bytes:
-    try:
-        return cbor2.dumps(value, canonical=True)
-    except (cbor2.CBOREncodeError, ValueError, TypeError, RecursionError) as error:
-        raise InsightsError(f"an unknown field of the window cannot be kept: {error}") from error

@@ -137,7 +137,7 @@ def test_a_retrained_release_costs_little_and_says_where_it_comes_from(world: Wo
     assert profile is not None and old is not None
     assert not profile.reference.arrays["confidence"].any() and not profile.reference.arrays["classes"].any()
     assert profile.reference.arrays["inputs"].any() and profile.reference.arrays["projections"].any()
-    assert np.array_equal(profile.edges.inputs, old.edges.inputs)
+    assert np.array_equal(profile.edges.of("inputs"), old.edges.of("inputs"))
     for variant, metrics in after.meta.metrics.items():
         assert metrics["accuracy"] != before.meta.metrics[variant]["accuracy"]
     verdict = run.verdict

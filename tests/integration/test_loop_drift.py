@@ -209,7 +209,7 @@ def test_a_release_without_reference_learns_from_its_own_first_windows(
     world.channels.set_current(CHANNEL, world.publish(silent))
     world.let_devices_follow()
     see(world, "..__")
-    assert watch(world)["learning"] == ["classes", "confidence", "inputs", "projections"]
+    assert watch(world)["learning"] == ["classes", "confidence", "entropy", "inputs", "projections"]
     assert watch(world)["against"]["profile"]["aspects"] == []
     see(world, "..__")
     assert watch(world)["learning"] == [], "three times min_predictions have been seen"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeloop.insights.binning import Edges
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.sizes import Array, ArraySpec, Floats, Ints, Sizes
 from edgeloop.records import dataclass
+
+if TYPE_CHECKING:
+    from edgeloop.insights.profile import Profile
 
 #: Larger numbers in features or inputs count as not finite: then every sum below stays finite, also after merging.
 MAX_VALUE = 1e30
@@ -22,29 +25,35 @@ Arrays = Mapping[str, Array]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A batch of answered predictions, already summarised; only the finite rows, but for ``count`` and ``latency_ns``.
+    """A batch of answered predictions; only the finite rows, but for ``count`` and the times.
 
     Attributes:
+        profile: what normal is; its edges, its seed and what the first input is.
         count: all rows, also those left out.
         nonfinite: rows that hold a number that is not finite.
         top: predicted class, int64 [n].
         confidence: its probability, float64 [1, n].
-        inputs: summaries of the first input, float64 [I, n]; None when it is not numeric.
+        probabilities: [n, K].
+        inputs: the first input, [n, …], or None: then nothing is known of it.
+        summaries: of the first input, float64 [I, n]; None when it is not known or not numeric.
         features: float64 [n, F], or None.
-        projected: projections of the features, float64 [P, n], or None.
-        latency_ns: int64 [N].
-        edges: the profile's.
+        latency_ns: int64 [N], or [0]: not measured.
+        queue_ns: of it, waiting to run; int64 [N] or [0].
+        run_ns: of it, the run; int64 [N] or [0].
     """
 
+    profile: Profile
     count: int
     nonfinite: int
     top: Ints
     confidence: Floats
-    inputs: Floats | None
+    probabilities: Array
+    inputs: Array | None
+    summaries: Floats | None
     features: Floats | None
-    projected: Floats | None
     latency_ns: Ints
-    edges: Edges
+    queue_ns: Ints
+    run_ns: Ints
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, refuse
-from edgeloop.insights.binning import count_bins
-from edgeloop.insights.sizes import ArraySpec, Sizes
+from collections.abc import Sequence
+
+from edgeloop.insights.aspects.base import Rows
+from edgeloop.insights.aspects.histogram import Histogram
+from edgeloop.insights.sizes import Floats, Sizes
 
 
-class Confidence(Aspect):
-    """``confidence`` int64 [B]: the largest probability of each prediction, in the profile's equal-mass bins."""
+class Confidence(Histogram):
+    """``confidence`` int64 [B]: the largest probability of each prediction."""
 
     name = "confidence"
+    single = True
+    follows_head = True
 
-    def arrays(self, sizes: Sizes) -> dict[str, ArraySpec]:
-        """See :class:`Aspect`."""
-        return {"confidence": ArraySpec((sizes.bins,), "int64")}
+    def rows(self, sizes: Sizes) -> int:
+        """See :class:`Histogram`."""
+        return 1
 
-    def observe(self, into: Arrays, rows: Rows) -> None:
-        """See :class:`Aspect`."""
-        into["confidence"][:] += count_bins(rows.confidence, rows.edges.confidence[None])[0]
+    def title(self, input_names: Sequence[str], row: int) -> str:
+        """See :class:`Histogram`."""
+        return "confidence"
 
-    def check(self, arrays: Arrays) -> None:
-        """See :class:`Aspect`."""
-        refuse(
-            arrays["confidence"].sum() != arrays["classes"].sum(),
-            "the confidence histogram and the class counts hold different numbers of predictions",
-        )
+    def values(self, rows: Rows) -> Floats | None:
+        """See :class:`Histogram`."""
+        return rows.confidence

@@ -21,22 +21,30 @@ LOG_GAMMA = math.log((1 + ACCURACY) / (1 - ACCURACY))
 BINS = math.ceil(math.log(HIGHEST_NS / LOWEST_NS) / LOG_GAMMA) + 1
 
 
+#: All of the time; of it the waiting for a place to run, and the run of the model.
+NAMES = ("latency", "latency_queue", "latency_run")
+
+
 class Latency(Aspect):
-    """``latency`` int64 [462]: nanoseconds per prediction; a row's latency is that of its request."""
+    """`NAMES`, each int64 [462]: nanoseconds per prediction; a row's times are those of its request."""
 
     name = "latency"
 
     def arrays(self, sizes: Sizes) -> dict[str, ArraySpec]:
         """See :class:`Aspect`."""
-        return {"latency": ArraySpec((BINS,), "int64")}
+        return dict.fromkeys(NAMES, ArraySpec((BINS,), "int64"))
 
     def observe(self, into: Arrays, rows: Rows) -> None:
         """See :class:`Aspect`."""
-        into["latency"][:] += np.bincount(latency_bins(rows.latency_ns), minlength=BINS)
+        for name, measured in zip(NAMES, (rows.latency_ns, rows.queue_ns, rows.run_ns), strict=True):
+            if len(measured):
+                into[name][:] += np.bincount(latency_bins(measured), minlength=BINS)
 
     def check(self, arrays: Arrays) -> None:
         """See :class:`Aspect`."""
-        refuse(arrays["latency"].sum() > predictions_of(arrays), "more latencies were measured than predictions made")
+        for name in NAMES:
+            if name in arrays:
+                refuse(arrays[name].sum() > predictions_of(arrays), f"{name} holds more than the predictions")
 
 
 def latency_bins(latency_ns: Ints) -> Ints:
@@ -50,7 +58,7 @@ def latency_quantile_ns(latency: Array, quantile: float) -> float | None:
     """A quantile of the latencies of a window, nanoseconds, within 2 %; None when nothing was measured.
 
     Args:
-        latency: a window's array ``latency``.
+        latency: one of a window's arrays `NAMES`.
         quantile: 0…1.
     """
     total = int(latency.sum())

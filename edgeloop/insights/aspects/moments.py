@@ -28,9 +28,9 @@ class Moments(Aspect):
         if rows.features is not None:
             into["feature_sum"][:] += rows.features.sum(axis=0)
             into["feature_squares"][:] += np.einsum("nf,nf->f", rows.features, rows.features)
-        if rows.inputs is not None:
-            into["input_sum"][:] += rows.inputs.sum(axis=1)
-            into["input_squares"][:] += np.einsum("in,in->i", rows.inputs, rows.inputs)
+        if rows.summaries is not None:
+            into["input_sum"][:] += rows.summaries.sum(axis=1)
+            into["input_squares"][:] += np.einsum("in,in->i", rows.summaries, rows.summaries)
 
     def check(self, arrays: Arrays) -> None:
         """See :class:`Aspect`."""

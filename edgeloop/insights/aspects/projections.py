@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, predictions_of, refuse
-from edgeloop.insights.binning import count_bins
-from edgeloop.insights.sizes import ArraySpec, Sizes
+from collections.abc import Sequence
+
+from edgeloop.insights.aspects.base import Rows
+from edgeloop.insights.aspects.histogram import Histogram
+from edgeloop.insights.sizes import Floats, Sizes
+from edgeloop.insights.summaries import feature_signs
 
 
-class Projections(Aspect):
-    """``projections`` int64 [P, B]: sign projections of the features, in the profile's equal-mass bins."""
+class Projections(Histogram):
+    """``projections`` int64 [P, B]: sign projections of the features."""
 
     name = "projections"
 
-    def arrays(self, sizes: Sizes) -> dict[str, ArraySpec]:
-        """See :class:`Aspect`."""
-        return {"projections": ArraySpec((sizes.projections, sizes.bins), "int64")}
+    def rows(self, sizes: Sizes) -> int:
+        """See :class:`Histogram`."""
+        return sizes.projections
 
-    def observe(self, into: Arrays, rows: Rows) -> None:
-        """See :class:`Aspect`."""
-        if rows.projected is not None:
-            into["projections"][:] += count_bins(rows.projected, rows.edges.projections)
+    def title(self, input_names: Sequence[str], row: int) -> str:
+        """See :class:`Histogram`."""
+        return f"projection {row}"
 
-    def check(self, arrays: Arrays) -> None:
-        """See :class:`Aspect`."""
-        sums = arrays["projections"].sum(axis=1)
-        refuse((sums != sums[:1]).any(), "the projections' histograms hold different numbers of rows")
-        refuse((sums > predictions_of(arrays)).any(), "a projection's histogram holds more rows than predictions")
+    def values(self, rows: Rows) -> Floats | None:
+        """See :class:`Histogram`."""
+        if rows.features is None:
+            return None
+        schema = rows.profile.schema
+        return feature_signs(schema.features, schema.projections, rows.profile.seed) @ rows.features.T

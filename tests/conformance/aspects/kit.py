@@ -62,6 +62,7 @@ SPOILS: dict[str, Callable[[dict[str, Array]], None]] = {
     "counts": lambda a: a["counts"].__setitem__(4, a["counts"][0] + 1),
     "classes": lambda a: a["classes"].__imul__(2),
     "confidence": lambda a: a["confidence"].__iadd__(1),
+    "entropy": lambda a: a["entropy"].__iadd__(1),
     "inputs": lambda a: a["inputs"].__setitem__((0, 0), 10_000),
     "projections": lambda a: a["projections"].__imul__(2),
     "latency": lambda a: a["latency"].__iadd__(1),
@@ -71,4 +72,5 @@ SPOILS: dict[str, Callable[[dict[str, Array]], None]] = {
     "health": lambda a: a["health_sum"].__imul__(1e12),
 }
 
-IDS = [aspect.name for aspect in ASPECTS]
+#: The aspects that this profile says apply.
+APPLIED = [aspect for aspect in ASPECTS if any(spec.size for spec in aspect.arrays(PROFILE.schema).values())]

@@ -8,9 +8,9 @@ import pytest
 from edgeloop.insights import InsightsError, Window
 from edgeloop.insights.aspects import ASPECTS
 from edgeloop.insights.aspects.base import Aspect
-from tests.conformance.aspects.kit import BATCH, IDS, PROFILE, ROWS, SPOILS, fill, own, same
+from tests.conformance.aspects.kit import APPLIED, BATCH, PROFILE, ROWS, SPOILS, fill, own, same
 
-every_aspect = pytest.mark.parametrize("aspect", ASPECTS, ids=IDS)
+every_aspect = pytest.mark.parametrize("aspect", APPLIED, ids=[aspect.name for aspect in APPLIED])
 
 
 def test_every_array_belongs_to_one_aspect_and_the_order_is_fixed() -> None:

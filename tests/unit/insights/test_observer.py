@@ -36,11 +36,11 @@ def by_hand(values: Array, edges: Array) -> list[int]:
 def test_histograms_are_those_of_a_loop_over_rows() -> None:
     arrays, edges = observe(BATCH).arrays, profile().edges
     assert arrays["classes"].tolist() == [int((BATCH.p.argmax(axis=1) == k).sum()) for k in range(CLASSES)]
-    assert arrays["confidence"].tolist() == by_hand(BATCH.p.max(axis=1).astype(float), edges.confidence)
+    assert arrays["confidence"].tolist() == by_hand(BATCH.p.max(axis=1).astype(float), edges.of("confidence")[0])
     for i, values in enumerate(summarise(BATCH.x, 5)):
-        assert arrays["inputs"][i].tolist() == by_hand(values, edges.inputs[i])
+        assert arrays["inputs"][i].tolist() == by_hand(values, edges.of("inputs")[i])
     for i, values in enumerate(feature_signs(FEATURES, 8, 5) @ BATCH.f.astype(float).T):
-        assert arrays["projections"][i].tolist() == by_hand(values, edges.projections[i])
+        assert arrays["projections"][i].tolist() == by_hand(values, edges.of("projections")[i])
 
 
 def test_moments_are_those_of_numpy() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edgeloop.insights import InsightsError, Profile, Window
+from edgeloop.insights import InsightsError, Observer, Profile, Window, compare
 from tests.unit.insights.worlds import Array, observed, profile, random_batch
 
 BINS, REFERENCE = "bins.safetensors", "reference.safetensors"
@@ -17,7 +18,7 @@ BINS, REFERENCE = "bins.safetensors", "reference.safetensors"
 
 def test_its_own_data_fill_its_bins_equally() -> None:
     reference = profile().reference
-    for name in ("confidence", "inputs", "projections"):
+    for name in ("confidence", "entropy", "inputs", "projections"):
         assert (np.abs(reference.arrays[name] - 30) <= 1).all()
     assert reference.predictions == 300 == reference.arrays["classes"].sum()
 
@@ -27,8 +28,8 @@ def test_files_bring_it_back(tmp_path: Path) -> None:
     read = Profile.load(tmp_path)
     assert (read.schema, read.seed, read.input_width) == (profile().schema, 5, 20)
     assert read.reference == profile().reference
-    for name in ("confidence", "inputs", "projections"):
-        assert np.array_equal(getattr(read.edges, name), getattr(profile().edges, name))
+    for name in ("confidence", "entropy", "inputs", "projections"):
+        assert np.array_equal(read.edges.of(name), profile().edges.of(name))
 
 
 def test_another_reference_leaves_the_bins_as_they_are_byte_for_byte(tmp_path: Path) -> None:
@@ -61,6 +62,26 @@ def test_a_reference_of_another_schema_is_refused() -> None:
         profile().with_reference(other.reference)
 
 
+def test_a_profile_of_before_is_read(tmp_path: Path) -> None:
+    profile().save(tmp_path)
+    bins, reference = load_file(tmp_path / BINS), load_file(tmp_path / REFERENCE)
+    for name in ("entropy", "images", "texts"):
+        del bins[name]
+    bins["layout"], bins["confidence"] = bins["layout"][:7].copy(), bins["confidence"][0].copy()
+    save_file(bins, tmp_path / BINS)
+    save_file({name: array for name, array in reference.items() if name != "entropy"}, tmp_path / REFERENCE)
+    read = Profile.load(tmp_path)
+    assert read.schema == replace(profile().schema, entropies=0)
+    assert np.array_equal(read.edges.of("confidence"), profile().edges.of("confidence"))
+    batch = random_batch(40)
+    window = Window.zero(read.schema, "sha256:a")
+    Observer(read).observe(window, batch.x, batch.p, batch.f, batch.ns)
+    report = compare(window, read.reference, read.schema)
+    assert {aspect.name.split("[")[0] for aspect in report.aspects} == {
+        "classes", "confidence", "inputs", "projections"
+    }  # fmt: skip
+
+
 def test_text_inputs_and_models_without_features() -> None:
     batch = random_batch(50)
     words = np.array(["a", "b"] * 25)
@@ -76,7 +97,7 @@ def test_rows_that_are_not_finite_are_left_out() -> None:
     batch.f[5, 0] = np.inf
     fitted = Profile.fit(batch.x, batch.p, batch.f)
     assert fitted.reference.nonfinite == 2
-    assert np.isfinite(fitted.edges.inputs).all() and np.isfinite(fitted.edges.projections).all()
+    assert np.isfinite(fitted.edges.of("inputs")).all() and np.isfinite(fitted.edges.of("projections")).all()
 
 
 def test_too_few_rows() -> None:
@@ -139,7 +160,7 @@ HOSTILE = {
     "no classes": layout(0, 0),
     "negative seed": layout(5, -1),
     "inputs that do not fit the width": layout(6, 3),
-    "falling edges": edit("confidence")(lambda a: a[::-1]),
+    "falling edges": edit("confidence")(lambda a: a[..., ::-1]),
     "edges NaN": edit("inputs")(lambda a: a * np.nan),
     "edges float32": edit("inputs")(lambda a: a.astype(np.float32)),
     "edges of another shape": edit("projections")(lambda a: a[:, :-1]),

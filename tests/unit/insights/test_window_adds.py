@@ -68,6 +68,46 @@ def test_start_end_variant_and_provider() -> None:
     assert (merged.start, merged.end, merged.variant, merged.provider) == (5.0, 20.0, "mixed", "CPU")
 
 
+def test_segments_merge_with_their_like() -> None:
+    schema = profile().schema
+    left, right = (Window.zero(schema, "sha256:a", segment=segment) for segment in ("left", "right"))
+    left.arrays["counts"][0], right.arrays["counts"][0] = 1, 2
+    assert left.merge(left).segment == "left" and Window.from_wire(left.to_wire(), schema).segment == "left"
+    assert "segment" not in left.without_segment().to_wire()
+    with pytest.raises(InsightsError, match="different segments"):
+        left.merge(right)
+    with pytest.raises(InsightsError, match="without_segment"):
+        left.merge(Window.zero(schema, "sha256:a"))
+    both = left.without_segment().merge(right.without_segment())
+    assert (both.segment, both.predictions, left.segment) == ("", 3, "left")
+
+
+@pytest.mark.parametrize("segment", ["", "left"])
+def test_the_zero_has_no_segment_and_merges_with_any(segment: str) -> None:
+    window = observed(BATCH)
+    window.segment = segment
+    zero = Window.zero(window.schema)
+    assert zero.merge(window) == window == window.merge(zero)
+
+
+def test_what_was_not_counted_takes_no_room() -> None:
+    one, other = Window.zero(profile().schema, "sha256:a"), Window.zero(profile().schema, "sha256:a")
+    one.arrays["classes"][0] = 1
+    other.arrays["latency"][3] = 2
+    merged = one.merge(other)
+    assert set(merged.arrays) == {"classes", "latency"}
+    assert not merged.arrays["head_fit_gram"].any() and merged == other.merge(one)
+    merged.arrays["classes"][0] = 5
+    assert one.arrays["classes"][0] == 1, "a sum shares no memory with its parts"
+
+
+def test_a_part_of_a_window() -> None:
+    window = observed(BATCH)
+    part = window.only(("counts", "classes"))
+    assert set(part.arrays) == {"counts", "classes"} and part.release == window.release
+    assert np.array_equal(part.arrays["classes"], window.arrays["classes"])
+
+
 def test_windows_of_different_releases_do_not_merge() -> None:
     schema = profile().schema
     with pytest.raises(InsightsError, match="different releases"):

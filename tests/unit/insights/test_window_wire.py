@@ -68,8 +68,13 @@ def test_fields_of_a_newer_sender_are_kept() -> None:
     assert Window.from_bytes(window.to_bytes(), SCHEMA) == window
 
 
-def test_arrays_of_a_newer_sender_are_ignored() -> None:
-    assert Window.from_wire(wire(energy=[1, b"\x01"]), SCHEMA) == WINDOW
+def test_zeros_at_the_ends_are_left_out_where_that_saves_bytes() -> None:
+    window = Window.zero(SCHEMA)
+    window.arrays["counts"][0] = 9
+    window.arrays["latency"][[200, 203]] = 4, 5
+    sent = window.to_wire()["arrays"]
+    assert sent == {"counts": [1, b"\t\0\0\0\0"], "latency": [1, b"\x04\0\0\x05", 200, 462]}
+    assert Window.from_wire(window.to_wire(), SCHEMA) == window
 
 
 def test_a_window_of_a_clock_at_1970_is_believed() -> None:
@@ -96,6 +101,15 @@ WRONG_FORM = {
     "too long": wire(feature_sum=b"\x00" * 800),
     "a stranger in the list": wire(classes=[1, b"\x01" * 4, 7]),
     "text for bytes": wire(classes=[1, "abcd"]),
+    "trimmed to another size": wire(classes=[1, b"\x01", 0, 5]),
+    "trimmed beyond the end": wire(classes=[1, b"\x01" * 3, 2, 4]),
+    "trimmed before the start": wire(classes=[1, b"\x01", -1, 4]),
+    "trimmed with a text": wire(classes=[1, b"\x01", "0", 4]),
+    "trimmed with a boolean": wire(classes=[1, b"\x01", True, 4]),
+    "trimmed without a size": wire(classes=[1, b"\x01", 0]),
+    "a segment of another type": {**wire(), "segment": 5},
+    "a segment too long": {**wire(), "segment": "x" * 65},
+    "a segment of control characters": {**wire(), "segment": "a\0b"},
 }
 
 
@@ -108,6 +122,9 @@ def test_a_wrong_form_is_refused(bad: Any) -> None:
 CONTRADICTIONS = {
     "negative count": wire(counts=counts("counts", _0=-1)),
     "absurd count": wire(counts=counts("counts", _0=1 << 50)),
+    "more on all levels together than predictions": wire(**{"confidence@1": [1, b"\x01\0\0\0\0"]}),
+    "a coarser level of its own size": wire(**{"inputs@3": [1, b"\x01" + b"\0" * 15]}),
+    "more queues than predictions": wire(latency_queue=[1, b"\x3d", 7, 462]),
     "more classes than predictions": wire(classes=counts("classes", _0=1000)),
     "more rows not finite than predictions": wire(counts=counts("counts", _4=1000)),
     "confidence without classes": wire(confidence=counts("confidence", _0=50)),
