@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from edge_agent.serving.errors import BadRequest, Forbidden, NotFound
-from edge_agent.serving.http import Request, Response
+from edge_agent.serving.http_messages import Request, Response
 from edge_agent.serving.parameters import NO_SHARED_MEMORY
 from edge_agent.serving.responses import DONE, Answering, as_json, aside, error_body, read_object
 

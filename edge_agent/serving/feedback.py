@@ -6,7 +6,7 @@ import json
 
 from edge_agent.ports import FeedbackItem, Recorder
 from edge_agent.serving.errors import BadRequest
-from edge_agent.serving.http import Response
+from edge_agent.serving.http_messages import Response
 from edge_agent.serving.responses import as_json
 
 #: Labels that one request may bring.

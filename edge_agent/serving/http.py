@@ -15,20 +15,18 @@ import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import field
-from http import HTTPStatus
-from typing import NamedTuple
 
 import httptools
 
 from edge_agent.logs import Log
 from edge_agent.serving import content_coding
+from edge_agent.serving.http_messages import KnownHead, Request, Response, head_of, known_head, shrunk
 from edgeloop.records import dataclass
 
 log = Log(__name__)
 
 MAX_HEADER_BYTES = 32 << 10
 MAX_PIPELINED = 32
-LONGEST_KNOWN_HEAD = 2048
 #: Files that are open must leave room for databases and downloads; a process has 1,024 by default.
 MAX_CONNECTIONS = 512
 #: All bodies that are in memory at once, as a multiple of the largest that one may be.
@@ -39,39 +37,6 @@ REQUEST_TIMEOUT_S, READ_TIMEOUT_S, IDLE_TIMEOUT_S, LINGER_S = 30.0, 30.0, 120.0,
 
 #: When all places are taken, a client that has finished nothing for so long makes way for a new one.
 MAKES_WAY_S = 5.0
-
-#: Headers after which more happens than an answer.
-_SPECIAL = {b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"}
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
-
-
-class Request(NamedTuple):
-    """A whole request: method, path without the query, header names in lower case, body."""
-
-    method: str
-    path: str
-    headers: dict[bytes, bytes]
-    body: bytes
-    keep_alive: bool
-    old: bool = False
-
-
-class Response(NamedTuple):
-    """What goes back; ``headers`` are whole lines, each with its end."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    headers: str = ""
-
-
-class KnownHead(NamedTuple):
-    """A head that was read before: its bytes, those of the whole request, and what was read."""
-
-    head: bytes
-    size: int
-    request: Request
-
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
 ErrorBody = Callable[[str], bytes]
@@ -198,7 +163,7 @@ class Connection(asyncio.Protocol):
             if not self._headers_done and self._header_bytes > MAX_HEADER_BYTES:
                 self._refuse(431, f"headers may have {MAX_HEADER_BYTES} bytes")
             elif at_start and not self._in_request and self._completed is not None:
-                self._known = _known_head(data, self._completed)
+                self._known = known_head(data, self._completed)
 
     def _take_known(self, known: KnownHead, data: bytes) -> None:
         """A whole request whose head is, byte for byte, that of the one before: what it says is known already."""
@@ -404,10 +369,10 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         if len(response.body) >= content_coding.WORTH_BYTES and b"accept-encoding" in request.headers:
-            response = _shrunk(response, request.headers[b"accept-encoding"])
+            response = shrunk(response, request.headers[b"accept-encoding"])
         keep = request.keep_alive and not self._door.closing
         tail = ("connection: keep-alive\r\n" if request.old else "") if keep else "connection: close\r\n"
-        head = _head(response, tail)
+        head = head_of(response, tail)
         self._transport.write(head if request.method == "HEAD" else head + response.body)
         if not keep:
             self._queue.clear()
@@ -440,7 +405,7 @@ class Connection(asyncio.Protocol):
         self._refusal = None
         if transport.is_closing():
             return
-        transport.write(_head(refusal, "connection: close\r\n") + refusal.body)
+        transport.write(head_of(refusal, "connection: close\r\n") + refusal.body)
         if transport.can_write_eof():
             transport.write_eof()
         self._until = self._loop.time() + LINGER_S
@@ -476,38 +441,8 @@ class Connection(asyncio.Protocol):
             self.close()
 
 
-def _shrunk(response: Response, accepted: bytes) -> Response:
-    """A response as its client likes it best, where that is smaller."""
-    coding = content_coding.choose(accepted)
-    body = None if coding is None else content_coding.shrink(coding, response.body)
-    if body is None:
-        return response
-    said = f"{response.headers}content-encoding: {coding}\r\nvary: accept-encoding\r\n"
-    return response._replace(body=body, headers=said)
-
-
-def _known_head(data: bytes, request: Request) -> KnownHead | None:
-    """What is to be remembered of a request that came in one piece; None where its bytes alone do not say all.
-
-    Clients that stay connected send the same head again and again. What it says is a function of its bytes, so the
-    parser, which calls back for each header, need not read it twice.
-    """
-    headers, size = request.headers, len(data) - len(request.body)
-    usual = request.keep_alive and not request.old and headers.get(b"content-length") == b"%d" % len(request.body)
-    if not usual or size > LONGEST_KNOWN_HEAD or headers.keys() & _SPECIAL or data[size - 4 : size] != b"\r\n\r\n":
-        return None
-    return KnownHead(data[:size], len(data), request._replace(body=b""))
-
-
 def _cut(transport: asyncio.Transport) -> None:
     """Reset the connection: the kernel keeps megabytes for a client that does not read, until it gives it up."""
     with contextlib.suppress(OSError):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
-
-
-def _head(response: Response, tail: str) -> bytes:
-    return (
-        f"HTTP/1.1 {response.status} {_PHRASES[response.status]}\r\ncontent-type: {response.content_type}\r\n"
-        f"content-length: {len(response.body)}\r\n{response.headers}{tail}\r\n"
-    ).encode("latin-1")

@@ -18,7 +18,7 @@ from edge_agent.serving.errors import (
     NotReady,
     ServingError,
 )
-from edge_agent.serving.http import Response
+from edge_agent.serving.http_messages import Response
 
 CODES: Mapping[type[ServingError], int] = {
     BadRequest: 400,

@@ -19,7 +19,7 @@ from edge_agent.serving.dataplane import NOTHING_SERVES, DataPlane
 from edge_agent.serving.errors import BadRequest, NotFound, NotReady, ServingError
 from edge_agent.serving.extensions import Extensions, Repository
 from edge_agent.serving.feedback import give_feedback
-from edge_agent.serving.http import Request, Response
+from edge_agent.serving.http_messages import Request, Response
 from edge_agent.serving.parameters import Place, shared
 from edge_agent.serving.responses import DONE, Answering, as_error, as_json, aside, error_body, read_object
 from edge_agent.serving.tensors import Array
