@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -90,12 +90,30 @@ class Aspect(ABC):
     def feedback(self, into: Arrays, labels: Labels) -> None:  # noqa: B027
         """Add labels to the arrays, in place."""
 
-    def check(self, arrays: Arrays) -> None:  # noqa: B027
-        """Refuse arrays that no honest observer can have made; they are already finite, and counts not negative.
+    def broken(self, arrays: Arrays) -> Iterable[tuple[Any, str]]:
+        """What no honest observer can have made; the arrays are already finite, and counts not negative.
+
+        Args:
+            arrays: of one window; or of many, each with one more axis in front, [M, …].
+
+        Returns:
+            (whether it is so, in words): a bool, or bool [M, …] with one more axis than for one window.
+        """
+        return ()
+
+    def check(self, arrays: Arrays) -> None:
+        """Refuse what is `broken`. An aspect that cannot say that of many windows at once has a check of its own.
 
         Raises:
-            InsightsError: they contradict one another.
+            InsightsError: the arrays contradict one another.
         """
+        for broken, what in self.broken(arrays):
+            refuse(np.any(broken), what)
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether `broken` says it all, so that many windows can be checked at once."""
+        return type(self).check is Aspect.check
 
 
 def refuse(condition: object, what: str) -> None:
@@ -108,20 +126,18 @@ def refuse(condition: object, what: str) -> None:
         raise InsightsError(f"the window contradicts itself: {what}. Drop it; its device counts wrongly or lies")
 
 
-def predictions_of(arrays: Arrays) -> int:
-    """Predictions that a window counts."""
-    return int(arrays["counts"][0])
+def predictions_of(arrays: Arrays) -> Ints:
+    """Predictions that a window counts: int64 [], or [M] of many."""
+    return np.asarray(arrays["counts"][..., 0])
 
 
-def check_moments(count: int, sums: Floats, squares: Floats, what: str) -> None:
-    """Refuse sums and sums of squares that ``count`` numbers within ±`MAX_VALUE` cannot have.
+def broken_moments(counts: Ints, sums: Floats, squares: Floats, what: str) -> Iterable[tuple[Any, str]]:
+    """Whether so many numbers within ±`MAX_VALUE` cannot have these sums [C], or [M, C], and sums of squares.
 
     By Cauchy and Schwarz (Σx)² ≤ n Σx².
     """
-    refuse(np.any(np.abs(sums) > count * MAX_VALUE), f"a sum of the {what} is beyond {count} values of {MAX_VALUE:g}")
-    refuse(np.any(squares > count * MAX_VALUE**2), f"a sum of squares of the {what} is beyond what {count} values give")
-    refuse(np.any(squares < 0), f"a sum of squares of the {what} is negative")
-    refuse(
-        np.any(sums * sums > count * squares * (1 + ROUNDING)),
-        f"the sums of the {what} are larger than their squares allow",
-    )
+    count = counts[..., None].astype(np.float64)
+    yield np.abs(sums) > count * MAX_VALUE, f"a sum of the {what} is beyond its values of {MAX_VALUE:g} at most"
+    yield squares > count * MAX_VALUE**2, f"a sum of squares of the {what} is beyond what its values give"
+    yield squares < 0, f"a sum of squares of the {what} is negative"
+    yield sums * sums > count * squares * (1 + ROUNDING), f"the sums of the {what} are larger than their squares allow"

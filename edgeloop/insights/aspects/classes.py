@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
-from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, predictions_of, refuse
+from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, predictions_of
 from edgeloop.insights.sizes import ArraySpec, Sizes
 
 
@@ -21,6 +24,9 @@ class Classes(Aspect):
         """See :class:`Aspect`."""
         into["classes"][:] += np.bincount(rows.top, minlength=len(into["classes"]))
 
-    def check(self, arrays: Arrays) -> None:
+    def broken(self, arrays: Arrays) -> Iterable[tuple[Any, str]]:
         """See :class:`Aspect`."""
-        refuse(arrays["classes"].sum() > predictions_of(arrays), "more classes were predicted than predictions made")
+        yield (
+            arrays["classes"].sum(axis=-1) > predictions_of(arrays),
+            "more classes were predicted than predictions made",
+        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
-from edgeloop.insights.aspects.base import Arrays, Aspect, Labels, refuse
+from edgeloop.insights.aspects.base import Arrays, Aspect, Labels
 from edgeloop.insights.aspects.counts import FEEDBACK
 from edgeloop.insights.sizes import ArraySpec, Sizes
 
@@ -28,8 +31,7 @@ class Confusion(Aspect):
             flat = np.bincount(labels.labels * side + labels.predicted, minlength=side * side)
             into["confusion"][:] += flat.reshape(side, side)
 
-    def check(self, arrays: Arrays) -> None:
+    def broken(self, arrays: Arrays) -> Iterable[tuple[Any, str]]:
         """See :class:`Aspect`."""
-        refuse(
-            arrays["confusion"].sum() > arrays["counts"][FEEDBACK], "the confusion matrix holds more than the labels"
-        )
+        labels = arrays["counts"][..., FEEDBACK]
+        yield arrays["confusion"].sum(axis=(-2, -1)) > labels, "the confusion matrix holds more than the labels"

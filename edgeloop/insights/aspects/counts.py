@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edgeloop.insights.aspects.base import Arrays, Aspect, Labels, Rows, refuse
+from collections.abc import Iterable
+from typing import Any
+
+from edgeloop.insights.aspects.base import Arrays, Aspect, Labels, Rows
 from edgeloop.insights.sizes import ArraySpec, Sizes
 
 PREDICTIONS, ERRORS, FEEDBACK, ESCALATIONS, NONFINITE = range(5)
@@ -27,7 +30,7 @@ class Counts(Aspect):
         """See :class:`Aspect`."""
         into["counts"][FEEDBACK] += len(labels.labels)
 
-    def check(self, arrays: Arrays) -> None:
+    def broken(self, arrays: Arrays) -> Iterable[tuple[Any, str]]:
         """See :class:`Aspect`."""
         counts = arrays["counts"]
-        refuse(counts[NONFINITE] > counts[PREDICTIONS], "more rows are not finite than there are predictions")
+        yield counts[..., NONFINITE] > counts[..., PREDICTIONS], "more rows are not finite than there are predictions"

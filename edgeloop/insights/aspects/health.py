@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
-from edgeloop.insights.aspects.base import Arrays, Aspect, refuse
+from edgeloop.insights.aspects.base import Arrays, Aspect
 from edgeloop.insights.sizes import ArraySpec, Sizes
 
 #: What is measured: resident memory in bytes, processor use as a share of one core, temperature in °C.
@@ -28,12 +31,10 @@ class Health(Aspect):
             "health_sum": ArraySpec((len(NAMES),), "float64"),
         }
 
-    def check(self, arrays: Arrays) -> None:
+    def broken(self, arrays: Arrays) -> Iterable[tuple[Any, str]]:
         """See :class:`Aspect`."""
-        refuse(
-            np.any(np.abs(arrays["health_sum"]) > arrays["health_samples"] * LIMITS),
-            "the device's health is beyond what a device can have",
-        )
+        beyond = np.abs(arrays["health_sum"]) > arrays["health_samples"] * LIMITS
+        yield beyond, "the device's health is beyond what a device can have"
 
 
 def add_health(into: Arrays, rss_bytes: float | None, cpu_share: float | None, temperature_c: float | None) -> None:

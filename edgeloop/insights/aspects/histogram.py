@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, predictions_of, refuse
+import numpy as np
+
+from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, predictions_of
 from edgeloop.insights.binning import count_bins, groups
 from edgeloop.insights.sizes import ArraySpec, Floats, Sizes
 
@@ -70,12 +73,14 @@ class Histogram(Aspect):
             array = into[self.name]
             array += count_bins(values, rows.profile.edges.of(self.name)).reshape(array.shape)
 
-    def check(self, arrays: Arrays) -> None:
+    def broken(self, arrays: Arrays) -> Iterable[tuple[Any, str]]:
         """See :class:`Aspect`."""
-        counted = 0
+        predictions = predictions_of(arrays)
+        counted = np.zeros_like(predictions)
         for name in self.names:
             if name in arrays and arrays[name].size:
-                sums = arrays[name].sum(axis=-1).reshape(-1)
-                refuse((sums != sums[0]).any(), f"the histograms of {name} hold different numbers of predictions")
-                counted += int(sums[0])
-        refuse(counted > predictions_of(arrays), f"{self.name} counts more predictions than there are")
+                sums = arrays[name].sum(axis=-1)
+                sums = sums[..., None] if self.single else sums
+                yield sums != sums[..., :1], f"the histograms of {name} hold different numbers of predictions"
+                counted = counted + sums[..., 0]
+        yield counted > predictions, f"{self.name} counts more predictions than there are"

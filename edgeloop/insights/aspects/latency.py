@@ -8,10 +8,12 @@ range is fixed, so there is nothing to collapse and two windows always have the 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, predictions_of, refuse
+from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, predictions_of
 from edgeloop.insights.sizes import Array, ArraySpec, Ints, Sizes
 
 ACCURACY = 0.02
@@ -40,11 +42,11 @@ class Latency(Aspect):
             if len(measured):
                 into[name][:] += np.bincount(latency_bins(measured), minlength=BINS)
 
-    def check(self, arrays: Arrays) -> None:
+    def broken(self, arrays: Arrays) -> Iterable[tuple[Any, str]]:
         """See :class:`Aspect`."""
         for name in NAMES:
             if name in arrays:
-                refuse(arrays[name].sum() > predictions_of(arrays), f"{name} holds more than the predictions")
+                yield arrays[name].sum(axis=-1) > predictions_of(arrays), f"{name} holds more than the predictions"
 
 
 def latency_bins(latency_ns: Ints) -> Ints:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
-from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, check_moments, predictions_of
+from edgeloop.insights.aspects.base import Arrays, Aspect, Rows, broken_moments, predictions_of
 from edgeloop.insights.sizes import ArraySpec, Sizes
 
 
@@ -32,8 +35,8 @@ class Moments(Aspect):
             into["input_sum"][:] += rows.summaries.sum(axis=1)
             into["input_squares"][:] += np.einsum("in,in->i", rows.summaries, rows.summaries)
 
-    def check(self, arrays: Arrays) -> None:
+    def broken(self, arrays: Arrays) -> Iterable[tuple[Any, str]]:
         """See :class:`Aspect`."""
         count = predictions_of(arrays)
-        check_moments(count, arrays["feature_sum"], arrays["feature_squares"], "features")
-        check_moments(count, arrays["input_sum"], arrays["input_squares"], "input summaries")
+        yield from broken_moments(count, arrays["feature_sum"], arrays["feature_squares"], "features")
+        yield from broken_moments(count, arrays["input_sum"], arrays["input_squares"], "input summaries")

@@ -1,0 +1,182 @@
+"""Many windows at once: the same sums and the same refusals as one by one."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeloop.insights import InsightsError, Observer, Profile, Window, coarsen
+from edgeloop.insights.columns import Columns, rows_at_once
+from edgeloop.insights.histograms import HISTOGRAM_ARRAYS
+
+RELEASE = "sha256:" + "c" * 64
+random_numbers = np.random.default_rng(3)
+
+
+def rows(count: int, seed: int) -> tuple[Any, Any, Any]:
+    chance = np.random.default_rng(seed)
+    return (
+        chance.normal(size=(count, 8)).astype(np.float32),
+        chance.dirichlet(np.ones(4), count),
+        chance.normal(size=(count, 6)),
+    )
+
+
+PROFILE = Profile.fit(*rows(100, 0), bins=8, projections=3)
+SCHEMA = PROFILE.schema
+
+
+def window(seed: int, *, labels: bool = False, level: int = 0) -> Window:
+    """One device's window: some are empty, some coarse, some have labels without features."""
+    count = seed * 7 % 40
+    made = Window.zero(SCHEMA, RELEASE, f"v{seed % 2}", "P", float(seed), float(seed) + 60.0)
+    observer = Observer(PROFILE)
+    if count:
+        observer.observe(made, *rows(count, seed), np.full(count, 10_000 * (seed + 1)))
+    if labels:
+        classes = np.arange(10) % 4
+        observer.feedback(made, None, classes, classes[::-1].copy(), np.zeros(10, bool))
+    observer.error(made, seed)
+    observer.health(made, rss_bytes=1e6 * seed)
+    return coarsen(made, {"confidence": level, "inputs": level}) if level else made
+
+
+def wires(count: int) -> list[dict[str, Any]]:
+    return [window(seed, labels=seed % 3 == 0, level=seed % 4).to_wire() for seed in range(count)]
+
+
+def one_by_one(sent: list[Any]) -> Window:
+    total = Window.zero(SCHEMA)
+    for wire in sent:
+        total = total.merge(Window.from_wire(wire, SCHEMA))
+    return total
+
+
+def close(one: Window, other: Window) -> None:
+    """Counts are the same; float64 sums to their last bits."""
+    assert (one.release, one.variant, one.provider, one.start, one.end, one.segment) == (
+        other.release,
+        other.variant,
+        other.provider,
+        other.start,
+        other.end,
+        other.segment,
+    )
+    for name, spec in SCHEMA.arrays.items():
+        if spec.dtype == "int64":
+            assert np.array_equal(one.arrays[name], other.arrays[name]), name
+        else:
+            np.testing.assert_allclose(one.arrays[name], other.arrays[name], rtol=1e-12)
+
+
+def test_the_sum_is_that_of_merging_one_after_the_other() -> None:
+    sent = wires(60)
+    columns = Columns(sent, RELEASE, SCHEMA)
+    assert columns.odd == [] and len(columns) == 60
+    close(columns.total(range(60), ""), one_by_one(sent))
+    some = [3, 17, 4, 58]
+    close(columns.total(some, ""), one_by_one([sent[place] for place in some]))
+    assert columns.column("counts")[:, 0].tolist() == [Window.from_wire(wire, SCHEMA).predictions for wire in sent]
+
+
+def test_groups_are_added_up_with_the_arrays_that_are_asked_for() -> None:
+    sent = wires(30)
+    columns = Columns(sent, RELEASE, SCHEMA)
+    groups = [[0, 5, 9], [1], [29, 2]]
+    names = ("counts", "classes", *HISTOGRAM_ARRAYS)
+    for group, found in zip(groups, columns.totals(groups, "", names), strict=True):
+        expected = one_by_one([sent[place] for place in group]).only(names)
+        close(found, expected)
+        assert not found.arrays["latency"].any()
+
+
+def bad(change: Any) -> dict[str, Any]:
+    wire = window(5).to_wire()
+    change(wire)
+    return wire
+
+
+def array(name: str, values: Any) -> Any:
+    return lambda wire: wire["arrays"].update({name: values})
+
+
+COUNTS = [8, np.array([5, 0, 0, 0, 0], "<u8").tobytes()]
+ODD: dict[str, Any] = {
+    "no map": 7,
+    "no arrays": {"release": RELEASE},
+    "another field": bad(lambda wire: wire.update(future=1)),
+    "another array": bad(array("future", [1, b"\x01"])),
+    "head statistics": bad(array("head_fit_count", [1, b"\x01\0\0\0"])),
+    "a time of text": bad(lambda wire: wire.update(end="now")),
+    "a time beyond time": bad(lambda wire: wire.update(end=1e30)),
+    "a variant of bytes": bad(lambda wire: wire.update(variant=b"v")),
+    "a long segment": bad(lambda wire: wire.update(segment="x" * 65)),
+    "counts of floats": bad(array("counts", b"\0" * 40)),
+    "too short": bad(array("counts", [8, b"\0" * 32])),
+    "half a count": bad(array("counts", [8, b"\0" * 39, 0, 5])),
+    "beyond its end": bad(array("counts", [1, b"\1\1", 4, 5])),
+    "another size": bad(array("counts", [1, b"\1", 0, 6])),
+    "no width": bad(array("counts", [3, b"\0" * 15])),
+    "negative": bad(array("counts", [8, np.array([-5, 0, 0, 0, 0], "<i8").tobytes()])),
+    "absurd": bad(array("counts", [8, np.array([2**50, 0, 0, 0, 0], "<u8").tobytes()])),
+    "infinite": bad(array("feature_sum", np.full(6, np.inf).tobytes())),
+    "not a number": bad(array("feature_squares", np.full(6, np.nan).tobytes())),
+    "10^30 of one device": bad(array("feature_sum", np.full(6, 1e37).tobytes())),
+    "sums without squares": bad(array("feature_sum", np.full(6, 1e6).tobytes())),
+    "more classes than predictions": bad(array("counts", COUNTS)),
+    "rows that differ": bad(array("projections", [1, bytes([*[1] * 8, *[2] * 8, *[1] * 8])])),
+    "an impossible temperature": bad(array("health_sum", np.array([0.0, 0.0, 1e9]).tobytes())),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_odd_is_named_and_the_others_are_added_up(name: str) -> None:
+    sent: list[Any] = wires(9)
+    sent[4:4] = [ODD[name]]
+    columns = Columns(sent, RELEASE, SCHEMA)
+    assert columns.odd == [4]
+    assert columns.places.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    close(columns.total(range(9), ""), one_by_one(wires(9)))
+
+
+def test_nothing_is_taken_that_would_be_refused_alone() -> None:
+    """Bytes of honest windows are changed at random; whatever is taken side by side is also taken one by one."""
+    chance = random.Random(11)
+    sent: list[Any] = []
+    for wire in wires(40) * 8:
+        arrays = dict(wire["arrays"])
+        name = chance.choice(list(arrays))
+        value = arrays[name]
+        data = bytearray(value if isinstance(value, bytes) else value[1])
+        if data:
+            data[chance.randrange(len(data))] = chance.choice([0, 1, 127, 255, chance.randrange(256)])
+        arrays[name] = bytes(data) if isinstance(value, bytes) else [value[0], bytes(data), *value[2:]]
+        sent.append({**wire, "arrays": arrays})
+    columns = Columns(sent, RELEASE, SCHEMA)
+    assert 0 < len(columns.odd) < len(sent), "some are refused, and some are not"
+    close(columns.total(range(len(columns)), ""), one_by_one([sent[place] for place in columns.places]))
+    for place in columns.odd:
+        with pytest.raises(InsightsError):
+            Window.from_wire(sent[place], SCHEMA)
+
+
+def test_segments_are_kept_apart_by_the_caller_and_named() -> None:
+    wire = window(3).to_wire() | {"segment": "line 2"}
+    columns = Columns([wire], RELEASE, SCHEMA)
+    assert columns.heads[0].segment == "line 2"
+    assert columns.total([0], "line 2") == Window.from_wire(wire, SCHEMA)
+
+
+def test_how_many_are_read_at_once_is_bounded_by_memory() -> None:
+    assert rows_at_once(SCHEMA) > 100
+    wide = type(SCHEMA)(classes=60_000, features=60_000, inputs=64, projections=256, bins=100)
+    assert 1 <= rows_at_once(wide) < 100
+
+
+def test_none_at_all() -> None:
+    columns = Columns([], RELEASE, SCHEMA)
+    assert (len(columns), columns.odd) == (0, [])
+    assert columns.column("counts").shape == (0, 5)
