@@ -30,6 +30,7 @@ from cloud_hub.rollouts import Rollouts
 from cloud_hub.settings import Settings
 from cloud_hub.supervise import Supervisor, every
 from cloud_hub.training.runs import Training
+from cloud_hub.webhooks import Webhooks
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
 
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 ROLLOUTS_TICK_S = 0.5
 DRIFT_TICK_S = 1.0
 TRAINING_TICK_S = 1.0
+WEBHOOKS_TICK_S = 0.5
 
 
 class Hub:
@@ -96,7 +98,8 @@ class Hub:
             clock=clock,
         )
         self.rollouts = Rollouts(self.db, self.channels, self.releases, self.devices, self.insights, clock=clock)
-        self.alarms = Alarms(self.db)
+        self.webhooks = Webhooks(self.db, clock=clock)
+        self.alarms = Alarms(self.db, self.webhooks.tell_alarm)
         self.drift = DriftWatch(self.db, self.channels, self.releases, self.insights, self.alarms, clock=clock)
         self.training = Training(
             self.db,
@@ -140,6 +143,7 @@ class Hub:
         self.workers.start("rollouts", every(ROLLOUTS_TICK_S, self.rollouts.tick))
         self.workers.start("drift", every(DRIFT_TICK_S, self.drift.tick))
         self.workers.start("training", every(TRAINING_TICK_S, self.training.tick))
+        self.workers.start("webhooks", every(WEBHOOKS_TICK_S, self.webhooks.tick))
         self.link.start()
 
     def stop(self) -> None:

@@ -16,16 +16,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cloud_hub import drift_records
-from cloud_hub.alarms import Alarms
+from cloud_hub.alarms import Alarms, Evidence
 from cloud_hub.channels import Channel, Channels
 from cloud_hub.drift_records import Watch
-from cloud_hub.drift_references import BASELINE_FACTOR, PreviousDays, filled, light, without_reference
+from cloud_hub.drift_references import BASELINE_FACTOR, Before, filled, light, without_reference
 from cloud_hub.drift_rules import Stretch, cut
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.policy import DriftPolicy
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
-from edgeloop.insights import DriftReport, Profile, Window, compare
+from edgeloop.insights import AspectDrift, DriftReport, Profile, Window, compare
+from edgeloop.insights.alarming import alpha_of
+from edgeloop.insights.suggest import suggest
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 GRACE_S = 5.0
 #: Stretches of one release that are compared in one tick, so that a backlog does not hold up the others.
 STRETCHES_A_TICK = 20
-PROFILE, PREVIOUS = "profile", "previous days"
+PROFILE = "profile"
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,18 @@ class Finding:
         return any(report.drifted for report in self.reports.values())
 
     @property
-    def moved(self) -> list[dict[str, Any]]:
-        """The aspects that moved, plain."""
-        return [
-            {"against": against, **vars(aspect)} for against, report in self.reports.items() for aspect in report.moved
-        ]
+    def moved(self) -> list[tuple[str, AspectDrift]]:
+        """The aspects that moved, and against what."""
+        return [(against, aspect) for against, report in self.reports.items() for aspect in report.moved]
+
+    def evidence(self, profile: Profile) -> Evidence:
+        """What an alarm of the fleet says."""
+        moved = self.moved
+        return Evidence(
+            aspects=[{"against": against, **vars(aspect)} for against, aspect in moved],
+            p_value=min((report.p_value for report in self.reports.values()), default=1.0),
+            suggestion=suggest([aspect for _, aspect in moved], scope="fleet", input_width=profile.input_width),
+        )
 
     def plain(self) -> dict[str, Any]:
         """All comparisons, plain."""
@@ -91,7 +100,7 @@ class DriftWatch:
     ) -> None:
         self._db, self._channels, self._releases, self._clock = db, channels, releases, clock
         self._insights, self._alarms = insights, alarms
-        self._previous = PreviousDays(db, insights, alarms)
+        self._before = Before(db, insights, alarms)
 
     def tick(self, now: float | None = None) -> None:
         """Evaluate what is new on every channel; a channel that fails does not hold up the others."""
@@ -141,7 +150,7 @@ class DriftWatch:
         enough = BASELINE_FACTOR * policy.min_predictions
         ready = baseline if baseline is not None and baseline.predictions >= enough else None
         finding = self._compare(watch, window, profile, policy, ready, stretch)
-        streak = watch.streak.next(stretch, finding.drifted)
+        streak = watch.streak.next(stretch.since, stretch.until, finding.drifted)
         if ready is None and not finding.drifted and without_reference(profile.reference):
             baseline = window if baseline is None else baseline.merge(window)
         after = replace(
@@ -164,7 +173,7 @@ class DriftWatch:
             "learning": [] if ready is not None else list(without_reference(profile.reference)),
             "against": finding.plain(),
         }
-        return self._write(replace(after, report=report), finding, policy, now)
+        return self._write(replace(after, report=report), finding, profile, policy, now)
 
     def _compare(
         self,
@@ -176,16 +185,22 @@ class DriftWatch:
         stretch: Stretch,
     ) -> Finding:
         references = {PROFILE: filled(profile.reference, baseline)}
-        previous = self._previous.before(watch.channel, watch.release, profile.schema, stretch.since)
-        if previous is not None and previous.predictions >= BASELINE_FACTOR * policy.min_predictions:
-            references[PREVIOUS] = previous
+        before = self._before.references(watch.channel, watch.release, profile.schema, stretch)
+        enough = BASELINE_FACTOR * policy.min_predictions
+        references |= {name: window for name, window in before.items() if window.predictions >= enough}
+        alpha = alpha_of(
+            stretch.until - stretch.since,
+            alarms_per_year=policy.false_alarms_per_year,
+            consecutive=policy.consecutive,
+            at_most=policy.alpha,
+        )
         return Finding(
             {
                 against: compare(
                     window,
                     reference,
                     profile.schema,
-                    alpha=policy.alpha,
+                    alpha=alpha / len(references),
                     min_effect=policy.min_effect,
                     input_names=profile.input_names,
                 )
@@ -193,20 +208,20 @@ class DriftWatch:
             }
         )
 
-    def _write(self, watch: Watch, finding: Finding, policy: DriftPolicy, now: float) -> Watch:
-        streak = watch.streak
+    def _write(self, watch: Watch, finding: Finding, profile: Profile, policy: DriftPolicy, now: float) -> Watch:
+        streak, evidence = watch.streak, finding.evidence(profile)
         with self._db.begin() as connection:
             drift_records.write_watch(connection, watch)
             alarm = next(iter(self._alarms.open_on(watch.channel, watch.release)), None)
             if alarm is not None and finding.drifted:
-                self._alarms.note(connection, alarm, seen=watch.cursor, aspects=finding.moved)
+                self._alarms.note(connection, alarm, seen=watch.cursor, evidence=evidence)
             elif alarm is not None and streak.clears():
                 reason = f"{streak.quiet} comparisons in a row saw no drift"
                 self._alarms.close(connection, alarm, reason, now)
                 log.info("alarm %s on %s: closed, %s", alarm.id, watch.channel, reason)
             elif alarm is None and streak.raises(policy.consecutive):
                 since, settled = streak.since, streak.settled
-                alarm_id = self._alarms.raise_alarm(
+                alarm = self._alarms.raise_alarm(
                     connection,
                     watch.channel,
                     watch.release,
@@ -214,9 +229,9 @@ class DriftWatch:
                     settled=watch.cursor if settled is None else settled,
                     seen=watch.cursor,
                     now=now,
-                    aspects=finding.moved,
+                    evidence=evidence,
                 )
-                log.warning("alarm %s on %s: %s", alarm_id, watch.channel, self._alarms.get(alarm_id).summary)
+                log.warning("alarm %s on %s: %s; %s", alarm.id, watch.channel, alarm.summary, alarm.suggestion)
         return watch
 
 

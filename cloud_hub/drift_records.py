@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, select
 
-from cloud_hub.drift_rules import Streak
 from cloud_hub.records.decision_tables import drift_days, drift_watches
 from cloud_hub.records.tables import windows
+from edgeloop.insights.alarming import Streak
 
 
 @dataclass(frozen=True)

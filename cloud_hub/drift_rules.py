@@ -1,12 +1,9 @@
-"""How intervals become windows to compare, and how comparisons become an alarm. Pure functions."""
+"""How intervals become windows to compare. Pure; ``edgeloop.insights.alarming`` says when there is an alarm."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-#: Comparisons in a row without drift after which an alarm is closed.
-QUIET_WINDOWS = 5
 
 
 @dataclass(frozen=True)
@@ -43,36 +40,3 @@ def cut(
             found.append(Stretch(since, start + length_s))
             since, held = None, 0
     return found
-
-
-@dataclass(frozen=True)
-class Streak:
-    """Comparisons in a row that say the same.
-
-    Attributes:
-        drifted: number of the latest ones that saw drift; 0 when the last one did not.
-        since: start of the first of them, unix seconds, or None.
-        settled: end of the first of them, unix seconds, or None.
-        quiet: number of the latest ones that saw none.
-    """
-
-    drifted: int = 0
-    since: float | None = None
-    settled: float | None = None
-    quiet: int = 0
-
-    def next(self, stretch: Stretch, drifted: bool) -> Streak:
-        """The streak after one more comparison."""
-        if not drifted:
-            return Streak(quiet=self.quiet + 1)
-        if self.since is None or self.settled is None:
-            return Streak(1, stretch.since, stretch.until)
-        return Streak(self.drifted + 1, self.since, self.settled)
-
-    def raises(self, consecutive: int) -> bool:
-        """Whether it is long enough for an alarm."""
-        return self.drifted >= consecutive
-
-    def clears(self) -> bool:
-        """Whether the drift has been gone for long enough to close an alarm."""
-        return self.quiet >= QUIET_WINDOWS

@@ -47,6 +47,8 @@ class HubCollector(Collector):
         devices = hub.devices.online()
         yield _gauges("cloud_hub_devices", "Devices.", "online", {"true": devices[True], "false": devices[False]})
         yield _gauge("cloud_hub_releases", "Published releases.", hub.releases.count())
+        yield _gauges("cloud_hub_alarms", "Open drift alarms.", "scope", hub.alarms.open_by_scope())
+        yield _gauges("cloud_hub_webhook_deliveries", "Messages to webhooks.", "state", hub.webhooks.counts())
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

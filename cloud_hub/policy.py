@@ -64,7 +64,12 @@ class RolloutPolicy(_Policy):
 class DriftPolicy(_Policy):
     """What counts as drift."""
 
-    alpha: float = Field(default=0.001, gt=0, lt=0.5, description="Chance of a false alarm of one comparison.")
+    alpha: float = Field(default=0.001, gt=0, lt=0.5, description="Chance that one comparison errs, at most.")
+    false_alarms_per_year: float | None = Field(
+        default=12.0,
+        gt=0,
+        description="False alarms of a release on the channel in a year, at most; null: only alpha counts.",
+    )
     min_effect: float = Field(
         default=0.15, ge=0, le=1, description="Smallest share of the mass that has to have moved (total variation)."
     )

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 import edgeloop
 from cloud_hub.api import (
+    alarms,
     blobs,
     channels,
     devices,
@@ -19,6 +20,7 @@ from cloud_hub.api import (
     releases,
     retraining,
     rollouts,
+    webhooks,
 )
 from cloud_hub.api.body_limit import BodyLimit
 from cloud_hub.releases import MAX_INDEX_BYTES
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 API = "/api/v1"
 #: In the order in which the documentation shows them.
-_PARTS = (devices, releases, blobs, channels, rollouts, insights, drift, retraining, labels)
+_PARTS = (devices, releases, blobs, channels, rollouts, insights, drift, alarms, webhooks, retraining, labels)
 _DESCRIPTION = "Models go down to devices, insights come up, better models go down again."
 
 

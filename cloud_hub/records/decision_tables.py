@@ -87,8 +87,57 @@ drift_alarms = Table(
     Column("summary", Text, nullable=False),
     Column("effect", Float, nullable=False),
     Column("aspects_json", Text, nullable=False),
+    Column("scope", String(16), nullable=False),
+    Column("devices_json", Text, nullable=False),
+    Column("segments_json", Text, nullable=False),
+    Column("p_value", Float, nullable=False),
+    Column("suggestion", Text, nullable=False),
+    Column("acknowledged", Float),
+    Column("acknowledged_by", Text, nullable=False),
 )
 Index("ix_drift_alarms_channel", drift_alarms.c.channel, drift_alarms.c.id)
+
+#: The latest stretch of each device and segment: counts in bins, of one size whatever the traffic. It says who carries
+#: a drift and no more, so it is written beside the transaction that counts.
+light_windows = Table(
+    "light_windows",
+    metadata,
+    Column("channel", String(64), primary_key=True),
+    Column("kind", String(8), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("release", String(71), nullable=False),
+    Column("state_json", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("updated", Float, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("channel", String(64)),
+    Column("created", Float, nullable=False),
+    Column("stopped", Text, nullable=False),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("webhook", Integer, nullable=False),
+    Column("message", String(64), nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("due", Float, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("ended", Float),
+    Column("outcome", Text, nullable=False),
+)
+Index("ix_webhook_deliveries_due", webhook_deliveries.c.state, webhook_deliveries.c.due)
 
 training_runs = Table(
     "training_runs",

@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-from cloud_hub.alarms import Alarm, Alarms
+from cloud_hub.alarms import FLEET, Alarm, Alarms
 from cloud_hub.channels import Channel, Channels
 from cloud_hub.errors import BadRequest, Conflict, HubError, NotFound
 from cloud_hub.insights_store import InsightStore
@@ -155,7 +155,8 @@ class Training:
         """The open alarm on the channel's current release."""
         if channel.current is None:
             return None
-        return next(iter(self._alarms.open_on(channel.name, channel.current)), None)
+        # One of some devices is theirs: they are mended, the fleet's model is not for it.
+        return next(iter(self._alarms.open_on(channel.name, channel.current, FLEET)), None)
 
     def _labels(self, channel: Channel, alarm: Alarm | None) -> int:
         if channel.current is None:

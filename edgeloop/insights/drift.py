@@ -1,19 +1,26 @@
-"""Drift: is this window what the reference says, but for chance? The same code on the device and in the hub."""
+"""Drift: is this window what the reference says, but for chance? The same code on the device and in the hub.
+
+Each aspect has a test with a known law under "nothing has changed": the histograms G (:mod:`edgeloop.insights.null`),
+the means of the features a deviate (:mod:`edgeloop.insights.mean_shift`); and an effect that a person understands: the
+share of the mass that moved. It drifted when both are large.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from edgeloop.insights.binning import groups
 from edgeloop.insights.errors import InsightsError
-from edgeloop.insights.histograms import HISTOGRAMS
+from edgeloop.insights.histograms import COARSEST, HISTOGRAMS, histogram
 from edgeloop.insights.levels import known_at, resolved
-from edgeloop.insights.null import g_statistic, threshold
+from edgeloop.insights.mean_shift import mean_deviates, moved_mass
+from edgeloop.insights.null import g_statistic, normal_quantile, normal_tail, p_values, threshold
 from edgeloop.insights.schema import WindowSchema
-from edgeloop.insights.sizes import Array
+from edgeloop.insights.sizes import Array, Floats
 from edgeloop.insights.window import Window
+from edgeloop.records import dataclass
 
 #: Of all windows without drift, at most this share raises an alarm, over all tests together.
 ALPHA = 0.001
@@ -21,32 +28,44 @@ ALPHA = 0.001
 MIN_EFFECT = 0.15
 #: With fewer reference rows per class than this, neighbouring classes are counted together.
 ROWS_PER_CLASS = 5
+#: Neighbouring classes of a model with more than this are counted together: the hub keeps them of every device.
+MOST_CLASS_GROUPS = 256
+FEATURES, FEATURE_ROWS = "features", "feature_rows"
+UP, DOWN, BOTH, MIX = "up", "down", "both", "mix"
+_WORDS = {UP: "upward", DOWN: "downward", BOTH: "both ways"}
+
+_Say = Callable[[Floats, Floats, float], tuple[str, str]]
+"""Shares now and normally [B], and the effect → the direction, and a sentence for a person."""
 
 
 @dataclass(frozen=True)
 class AspectDrift:
-    """One histogram of a window against the reference's.
+    """One aspect of a window against the reference's.
 
     Attributes:
-        name: ``classes``, or that of a histogram: ``confidence``, ``inputs[3]``.
-        statistic: G of the two histograms.
+        name: ``confidence``, ``classes``, ``inputs[i]``, ``projections[i]``, … or ``features``.
+        statistic: G of the two histograms; of ``features`` the largest deviate of a mean.
         threshold: what chance exceeds with the probability that this test may use up.
+        p_value: the probability with which chance exceeds the statistic, this aspect alone.
         effect: share of the mass that moved, the total variation distance, 0…1.
-        drifted: statistic and effect are both large.
+        direction: ``up``, ``down`` or ``both`` ways; ``mix`` where there is no order.
+        drifted: the statistic and the effect are both large.
         moved: a sentence for a person.
     """
 
     name: str
     statistic: float
     threshold: float
+    p_value: float
     effect: float
+    direction: str
     drifted: bool
     moved: str
 
 
 @dataclass(frozen=True)
 class DriftReport:
-    """All histograms of a window against the reference's.
+    """All aspects of a window against the reference's.
 
     Attributes:
         drifted: one of them drifted.
@@ -64,6 +83,11 @@ class DriftReport:
     def moved(self) -> tuple[AspectDrift, ...]:
         """What drifted, the largest effect first."""
         return tuple(sorted((a for a in self.aspects if a.drifted), key=lambda a: -a.effect))
+
+    @property
+    def p_value(self) -> float:
+        """Of all aspects together (Bonferroni): how often chance shows as much, in this comparison alone."""
+        return min(1.0, min((aspect.p_value for aspect in self.aspects), default=1.0) * len(self.aspects))
 
 
 def compare(
@@ -95,63 +119,225 @@ def compare(
         raise InsightsError(
             "the window, the reference and the schema do not belong together; compare within one release"
         )
-    if not 0 < alpha < 1 or not 0 <= min_effect <= 1:
-        raise InsightsError(
-            f"alpha is {alpha} and min_effect {min_effect}; both are shares, alpha strictly between 0 and 1"
+    one = alone(window, reference)
+    return Comparison(one, reference, alpha=alpha, min_effect=min_effect, input_names=input_names).report(0)
+
+
+def alone(window: Window, reference: Window) -> dict[str, Array]:
+    """One window as a `Comparison` takes many; each histogram on the coarser of the two sides' levels."""
+    one = {"classes": window.arrays["classes"][None]}
+    for found in HISTOGRAMS:
+        level = max(resolved(side, found.name)[1] for side in (window, reference))
+        one[found.name] = known_at(window, found.name, level)[None]
+    for name in ("feature_sum", "feature_squares"):
+        one[name] = window.arrays[name][None]
+    one[FEATURE_ROWS] = np.array([_feature_rows(window)])
+    return one
+
+
+def _feature_rows(window: Window) -> int:
+    """Predictions whose features are in the sums: those that any level of the projections counts."""
+    names = (name for name in histogram("projections").names if name in window.arrays)
+    return sum(int(window.arrays[name][:1].sum()) for name in names)
+
+
+class Comparison:
+    """Many windows of one schema against one reference, all at once: no loop over the windows.
+
+    Attributes:
+        drifted: bool [D], the windows in which an aspect drifted.
+
+    Args:
+        windows: counts of the windows by name: ``classes`` [D, K], or grouped as :func:`group_classes` does; each
+            histogram [D, rows, b], at any level; ``feature_sum`` and ``feature_squares`` [D, F] with ``feature_rows``
+            [D]. What is not there is not compared.
+        reference: what is normal, in the same bins.
+        against: arrays as ``windows`` that are compared with in place of ``reference``'s, one for each window: the
+            other devices. ``reference`` is then what the law of chance is drawn from, no larger than any of them.
+        alpha: probability of a false alarm for one window, over all its tests together, 0 < alpha < 1; one for all, or
+            float64 [D].
+        min_effect: smallest share of the mass that has to have moved, 0…1.
+        input_names: what the input summaries are called.
+
+    Raises:
+        InsightsError: alpha or min_effect is out of range.
+    """
+
+    def __init__(
+        self,
+        windows: Mapping[str, Array],
+        reference: Window,
+        *,
+        against: Mapping[str, Array] | None = None,
+        alpha: float | Floats = ALPHA,
+        min_effect: float = MIN_EFFECT,
+        input_names: Sequence[str] = (),
+    ) -> None:
+        most = np.broadcast_to(np.asarray(alpha, np.float64), len(windows["classes"]))
+        if not ((most > 0) & (most < 1)).all() or not 0 <= min_effect <= 1:
+            raise InsightsError(
+                f"alpha is {alpha} and min_effect {min_effect}; both are shares, alpha strictly between 0 and 1"
+            )
+        self._windows, self._reference = windows, reference
+        self._tests: list[_Histogram | _Features] = [*_histograms(windows, reference, against, input_names)]
+        if against is None and (features := _features(windows, reference)) is not None:
+            self._tests.append(features)
+        # Which windows have counted what; of each, alpha is divided over what it has counted.
+        shape = (len(self._tests), len(most))
+        self._applies = np.array([test.applies for test in self._tests], bool).reshape(shape)
+        self._share = most / np.maximum(self._applies.sum(axis=0), 1)
+        found = [test.moved(self._share, min_effect) for test in self._tests]
+        self._moved = np.array(found, bool).reshape(shape) & self._applies
+        self.drifted: Array = self._moved.any(axis=0)
+
+    def report(self, window: int) -> DriftReport:
+        """Everything about one of the windows, in words too."""
+        aspects = tuple(
+            test.told(window, float(self._share[window]), bool(self._moved[place, window]))
+            for place, test in enumerate(self._tests)
+            if self._applies[place, window]
         )
-    tests = [
-        (name, title, w, r)
-        for name, title, w, r in _pairs(window, reference, input_names)
-        if w.sum() > 0 and r.sum() > 0
-    ]
-    aspects = tuple(_test(*test, alpha=alpha / len(tests), min_effect=min_effect) for test in tests)
-    return DriftReport(
-        any(aspect.drifted for aspect in aspects),
-        aspects,
-        int(window.arrays["classes"].sum()),
-        int(reference.arrays["classes"].sum()),
-    )
+        return DriftReport(
+            bool(self.drifted[window]),
+            aspects,
+            int(self._windows["classes"][window].sum()),
+            int(self._reference.arrays["classes"].sum()),
+        )
 
 
-def _pairs(window: Window, reference: Window, input_names: Sequence[str]) -> Iterator[tuple[str, str, Array, Array]]:
-    """Key, title and the counts of both sides; on the coarser of the two sides' levels."""
-    yield "classes", "classes", *_classes(window.arrays["classes"], reference.arrays["classes"])
-    for histogram in HISTOGRAMS:
-        level = max(resolved(side, histogram.name)[1] for side in (window, reference))
-        mine, theirs = (known_at(side, histogram.name, level) for side in (window, reference))
-        for row, (now, normal) in enumerate(zip(mine, theirs, strict=True)):
-            yield histogram.key(row), histogram.title(input_names, row), now, normal
+class _Histogram:
+    """One histogram of every window: counts [D, B] against [B], or against [D, B] with the law of chance of [B]."""
+
+    def __init__(self, name: str, windows: Array, reference: Array, against: Array | None, say: _Say) -> None:
+        self._name, self._say, self._reference = name, say, reference
+        sizes = windows.sum(axis=-1)
+        theirs = reference[None] if against is None else against
+        rows = theirs.sum(axis=-1)
+        self.applies: Array = (sizes > 0) & (rows > 0) & bool(reference.sum())
+        self._sizes = sizes
+        self._now = windows / np.maximum(sizes, 1)[:, None]
+        self._normal = np.broadcast_to(theirs / np.maximum(rows, 1)[:, None], self._now.shape)
+        self._statistics = g_statistic(windows, theirs)
+        usable = np.where(self.applies, sizes, 0)
+        self._p = p_values(self._statistics, reference, usable)
+        self._effects: Floats = np.abs(self._now - self._normal).sum(axis=-1) / 2
+
+    def moved(self, share: Floats, min_effect: float) -> Array:
+        return (self._p < share) & (self._effects >= min_effect)
+
+    def told(self, window: int, share: float, drifted: bool) -> AspectDrift:
+        effect = float(self._effects[window])
+        direction, moved = self._say(self._now[window], self._normal[window], effect)
+        limit = threshold(self._reference, int(self._sizes[window]), share)
+        statistic, p = float(self._statistics[window]), float(self._p[window])
+        return AspectDrift(self._name, statistic, limit, p, effect, direction, drifted, moved)
 
 
-def _classes(window: Array, reference: Array) -> tuple[Array, Array]:
-    """Class counts; grouped by number where the reference is too small for so many classes.
+class _Features:
+    """The means of the features of every window."""
 
-    Grouping by the counts themselves would pick the classes that chance favoured, and alarm for it.
+    def __init__(self, deviates: Floats, shifts: Floats, applies: Array) -> None:
+        self.applies = applies
+        self._deviates, self._shifts, self._effects = deviates, shifts, moved_mass(shifts)
+        # Two sides of each feature (Bonferroni).
+        self._tests = 2 * deviates.shape[1]
+
+    def moved(self, share: Floats, min_effect: float) -> Array:
+        return np.asarray((self._significant(share) & (self._effects >= min_effect)).any(axis=1))
+
+    def told(self, window: int, share: float, drifted: bool) -> AspectDrift:
+        deviates, shifts, effects = self._deviates[window], self._shifts[window], self._effects[window]
+        significant = self._significant(np.full(len(self._deviates), share))[window]
+        most = int(np.where(significant, effects, -1.0).argmax() if significant.any() else deviates.argmax())
+        up, down = int((significant & (shifts > 0)).sum()), int((significant & (shifts < 0)).sum())
+        return AspectDrift(
+            FEATURES,
+            float(deviates.max()),
+            normal_quantile(share / self._tests),
+            min(1.0, float(normal_tail(deviates.max()[None])[0]) * self._tests),
+            float(effects[most]),
+            UP if up > 2 * down else DOWN if down > 2 * up else BOTH,
+            drifted,
+            f"features: the means of {up + down} of {len(shifts)} moved, most of all feature {most}, by "
+            f"{min(abs(float(shifts[most])), 99.0):.1f} times its spread {_WORDS[UP if shifts[most] > 0 else DOWN]}",
+        )
+
+    def _significant(self, share: Floats) -> Array:
+        limits = np.array([normal_quantile(float(one) / self._tests) for one in share])
+        return np.asarray(self._deviates > limits[:, None])
+
+
+def _histograms(
+    windows: Mapping[str, Array], reference: Window, against: Mapping[str, Array] | None, input_names: Sequence[str]
+) -> Iterator[_Histogram]:
+    normal = reference.arrays["classes"]
+    if normal.any():
+        starts = class_groups(normal)
+        others = None if against is None else _grouped(against["classes"], starts)
+        own = _grouped(windows["classes"], starts)
+        yield _Histogram("classes", own, group_classes(normal, starts), others, _said_of_classes)
+    for found in HISTOGRAMS:
+        if found.name not in windows or not windows[found.name].size:
+            continue
+        counts = windows[found.name]
+        normal = known_at(reference, found.name, _level(reference.schema, counts.shape[-1]))
+        for row in range(counts.shape[1]):
+            others = None if against is None else against[found.name][:, row]
+            say = _said(found.title(input_names, row))
+            yield _Histogram(found.key(row), counts[:, row], normal[row], others, say)
+
+
+def _level(schema: WindowSchema, width: int) -> int:
+    return next(level for level in range(COARSEST + 1) if groups(schema.bins, level) == width)
+
+
+def class_groups(reference: Array) -> Array:
+    """Where the groups of neighbouring classes begin: int64 [G], ≤ `MOST_CLASS_GROUPS`; G = K where none are needed.
+
+    They follow from the number of reference rows alone: grouping by the counts themselves would pick the classes that
+    chance favoured, and alarm for it.
     """
     classes = len(reference)
-    groups = max(2, int(reference.sum()) // ROWS_PER_CLASS)
-    if groups >= classes:
-        return window, reference
-    starts = np.arange(groups) * classes // groups
-    return np.add.reduceat(window, starts), np.add.reduceat(reference, starts)
+    groups = min(classes, max(2, int(reference.sum()) // ROWS_PER_CLASS), MOST_CLASS_GROUPS)
+    return np.arange(groups) * classes // groups
 
 
-def _test(name: str, title: str, window: Array, reference: Array, *, alpha: float, min_effect: float) -> AspectDrift:
-    statistic = float(g_statistic(window, reference))
-    limit = threshold(reference, int(window.sum()), alpha)
-    now, normal = window / window.sum(), reference / reference.sum()
-    effect = float(np.abs(now - normal).sum() / 2)
-    sentence = _class_sentence(now, normal) if name == "classes" else _histogram_sentence(title, now, normal, effect)
-    return AspectDrift(name, statistic, limit, effect, statistic > limit and effect >= min_effect, sentence)
+def group_classes(counts: Array, starts: Array) -> Array:
+    """Counts [..., K] as counts [..., G]."""
+    return np.asarray(np.add.reduceat(counts, starts, axis=-1))
 
 
-def _class_sentence(now: Array, normal: Array) -> str:
+def _grouped(counts: Array, starts: Array) -> Array:
+    return counts if counts.shape[-1] == len(starts) else group_classes(counts, starts)
+
+
+def _features(windows: Mapping[str, Array], reference: Window) -> _Features | None:
+    normal, rows = reference.arrays, _feature_rows(reference)
+    if FEATURE_ROWS not in windows or not rows or not normal["feature_squares"].any():
+        return None
+    own = windows[FEATURE_ROWS]
+    deviates, shifts = mean_deviates(
+        windows["feature_sum"],
+        windows["feature_squares"],
+        np.maximum(own, 1),
+        normal["feature_sum"],
+        normal["feature_squares"],
+        rows,
+    )
+    return _Features(deviates, shifts, own > 0)
+
+
+def _said_of_classes(now: Floats, normal: Floats, effect: float) -> tuple[str, str]:
     most = int(np.abs(now - normal).argmax())
-    return f"classes: class {most} went from {100 * normal[most]:.0f} % to {100 * now[most]:.0f} % of the predictions"
+    went = f"went from {100 * normal[most]:.0f} % to {100 * now[most]:.0f} % of the predictions"
+    return MIX, f"classes: class {most} {went}"
 
 
-def _histogram_sentence(title: str, now: Array, normal: Array, effect: float) -> str:
-    shift = np.cumsum(normal - now)  # > 0 at a bin: mass has gone from below it to above it
-    up, down = float(np.maximum(shift, 0).sum()), float(np.maximum(-shift, 0).sum())
-    way = "upward" if up > 2 * down else "downward" if down > 2 * up else "both ways"
-    return f"{title}: {100 * effect:.0f} % of the mass moved {way}"
+def _said(title: str) -> _Say:
+    def say(now: Floats, normal: Floats, effect: float) -> tuple[str, str]:
+        shift = np.cumsum(normal - now)  # > 0 at a bin: mass has gone from below it to above it
+        up, down = float(np.maximum(shift, 0).sum()), float(np.maximum(-shift, 0).sum())
+        way = UP if up > 2 * down else DOWN if down > 2 * up else BOTH
+        return way, f"{title}: {100 * effect:.0f} % of the mass moved {_WORDS[way]}"
+
+    return say

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from cloud_hub.api import drift, errors, labels, retraining, rollouts
+from cloud_hub.api import alarms, drift, errors, labels, retraining, rollouts
 from cloud_hub.labels import Labels
 from edgeloop.package import Package
 from edgeloop.protocol import Answers
@@ -49,7 +49,7 @@ def app(world: World) -> FastAPI:
     )
     app = FastAPI()
     errors.install(app)
-    for module in (rollouts, drift, retraining, labels):
+    for module in (rollouts, drift, alarms, retraining, labels):
         app.include_router(module.router(hub), prefix="/api/v1")
     return app
 
@@ -108,13 +108,20 @@ def test_drift_alarms_and_a_run(world: World, http: TestClient) -> None:
     assert report["drifted"] and report["streak"] >= 2 and report["learning"] == []
     aspects = report["against"]["profile"]["aspects"]
     assert {"confidence", "classes", "inputs[0]", "projections[0]"} <= {aspect["name"] for aspect in aspects}
-    (alarm,) = http.get("drift/alarms", params={"state": "open", "channel": CHANNEL}).json()
+    (alarm,) = http.get("alarms", params={"state": "open", "channel": CHANNEL}).json()
     assert alarm["release"] == report["release"] and alarm["since"] < alarm["raised"]
     assert "of the mass moved" in alarm["summary"] and alarm["effect"] > 0.5
-    assert http.get("drift/alarms", params={"state": "closed"}).json() == []
-    assert http.get(f"drift/alarms/{alarm['id']}").json() == alarm
-    assert http.get("drift/alarms/99").status_code == 404
-    assert http.get("drift/alarms", params={"state": "odd"}).status_code == 422
+    assert alarm["scope"] == "fleet" and alarm["certainty"] > 0.999 and "everywhere at once" in alarm["suggestion"]
+    assert all(0 <= aspect["p_value"] < 0.001 and aspect["direction"] for aspect in alarm["aspects"])
+    assert http.get("alarms", params={"state": "closed"}).json() == []
+    assert http.get(f"alarms/{alarm['id']}").json() == alarm
+    assert http.get("alarms/99").status_code == 404 and http.post("alarms/99/acknowledge").status_code == 404
+    assert http.get("alarms", params={"state": "odd"}).status_code == 422
+    # As they were called before.
+    assert http.get("drift/alarms").json() == [alarm] == [http.get(f"drift/alarms/{alarm['id']}").json()]
+    seen = http.post(f"alarms/{alarm['id']}/acknowledge", json={"by": "ada: on my way"}).json()
+    assert seen["acknowledged"] and seen["acknowledged_by"] == "ada: on my way" and seen["state"] == "open"
+    assert http.post(f"alarms/{alarm['id']}/acknowledge").status_code == 409
 
     assert http.get("retraining").json() == []
     waits = http.get("retraining/trigger", params={"channel": CHANNEL}).json()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloud_hub.drift_rules import QUIET_WINDOWS
 from cloud_hub.policy import ChannelPolicy
 from edgeloop.insights import Window
+from edgeloop.insights.alarming import QUIET_WINDOWS
 from edgeloop.package import Package
 from edgeloop.package.author import revise_head
 from examples.digits.data import Split
@@ -164,28 +164,29 @@ def test_late_windows_count_and_are_not_compared(world: World) -> None:
     assert world.insights.totals(CHANNEL)["predictions"] == 14 * ROWS
 
 
-def test_the_previous_days_are_normal_too(world: World) -> None:
+def test_yesterday_and_the_same_hour_last_week_are_compared_with_too(world: World) -> None:
     """A world that differs from the validation data, is known, and changes once more."""
-    profile = world.releases.profile(current(world))
-    assert profile is not None
     see(world, "." * 8)
     midnight = (world.clock() // DAY + 1) * DAY
     world.clock.now = midnight + 100
     see(world, "..__")
-    assert set(watch(world)["against"]) == {"profile", "previous days"}
-    assert watch(world)["against"]["previous days"]["reference_size"] == 8 * ROWS
+    assert set(watch(world)["against"]) == {"profile", "yesterday"}
+    assert watch(world)["against"]["yesterday"]["reference_size"] == 8 * ROWS
     assert world.alarms.newest() == []
     see(world, "dd__")
     (alarm,) = world.alarms.newest()
-    assert {aspect["against"] for aspect in alarm.aspects} == {"profile", "previous days"}
-    # The day of the alarm: only what came before it is a reference for the next one.
+    assert {aspect["against"] for aspect in alarm.aspects} == {"profile", "yesterday"}
+    # The day of the alarm is no reference: what was seen in its hours was not normal, and two windows are too few.
     world.clock.now = midnight + DAY + 100
     see(world, ".__")
-    assert watch(world)["against"]["previous days"]["reference_size"] == 8 * ROWS
-    # Eight days later the first day is out of the window of seven.
-    world.clock.now = midnight + 8 * DAY + 100
-    see(world, ".__")
     assert set(watch(world)["against"]) == {"profile"}
+    # A week after the first day, in its hour.
+    world.clock.now = midnight + 7 * DAY - DAY / 4
+    first = float(world.insights.range(CHANNEL)[0][0])
+    world.clock.now = first + 7 * DAY + 20
+    see(world, ".__")
+    assert set(watch(world)["against"]) == {"profile", "same hour last week"}
+    assert watch(world)["against"]["same hour last week"]["reference_size"] == 8 * ROWS
 
 
 def test_a_release_without_reference_learns_from_its_own_first_windows(

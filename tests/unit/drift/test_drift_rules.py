@@ -1,4 +1,4 @@
-"""How intervals become windows to compare, and comparisons an alarm."""
+"""How intervals become windows to compare, and how an alarm is summed up."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_hub.alarms import summarise
-from cloud_hub.drift_rules import QUIET_WINDOWS, Streak, Stretch, cut
+from cloud_hub.alarms import DEVICES, FLEET, SEGMENTS, Evidence, summarise
+from cloud_hub.drift_rules import cut
 
 
 @pytest.mark.parametrize(
@@ -53,42 +53,19 @@ def test_every_stretch_is_large_enough_and_none_is_lost(counts: list[int], least
     assert not cut(rest, length_s=10.0, min_predictions=least, min_s=min_s)
 
 
-def run(saw: str, streak: Streak | None = None) -> Streak:
-    streak = streak or Streak()
-    for i, letter in enumerate(saw):
-        streak = streak.next(Stretch(10.0 * i, 10.0 * i + 10), letter == "d")
-    return streak
-
-
-@pytest.mark.parametrize(
-    ("saw", "drifted", "since", "settled", "quiet"),
-    [
-        ("", 0, None, None, 0),
-        (".", 0, None, None, 1),
-        ("d", 1, 0.0, 10.0, 0),
-        ("dd", 2, 0.0, 10.0, 0),
-        ("dd.", 0, None, None, 1),
-        ("..dd", 2, 20.0, 30.0, 0),
-        ("d.d", 1, 20.0, 30.0, 0),
-        ("....", 0, None, None, 4),
-    ],
-)
-def test_streaks(saw: str, drifted: int, since: float | None, settled: float | None, quiet: int) -> None:
-    assert run(saw) == Streak(drifted, since, settled, quiet)
-
-
-def test_an_alarm_needs_a_row_and_ends_with_a_row() -> None:
-    assert not run("d.d.d.d").raises(2)
-    assert run("d.dd").raises(2) and not run("d.dd").raises(3)
-    assert run("d").raises(1)
-    assert not run("dd" + "." * (QUIET_WINDOWS - 1)).clears()
-    assert run("dd" + "." * QUIET_WINDOWS).clears()
-
-
 def test_a_summary_tells_what_moved_most() -> None:
     aspects = [{"moved": f"projection {i}: moved", "effect": i / 10, "against": "profile"} for i in range(5)]
-    assert summarise(aspects) == (
+    assert summarise(Evidence(aspects)) == (
         "projection 4: moved (against profile); projection 3: moved (against profile); "
         "projection 2: moved (against profile); and 2 more"
     )
-    assert summarise(aspects[:1]) == "projection 0: moved (against profile)"
+    assert summarise(Evidence(aspects[:1])) == "projection 0: moved (against profile)"
+
+
+def test_a_summary_names_who_carries_it() -> None:
+    aspects = [{"moved": "mean: moved", "effect": 0.5, "against": "profile"}]
+    names = tuple(f"cam-{i}" for i in range(7))
+    told = summarise(Evidence(aspects, DEVICES, devices=names))
+    assert told == "devices cam-0, cam-1, cam-2, cam-3, cam-4 and 2 more: mean: moved (against profile)"
+    assert summarise(Evidence(aspects, SEGMENTS, segments=("night",))).startswith("segments night: ")
+    assert summarise(Evidence(aspects, FLEET, devices=names)).startswith("mean: moved")

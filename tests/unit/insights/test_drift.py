@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgeloop.insights import InsightsError, Observer, Profile, Window, WindowSchema, compare
+from edgeloop.insights.drift import Comparison, alone
 from tests.unit.insights.worlds import Array, digit_outputs, random_batch, slip, unseen_digits
 
 
@@ -98,6 +99,45 @@ def test_what_moved_is_said_in_words() -> None:
         "classes": "classes: class 2 went from 33 % to 80 % of the predictions",
         "inputs[0]": "light: 60 % of the mass moved upward",
     }
+
+
+def test_every_aspect_says_how_certain_and_which_way() -> None:
+    profile, others = world()
+    report = compare(window_of(profile, slip(others[:300], seed=1)), profile.reference, profile.schema)
+    for aspect in report.aspects:
+        assert 0 <= aspect.p_value <= 1 and aspect.direction in ("up", "down", "both", "mix")
+        assert aspect.drifted == (aspect.p_value < 0.001 / len(report.aspects) and aspect.effect >= 0.15)
+    assert report.p_value == len(report.aspects) * min(aspect.p_value for aspect in report.aspects)
+    directions = {aspect.name: aspect.direction for aspect in report.aspects}
+    assert directions["inputs[0]"] == "down" and directions["classes"] == "mix", "dimmed to 60 %"
+    clean = compare(window_of(profile, others[:300]), profile.reference, profile.schema)
+    assert clean.p_value > 0.01
+
+
+def test_the_means_of_the_features_are_an_aspect() -> None:
+    profile, others = world()
+    (features,) = [
+        aspect
+        for aspect in compare(window_of(profile, slip(others[:200], seed=1)), profile.reference, profile.schema).aspects
+        if aspect.name == "features"
+    ]
+    assert features.drifted and features.effect > 0.15 and "times its spread" in features.moved
+
+
+def test_many_windows_at_once_say_what_each_alone_does() -> None:
+    profile, others = world()
+    windows = [
+        window_of(profile, others[:150]),
+        window_of(profile, slip(others[:90], seed=1)),
+        Window.zero(profile.schema, "sha256:a"),
+    ]
+    each = [alone(window, profile.reference) for window in windows]
+    stack = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+    many = Comparison(stack, profile.reference, input_names=profile.input_names)
+    assert many.drifted.tolist() == [False, True, False]
+    for place, window in enumerate(windows):
+        by_itself = compare(window, profile.reference, profile.schema, input_names=profile.input_names)
+        assert many.report(place) == by_itself
 
 
 def test_aspects_that_one_side_has_not_counted_are_skipped() -> None:
