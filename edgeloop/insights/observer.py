@@ -13,7 +13,7 @@ from edgeloop.insights.aspects.health import add_health
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array, Floats, Ints
-from edgeloop.insights.summaries import flatten, input_summaries, is_numeric, row_width, summarise
+from edgeloop.insights.summaries import flatten, input_summaries, row_width, summarise
 from edgeloop.insights.window import Window
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def row_summaries(
 ) -> Rows:
     """A checked batch with its summaries; arguments as in :meth:`Observer.observe`."""
     schema, count = profile.schema, len(probabilities)
-    _check_batch(schema, inputs, probabilities, features)
+    _check_batch(profile, inputs, probabilities, features)
     times = [_times(measured, count) for measured in (latency_ns, queue_ns, run_ns)]
     given = features if schema.features else None
     summaries = summarise(flatten(inputs), profile.seed) if schema.inputs and inputs is not None else None
@@ -158,23 +158,20 @@ def _finite_rows(probabilities: Array, summaries: Floats | None, features: Float
     return np.asarray(keep)
 
 
-def _check_batch(schema: WindowSchema, inputs: Array | None, probabilities: Array, features: Array | None) -> None:
+def _check_batch(profile: Profile, inputs: Array | None, probabilities: Array, features: Array | None) -> None:
+    schema = profile.schema
     if probabilities.ndim != 2 or probabilities.shape[1] != schema.classes:
         raise InsightsError(
             f"probabilities have the shape {probabilities.shape}; the profile says [N, {schema.classes}]"
         )
     count = len(probabilities)
-    if (
-        schema.inputs
-        and inputs is not None
-        and (
-            inputs.ndim < 1
-            or len(inputs) != count
-            or not is_numeric(inputs)
-            or input_summaries(row_width(inputs)) != schema.inputs
-        )
-    ):
-        raise InsightsError(f"inputs are {inputs.dtype} {inputs.shape}; the profile says {count} other numeric rows")
+    if inputs is not None and (schema.inputs or schema.texts):
+        fits = inputs.ndim and len(inputs) == count and profile.form.fits(inputs)
+        if not fits or (schema.inputs and input_summaries(row_width(inputs)) != schema.inputs):
+            raise InsightsError(
+                f"inputs are {inputs.dtype} {list(inputs.shape)}; the profile says {count} other rows of "
+                f"{profile.form.kind}"
+            )
     if features is not None and schema.features and features.shape != (count, schema.features):
         raise InsightsError(f"features have the shape {features.shape}; the profile says [{count}, {schema.features}]")
 

@@ -12,6 +12,7 @@ from safetensors.numpy import load, save
 
 from edgeloop.insights.binning import Edges
 from edgeloop.insights.errors import InsightsError
+from edgeloop.insights.forms import KINDS, InputForm
 from edgeloop.insights.histograms import HISTOGRAMS
 from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array
@@ -38,6 +39,9 @@ _LAYOUT = (
     "entropies",
     "images",
     "texts",
+    "kind",
+    "channel_axis",
+    "pad",
 )
 _FIRST_LAYOUT = 7
 _HINT = "build the package again"
@@ -45,8 +49,11 @@ _HINT = "build the package again"
 
 def save_profile(profile: Profile, folder: Path, reference_folder: Path) -> None:
     """Write both files; the folders exist."""
+    form = profile.form
     facts = {**vars(profile.schema), "seed": profile.seed, "input_width": profile.input_width}
+    facts |= {"kind": KINDS.index(form.kind), "channel_axis": form.channel_axis, "pad": form.pad}
     bins = {histogram.name: profile.edges.of(histogram.name) for histogram in HISTOGRAMS}
+    bins["vocabulary"] = form.vocabulary
     bins["layout"] = np.array([facts[name] for name in _LAYOUT], dtype=np.int64)
     (folder / BINS_FILE).write_bytes(save({name: np.ascontiguousarray(array) for name, array in bins.items()}))
     counted = {name: np.ascontiguousarray(a) for name, a in profile.reference.arrays.items() if a.any()}
@@ -63,25 +70,34 @@ def load_profile(folder: Path, reference_folder: Path) -> Profile:
     from edgeloop.insights.profile import Profile
 
     bins = _tensors(folder / BINS_FILE)
-    schema, seed, input_width = _layout(bins)
+    schema, seed, input_width, form = _layout(bins)
     edges = Edges({found.name: _edges(bins, found.name, (found.rows(schema), schema.bins - 1)) for found in HISTOGRAMS})
     reference = Window.zero(schema)
     if (reference_folder / REFERENCE_FILE).exists():
         reference.arrays = _reference(_tensors(reference_folder / REFERENCE_FILE), schema)
-    return Profile(schema, edges, seed, input_width, reference)
+    return Profile(schema, edges, seed, input_width, reference, form)
 
 
-def _layout(bins: dict[str, Array]) -> tuple[WindowSchema, int, int]:
+def _layout(bins: dict[str, Array]) -> tuple[WindowSchema, int, int, InputForm]:
     layout = bins.get("layout")
     if layout is None or layout.dtype != np.int64 or layout.shape not in ((_FIRST_LAYOUT,), (len(_LAYOUT),)):
         raise InsightsError(f"the profile's layout is not {len(_LAYOUT)} integers; {_HINT}, or update edgeloop")
-    facts = dict(zip(_LAYOUT, layout.tolist(), strict=False))
-    seed, input_width = facts.pop("seed"), facts.pop("input_width")
+    facts = {"kind": 0, "channel_axis": 0, "pad": -1, **dict(zip(_LAYOUT, layout.tolist(), strict=False))}
+    seed, input_width, kind = facts.pop("seed"), facts.pop("input_width"), facts.pop("kind")
+    if not 0 <= kind < len(KINDS):
+        raise InsightsError(f"the profile's input is of the unknown kind {kind}; {_HINT}, or update edgeloop")
+    vocabulary = bins.get("vocabulary", np.zeros(0, np.uint8))
+    form = InputForm(KINDS[kind], facts.pop("channel_axis"), facts.pop("pad"), vocabulary)
     schema = WindowSchema(**facts)
     expected = input_summaries(input_width) if input_width > 0 else 0
-    if seed < 0 or input_width < 0 or schema.inputs != expected:
+    applies = (form.kind == "image", form.has_words)
+    if seed < 0 or input_width < 0 or schema.inputs != expected or applies != (schema.images > 0, schema.texts > 0):
         raise InsightsError(f"the profile's layout {layout.tolist()} contradicts itself; {_HINT}")
-    return schema, seed, input_width
+    try:
+        form.check()
+    except InsightsError as error:
+        raise InsightsError(f"the profile's layout contradicts itself: {error}; {_HINT}") from error
+    return schema, seed, input_width, form
 
 
 def _edges(bins: dict[str, Array], name: str, shape: tuple[int, ...]) -> Array:

@@ -28,10 +28,12 @@ class Histogram(Aspect):
         name: of the aspect and of its finest array.
         single: whether there is one row at most, so that the arrays have one axis.
         follows_head: whether the values come out of the last layer, so that a new head changes what is normal.
+        reference_rows: of the validation data, the rows that say what is normal.
     """
 
     single: bool = False
     follows_head: bool = False
+    reference_rows: slice = slice(None)
 
     @abstractmethod
     def rows(self, sizes: Sizes) -> int:

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from edgeloop.insights.aspects.base import Rows
 from edgeloop.insights.aspects.histogram import Histogram
 from edgeloop.insights.sizes import Floats, Sizes
+from edgeloop.insights.words import text_measures, token_measures
 
-TITLES = ("text length", "known words")
+TITLES = ("text length", "known vocabulary")
 
 
 class Texts(Histogram):
     """``texts`` int64 [2, B], or [0, B]: the measures that `TITLES` names, of the first input."""
 
     name = "texts"
+    #: The vocabulary is that of the other rows: to the rows that it was learned from nothing is unknown.
+    reference_rows = slice(1, None, 2)
 
     def rows(self, sizes: Sizes) -> int:
         """See :class:`Histogram`."""
@@ -26,4 +29,9 @@ class Texts(Histogram):
 
     def values(self, rows: Rows) -> Floats | None:
         """See :class:`Histogram`."""
-        return None
+        form = rows.profile.form
+        if rows.inputs is None or not rows.profile.schema.texts:
+            return None
+        if form.kind == "tokens":
+            return token_measures(rows.inputs, form.pad, form.vocabulary)
+        return text_measures(rows.inputs, form.vocabulary)

@@ -1,8 +1,16 @@
-"""What every aspect of a window promises. A new aspect passes these by being in `ASPECTS`."""
+"""What every aspect of a window promises. A new aspect passes these by being in `ASPECTS`.
+
+An aspect is shown in each of the `WORLDS` that first have it: models of numbers, of images, of tokens and of texts.
+Nothing in a world comes from a distribution of a random generator, whose streams change between versions of NumPy: so
+what is counted is the same everywhere, and can be written down (`goldens.json`).
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,45 +19,79 @@ import numpy.typing as npt
 from edgeloop.insights import Observer, Profile, Window
 from edgeloop.insights.aspects import ASPECTS
 from edgeloop.insights.aspects.base import Aspect
+from edgeloop.insights.aspects.histogram import Histogram
+from edgeloop.insights.forms import Kind
+from edgeloop.insights.wire import array_to_wire
 
 Array = npt.NDArray[Any]
-ROWS = 90
+ROWS, CLASSES, FEATURES = 90, 3, 7
+WORDS = [f"{a}{b}{c}" for a in "bdfg" for b in "aeio" for c in "lmnr"]
 
 
-def digits_like() -> tuple[Profile, list[Array]]:
-    """A profile, and a batch: inputs, probabilities, features, latencies, true labels, held-out marks."""
-    rng = np.random.default_rng(11)
-    labels = rng.integers(0, 3, ROWS)
-    features = np.maximum(rng.normal(size=(ROWS, 7)) + labels[:, None], 0).astype(np.float32)
-    batch = [
-        rng.random((ROWS, 5, 6)).astype(np.float32),
-        rng.dirichlet(np.ones(3), ROWS).astype(np.float32),
-        features,
-        rng.integers(1, 1 << 40, ROWS),
-        labels,
-        np.arange(ROWS) % 4 == 1,
-    ]
-    return Profile.fit(batch[0], batch[1], batch[2]), batch
+def uniform(seed: int, *shape: int) -> Array:
+    """Numbers from 0 to 1 out of PCG64's raw stream, which NumPy promises not to change: float64 ``shape``."""
+    raw = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(int(np.prod(shape)))
+    return ((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)
 
 
-PROFILE, BATCH = digits_like()
+@dataclass(frozen=True, eq=False)
+class World:
+    """A profile and a batch of 90 rows: inputs, probabilities, features, times, labels and held-out marks."""
+
+    profile: Profile
+    batch: tuple[Array, ...]
+
+    def fill(self, rows: slice | Array = slice(None), window: Window | None = None) -> Window:
+        """A window in which every aspect has counted the given rows, labels and health included."""
+        window = Window.zero(self.profile.schema, "sha256:a") if window is None else window
+        inputs, probabilities, features, latency, labels, holdout = (array[rows] for array in self.batch)
+        observer = Observer(self.profile)
+        observer.observe(
+            window, inputs, probabilities, features, latency, queue_ns=latency // 3, run_ns=latency - latency // 3
+        )
+        observer.feedback(window, features, probabilities.argmax(axis=1), labels, holdout)
+        for number in range(len(labels)):
+            observer.health(window, rss_bytes=1e6 * number, cpu_share=0.5, temperature_c=40.0)
+        return window
+
+    def own(self, aspect: Aspect, window: Window) -> dict[str, Array]:
+        """The aspect's arrays in a window."""
+        return {name: window.arrays[name] for name in aspect.arrays(self.profile.schema)}
 
 
-def fill(rows: slice | Array = slice(None), window: Window | None = None) -> Window:
-    """A window in which every aspect has counted the given rows, labels and health included."""
-    window = Window.zero(PROFILE.schema, "sha256:a") if window is None else window
-    inputs, probabilities, features, latency, labels, holdout = (array[rows] for array in BATCH)
-    observer = Observer(PROFILE)
-    observer.observe(window, inputs, probabilities, features, latency)
-    observer.feedback(window, features, probabilities.argmax(axis=1), labels, holdout)
-    for number in range(len(labels)):
-        observer.health(window, rss_bytes=1e6 * number, cpu_share=0.5, temperature_c=40.0)
-    return window
+def world(inputs: Array, kind: Kind | None = None) -> World:
+    """A world whose model takes these inputs [90, …]."""
+    labels = (uniform(1, ROWS) * CLASSES).astype(np.int64)
+    scores = uniform(2, ROWS, CLASSES) + 0.1 + np.eye(CLASSES)[labels]
+    probabilities = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+    features = np.maximum(uniform(3, ROWS, FEATURES) - 0.3 + labels[:, None] / 4, 0).astype(np.float32)
+    latency = (2e5 * (1 + 40 * uniform(4, ROWS) ** 4)).astype(np.int64)
+    batch = (inputs, probabilities, features, latency, labels, np.arange(ROWS) % 4 == 1)
+    return World(Profile.fit(inputs, probabilities, features, kind=kind), batch)
 
 
-def own(aspect: Aspect, window: Window) -> dict[str, Array]:
-    """The aspect's arrays in a window."""
-    return {name: window.arrays[name] for name in aspect.arrays(PROFILE.schema)}
+@functools.cache
+def worlds() -> dict[str, World]:
+    """By name. What a package's profile says applies in each of them is not the same."""
+    drawn = (uniform(8, ROWS, 12) ** 2 * len(WORDS)).astype(np.int64)
+    lengths = 2 + (uniform(9, ROWS) * 10).astype(np.int64)
+    shorter = np.arange(12) < lengths[:, None]
+    texts = [" ".join(WORDS[i] for i in row[:length]) for row, length in zip(drawn, lengths, strict=True)]
+    return {
+        "numbers": world(uniform(5, ROWS, 5, 6).astype(np.float32)),
+        "images": world((uniform(6, ROWS, 3, 10, 12) * 200 * uniform(7, ROWS)[:, None, None, None]).astype(np.uint8)),
+        "tokens": world(np.where(shorter, drawn + 100, 0), "tokens"),
+        "texts": world(np.array(texts, dtype=object)),
+    }
+
+
+def shown() -> list[tuple[Aspect, str]]:
+    """Every aspect with the first world that has it; texts in both of theirs."""
+    found: list[tuple[Aspect, str]] = []
+    for aspect in ASPECTS:
+        applies = [n for n, w in worlds().items() if any(s.size for s in aspect.arrays(w.profile.schema).values())]
+        found += [(aspect, name) for name in (applies if len(applies) < len(worlds()) else applies[:1])]
+    return found
 
 
 def same(one: Array, other: Array) -> bool:
@@ -57,20 +99,40 @@ def same(one: Array, other: Array) -> bool:
     return np.array_equal(one, other) if one.dtype.kind == "i" else np.allclose(one, other, rtol=1e-12, atol=1e-9)
 
 
-#: How an aspect's arrays can be spoiled so that no honest observer can have made them.
+def digest(arrays: dict[str, Array]) -> str:
+    """sha256 of what goes over the wire; sums to ten digits, since processors round their last ones differently."""
+    parts = hashlib.sha256()
+    for name, array in arrays.items():
+        if array.any():
+            wire = array_to_wire(array)
+            exact = repr(wire) if array.dtype.kind == "i" else " ".join(f"{value:.9e}" for value in array.reshape(-1))
+            parts.update(f"{name}={exact}\n".encode())
+    return parts.hexdigest()
+
+
+@functools.cache
+def digests() -> dict[str, str]:
+    """``world/aspect`` → digest of what it has counted there."""
+    return {
+        f"{name}/{aspect.name}": digest(found.own(aspect, found.fill())) for name, found in worlds().items()
+        for aspect in ASPECTS
+    }  # fmt: skip
+
+
+def spoil(aspect: Aspect, arrays: dict[str, Array]) -> None:
+    """Change an aspect's arrays so that no honest observer can have made them."""
+    if isinstance(aspect, Histogram):
+        arrays[aspect.name] += 1
+    else:
+        SPOILS[aspect.name](arrays)
+
+
 SPOILS: dict[str, Callable[[dict[str, Array]], None]] = {
     "counts": lambda a: a["counts"].__setitem__(4, a["counts"][0] + 1),
     "classes": lambda a: a["classes"].__imul__(2),
-    "confidence": lambda a: a["confidence"].__iadd__(1),
-    "entropy": lambda a: a["entropy"].__iadd__(1),
-    "inputs": lambda a: a["inputs"].__setitem__((0, 0), 10_000),
-    "projections": lambda a: a["projections"].__imul__(2),
-    "latency": lambda a: a["latency"].__iadd__(1),
+    "latency": lambda a: a["latency_queue"].__iadd__(1),
     "moments": lambda a: a["feature_sum"].__imul__(100.0),
     "confusion": lambda a: a["confusion"].__imul__(2),
     "head": lambda a: a["head_fit_gram"].__imul__(-1.0),
     "health": lambda a: a["health_sum"].__imul__(1e12),
 }
-
-#: The aspects that this profile says apply.
-APPLIED = [aspect for aspect in ASPECTS if any(spec.size for spec in aspect.arrays(PROFILE.schema).values())]
