@@ -57,7 +57,7 @@ def image_measures(images: Array, channel_axis: int) -> Floats:
 
     def light(down: int, right: int) -> Floats:
         there = (slice(None), _moved(rows, down), _moved(columns, right))
-        total = planes[0][there].astype(np.float64)
+        total: Floats = planes[0][there].astype(np.float64)
         for plane in planes[1:]:  # one after the other: a reduction over the colours is slow where they lie together
             total += plane[there]
         return total
