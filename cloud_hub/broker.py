@@ -37,6 +37,8 @@ Kind = Literal["mosquitto", "amqtt"]
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"))
 #: First and longest wait before a broker that died is started again, seconds; one that lived this long starts anew.
 BACKOFF_S = (0.1, 10.0)
+#: How often the first broker is started again when somebody kills it before it listens.
+START_RETRIES = 3
 #: How long a broker may take until it accepts connections: aMQTT imports for 2 s on a slow machine.
 READY_S = 20.0
 #: How long the port of a broker that a killed hub left behind may stay taken.
@@ -97,6 +99,8 @@ class EmbeddedBroker:
         self._stop = threading.Event()
         self._started = threading.Event()
         self._failure: StartError | None = None
+        # Whether somebody ended the child before it listened: that says nothing against the next one.
+        self._killed = False
         self._thread = threading.Thread(target=self._watch, name="broker", daemon=True)
 
     @property
@@ -137,7 +141,7 @@ class EmbeddedBroker:
         while not self._stop.is_set():
             began = time.monotonic()
             problem = self._launch()
-            if not self._started.is_set():
+            if not self._started.is_set() and not (self._killed and self.restarts < START_RETRIES):
                 if problem:
                     self._failure = StartError(problem, "set broker = none and run one yourself", exit_codes.NO_BROKER)
                 self._started.set()
@@ -158,6 +162,7 @@ class EmbeddedBroker:
 
     def _launch(self) -> str:
         """Start the child and wait for its port; returns what is wrong, or ""."""
+        self._killed = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cloud_hub.broker_child", str(os.getpid()), *self._arguments()],
             stdin=subprocess.DEVNULL,
@@ -176,6 +181,7 @@ class EmbeddedBroker:
         while time.monotonic() < until and not self._stop.is_set():
             if self._process.poll() is not None:
                 listener.join(1.0)
+                self._killed = self._process.returncode < 0
                 return f"the broker {self.choice.kind} ended with {self._process.returncode}: {self._last_words()}"
             if _accepts(self.host, self.port):
                 log.info("broker %s listens on %s:%d", self.choice.kind, self.host, self.port)
