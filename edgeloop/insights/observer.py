@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeloop.insights.aspects import ASPECTS
-from edgeloop.insights.aspects.base import MAX_VALUE, Labels, Rows
+from edgeloop.insights.aspects.base import MAX_VALUE, Labels, Rows, shortened
 from edgeloop.insights.aspects.counts import ERRORS, ESCALATIONS
 from edgeloop.insights.aspects.health import add_health
 from edgeloop.insights.errors import InsightsError
@@ -42,6 +43,7 @@ class Observer:
         *,
         queue_ns: Array = _NOT_MEASURED,
         run_ns: Array = _NOT_MEASURED,
+        clip: float = math.inf,
     ) -> None:
         """Add a batch of answered predictions.
 
@@ -58,18 +60,28 @@ class Observer:
                 are found here.
             queue_ns: of the latency, the waiting for a place to run; int64 [N] or [0].
             run_ns: of the latency, the run of the model; int64 [N] or [0].
+            clip: no feature vector is longer than this in the sums, so that the noise of differential privacy has a
+                bound to go by.
 
         Raises:
             InsightsError: the arrays do not fit the profile; the window is unchanged.
         """
-        rows = row_summaries(
-            self.profile, inputs, probabilities, features, latency_ns, nonfinite, queue_ns=queue_ns, run_ns=run_ns
-        )
+        times = {"queue_ns": queue_ns, "run_ns": run_ns}
+        rows = row_summaries(self.profile, inputs, probabilities, features, latency_ns, nonfinite, **times, clip=clip)
         _same_schema(window, self.profile.schema)
         for aspect in ASPECTS:
             aspect.observe(window.arrays, rows)
 
-    def feedback(self, window: Window, features: Array | None, predicted: Array, labels: Array, holdout: Array) -> None:
+    def feedback(
+        self,
+        window: Window,
+        features: Array | None,
+        predicted: Array,
+        labels: Array,
+        holdout: Array,
+        *,
+        clip: float = math.inf,
+    ) -> None:
         """Add true labels of earlier predictions.
 
         Args:
@@ -78,12 +90,13 @@ class Observer:
             predicted: the classes predicted then, int [M].
             labels: the true classes, int [M].
             holdout: bool [M], whether each goes to the held-out share: :func:`edgeloop.insights.holdout_share`.
+            clip: as in :meth:`observe`.
 
         Raises:
             InsightsError: the arrays do not fit the profile; the window is unchanged.
         """
         _same_schema(window, self.profile.schema)
-        batch = _labels(self.profile.schema, features, predicted, labels, holdout)
+        batch = _labels(self.profile.schema, features, predicted, labels, holdout, clip)
         for aspect in ASPECTS:
             aspect.feedback(window.arrays, batch)
 
@@ -123,11 +136,12 @@ def row_summaries(
     *,
     queue_ns: Array = _NOT_MEASURED,
     run_ns: Array = _NOT_MEASURED,
+    clip: float = math.inf,
 ) -> Rows:
     """A checked batch with its summaries; arguments as in :meth:`Observer.observe`."""
     schema, count = profile.schema, len(probabilities)
     _check_batch(profile, inputs, probabilities, features)
-    times = [_times(measured, count) for measured in (latency_ns, queue_ns, run_ns)]
+    latencies, queues, runs = (_times(measured, count) for measured in (latency_ns, queue_ns, run_ns))
     given = features if schema.features else None
     summaries = summarise(flatten(inputs), profile.seed) if schema.inputs and inputs is not None else None
     exact = None if given is None else given.astype(np.float64)
@@ -140,7 +154,21 @@ def row_summaries(
     top = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(top)), top].astype(np.float64)[None]
     left_out = min(max(count - len(top), nonfinite), count)
-    return Rows(profile, count, left_out, top, confidence, probabilities, inputs, summaries, exact, *times)
+    return Rows(
+        profile,
+        count,
+        left_out,
+        top,
+        confidence,
+        probabilities,
+        inputs,
+        summaries,
+        exact,
+        latencies,
+        queues,
+        runs,
+        clip,
+    )
 
 
 def _all_finite(probabilities: Array, summaries: Floats | None, features: Floats | None) -> bool:
@@ -182,7 +210,9 @@ def _times(measured: Array, count: int) -> Ints:
     return np.asarray(measured, dtype=np.int64)
 
 
-def _labels(schema: WindowSchema, features: Array | None, predicted: Array, labels: Array, holdout: Array) -> Labels:
+def _labels(
+    schema: WindowSchema, features: Array | None, predicted: Array, labels: Array, holdout: Array, clip: float
+) -> Labels:
     count = len(labels)
     if not predicted.shape == labels.shape == holdout.shape == (count,):
         raise InsightsError("predicted classes, labels and held-out marks have to be three arrays of one length")
@@ -198,8 +228,10 @@ def _labels(schema: WindowSchema, features: Array | None, predicted: Array, labe
             )
         wide = features.astype(np.float64)
         known = np.asarray((np.abs(wide) <= MAX_VALUE).all(axis=1))
-        exact = wide[known]
-    return Labels(predicted.astype(np.int64), labels.astype(np.int64), exact, known, np.asarray(holdout, dtype=bool))
+        exact = shortened(wide[known], clip)
+    return Labels(
+        predicted.astype(np.int64), labels.astype(np.int64), exact, known, np.asarray(holdout, dtype=bool), clip
+    )
 
 
 def _same_schema(window: Window, schema: WindowSchema) -> None:

@@ -12,8 +12,8 @@ from edgeloop.records import dataclass
 
 #: Key of the policy in ``ChannelDocument.policy``.
 KEY = "insights"
-#: Counts and classes are what the ledger holds: they are in every window, whatever else is not.
-ALWAYS = ("counts", "classes")
+#: Counts and classes are what the ledger holds, and a noised window says that it is one: whatever else is not there.
+ALWAYS = ("counts", "classes", "privacy")
 #: Values of the segment field that get windows of their own; the rest share one, `OTHER`.
 MAX_SEGMENTS = 8
 OTHER = "other"

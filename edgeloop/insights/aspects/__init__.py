@@ -14,6 +14,7 @@ from edgeloop.insights.aspects.images import Images
 from edgeloop.insights.aspects.inputs import Inputs
 from edgeloop.insights.aspects.latency import Latency
 from edgeloop.insights.aspects.moments import Moments
+from edgeloop.insights.aspects.privacy import Privacy
 from edgeloop.insights.aspects.projections import Projections
 from edgeloop.insights.aspects.texts import Texts
 
@@ -31,4 +32,5 @@ ASPECTS: tuple[Aspect, ...] = (
     Confusion(),
     Head(),
     Health(),
+    Privacy(),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class Rows:
         latency_ns: int64 [N], or [0]: not measured.
         queue_ns: of it, waiting to run; int64 [N] or [0].
         run_ns: of it, the run; int64 [N] or [0].
+        clip: no feature vector is longer than this in a sum of vectors.
     """
 
     profile: Profile
@@ -54,6 +56,12 @@ class Rows:
     latency_ns: Ints
     queue_ns: Ints
     run_ns: Ints
+    clip: float = math.inf
+
+    @property
+    def bounded(self) -> Floats | None:
+        """The features as they go into sums: none longer than ``clip``."""
+        return None if self.features is None else shortened(self.features, self.clip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +74,7 @@ class Labels:
         features: float64 [m, F] of the labels whose features are known and finite, or None.
         known: bool [M], which labels those are.
         holdout: bool [M].
+        clip: no feature vector is longer than this.
     """
 
     predicted: Ints
@@ -73,6 +82,7 @@ class Labels:
     features: Floats | None
     known: Array
     holdout: Array
+    clip: float = math.inf
 
 
 class Aspect(ABC):
@@ -124,6 +134,14 @@ def refuse(condition: object, what: str) -> None:
     """
     if condition:
         raise InsightsError(f"the window contradicts itself: {what}. Drop it; its device counts wrongly or lies")
+
+
+def shortened(vectors: Floats, most: float) -> Floats:
+    """Vectors [n, F] of the same directions, none longer than ``most`` (> 0)."""
+    if math.isinf(most) or not vectors.size:
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=1)
+    return np.asarray(vectors * np.minimum(1.0, most / np.maximum(lengths, most))[:, None])
 
 
 def predictions_of(arrays: Arrays) -> Ints:

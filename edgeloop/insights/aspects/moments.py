@@ -28,9 +28,9 @@ class Moments(Aspect):
 
     def observe(self, into: Arrays, rows: Rows) -> None:
         """See :class:`Aspect`."""
-        if rows.features is not None:
-            into["feature_sum"][:] += rows.features.sum(axis=0)
-            into["feature_squares"][:] += np.einsum("nf,nf->f", rows.features, rows.features)
+        if (features := rows.bounded) is not None:
+            into["feature_sum"][:] += features.sum(axis=0)
+            into["feature_squares"][:] += np.einsum("nf,nf->f", features, features)
         if rows.summaries is not None:
             into["input_sum"][:] += rows.summaries.sum(axis=1)
             into["input_squares"][:] += np.einsum("in,in->i", rows.summaries, rows.summaries)

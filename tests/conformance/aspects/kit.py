@@ -20,6 +20,7 @@ from edgeloop.insights import Observer, Profile, Window
 from edgeloop.insights.aspects import ASPECTS
 from edgeloop.insights.aspects.base import Aspect
 from edgeloop.insights.aspects.histogram import Histogram
+from edgeloop.insights.aspects.privacy import mark_noised
 from edgeloop.insights.forms import Kind
 from edgeloop.insights.wire import array_to_wire
 
@@ -52,6 +53,7 @@ class World:
         observer.feedback(window, features, probabilities.argmax(axis=1), labels, holdout)
         for number in range(len(labels)):
             observer.health(window, rss_bytes=1e6 * number, cpu_share=0.5, temperature_c=40.0)
+            mark_noised(window.arrays, predictions=1, variance=0.5)
         return window
 
     def own(self, aspect: Aspect, window: Window) -> dict[str, Array]:
@@ -135,4 +137,5 @@ SPOILS: dict[str, Callable[[dict[str, Array]], None]] = {
     "confusion": lambda a: a["confusion"].__imul__(2),
     "head": lambda a: a["head_fit_gram"].__imul__(-1.0),
     "health": lambda a: a["health_sum"].__imul__(1e12),
+    "privacy": lambda a: a["privacy"].__imul__(2),
 }
