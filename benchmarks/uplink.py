@@ -69,7 +69,16 @@ def day(world: World, profile: Profile, predictions: int, labels: int) -> Iterat
         while left:
             batch = world.batch(min(left, BATCH), hour)
             left -= len(batch.inputs)
-            observer.observe(window, batch.inputs, batch.probabilities, batch.features, batch.latency_ns)
+            run_ns = batch.latency_ns * 3 // 4
+            observer.observe(
+                window,
+                batch.inputs,
+                batch.probabilities,
+                batch.features,
+                batch.latency_ns,
+                queue_ns=batch.latency_ns - run_ns,
+                run_ns=run_ns,
+            )
             if labelled < labels:
                 few = min(labels - labelled, len(batch.inputs))
                 truth = batch.probabilities[:few].argmax(axis=1)
