@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgeloop.insights import HISTOGRAMS, Observer, Profile, Window, coarsen
+from edgeloop.insights.aspects.privacy import mark_noised
 
 ROWS = 1_000
 #: The limits that are promised; head statistics, which come with labels alone, are not in them.
@@ -31,6 +32,7 @@ def full(scale: int) -> Window:
     observer.error(window, 3)
     observer.escalation(window, 3)
     observer.health(window, 1e8, 0.5, 40.0)
+    mark_noised(window.arrays, ROWS, 7.0)
     for name in window.arrays:
         window.arrays[name] *= scale
     return window
