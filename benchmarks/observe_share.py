@@ -79,9 +79,9 @@ def _share_us(
         for i, name in enumerate(ids):
             x, outputs = rows[i & 4095]
             if in_full():
-                record(release, name, x, outputs, PLACES, 50_000)
+                record(release, name, x, outputs, PLACES, "", 60_000, 50_000)
             else:
-                record_scores(release, name, outputs[0], 50_000)
+                record_scores(release, name, outputs[0], "", 60_000, 50_000)
             settle()
         observing.recorder.flush()
         spent = time.process_time_ns() - started - (started - empty)

@@ -337,7 +337,7 @@ class Ingest:
         if schema is None:
             return "unknown-release", f"the hub has no release {str(release)[:80]!r} with a profile"
         try:
-            window = Window.from_wire(dict(envelope.window), schema)
+            window = Window.from_wire(dict(envelope.window), schema).without_segment()
         except InsightsError as error:
             return "window", str(error)
         skew_s = batch.skews.get(message.device, 0.0)

@@ -83,7 +83,17 @@ class FeedbackResult:
 
 
 class Recorder(Protocol):
-    """Observing, as the data plane sees it. ``record`` is on the hot path: it only appends."""
+    """Observing, as the data plane sees it. ``record`` is on the hot path: it only appends.
+
+    Attributes:
+        segment_field: parameter of requests by which windows are kept apart; None: they are not, and every segment is
+            "".
+    """
+
+    segment_field: str | None
+
+    def segment_of(self, parameters: Mapping[str, Any]) -> str:
+        """The segment of a request with these parameters; asked only where there is a ``segment_field``."""
 
     def wanted_outputs(self, loaded: LoadedRelease) -> Sequence[str]:
         """Names of the outputs that observing needs besides the client's: the scores first, then the features."""
@@ -98,20 +108,32 @@ class Recorder(Protocol):
         inputs: Array,
         outputs: Sequence[Array],
         places: Mapping[str, int],
+        segment: str,
         latency_ns: int,
+        run_ns: int,
     ) -> None:
-        """Note one answered request: the first input [N, …]; its run's outputs, [N, …] each; name → place in them.
+        """Note one answered request. The arrays are read later: nobody may change them after this.
 
-        The arrays are read later: nobody may change them after this.
+        Args:
+            loaded: what answered.
+            prediction_id: of the request.
+            inputs: the first input, [N, …].
+            outputs: of its run, [N, …] each.
+            places: name → place in ``outputs``.
+            segment: of the request, or "".
+            latency_ns: from its arrival to the end of its run; what is not the run is waiting.
+            run_ns: of its run.
         """
 
-    def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Array, latency_ns: int) -> None:
+    def record_scores(
+        self, loaded: LoadedRelease, prediction_id: str, scores: Array, segment: str, latency_ns: int, run_ns: int
+    ) -> None:
         """Note one answered request by its scores alone, [N, K]; they are copied."""
 
     def settle(self) -> None:
         """Called when clients have been answered whose requests were recorded; may take a millisecond."""
 
-    def record_error(self, loaded: LoadedRelease) -> None:
+    def record_error(self, loaded: LoadedRelease, segment: str = "") -> None:
         """Note one request that failed through the model's or the agent's fault (never the client's)."""
 
     def feedback(self, items: Sequence[FeedbackItem]) -> FeedbackResult:

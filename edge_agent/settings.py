@@ -195,6 +195,13 @@ class Settings:
     insights_segments: bool = Field(
         default=True, description="Whether the hub may have windows kept apart by a parameter of requests."
     )
+    replay_rows_per_s: float = Field(
+        default=10.0, gt=0, description="Windows a second that leave of a backlog, when the hub is there again."
+    )
+    replay_bytes_per_s: float = Field(default=65536.0, gt=0, description="Bytes a second that leave of a backlog.")
+    replay_jitter_s: float = Field(
+        default=300.0, ge=0, description="Seconds that a backlog waits at most, at random, before it begins to leave."
+    )
     feedback_keep: int = Field(default=8192, ge=0, description="Recent predictions that wait for their labels.")
     probation_s: float = Field(default=60.0, ge=0, description="Seconds that a new release is watched, at least.")
     probation_min_predictions: int = Field(default=20, ge=0, description="Predictions it is watched for, at least.")

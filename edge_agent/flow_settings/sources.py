@@ -24,6 +24,9 @@ class SourceSettings:
     model: str | None = Field(default=None, description="Model that is asked; none: the channel's release.")
     input: str | None = Field(default=None, description="Input that gets the tensor; none: the model's first.")
     outputs: tuple[str, ...] = Field(default=(), description="Outputs that results hold; empty: the usual ones.")
+    parameters: dict[str, str] | None = Field(
+        default=None, description='Parameters of its requests, such as {camera = "north"}: see insights.segment_field.'
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

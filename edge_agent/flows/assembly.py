@@ -30,6 +30,7 @@ from edge_agent.flows.ports import Sink, Source, Trouble
 from edge_agent.logs import Log
 from edge_agent.metrics import Metric
 from edge_agent.serving.dataplane import DataPlane
+from edge_agent.serving.parameters import NO_PARAMETERS
 
 log = Log(__name__)
 
@@ -79,7 +80,7 @@ class Flows:
         self._sinks = {sink.name: make_sink(sink, users[sink.name], device, state / "sinks") for sink in sinks}
         self._flows = [
             Flow(
-                FlowSettings(source.name, source.model, source.outputs),
+                FlowSettings(source.name, source.model, source.outputs, source.parameters or NO_PARAMETERS),
                 make_source(source, device, state / "sources"),
                 [self._sinks[name] for name in source.sinks],
                 plane,

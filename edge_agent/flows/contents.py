@@ -55,7 +55,8 @@ def read_oip(data: bytes, described: Described) -> Reading:
         request.header.id.encode()
     except (BadRequest, Forbidden, UnicodeEncodeError) as error:  # JSON can name half a character: no text holds it
         raise Rejected(str(error)) from error
-    return Reading(request.inputs, request.header.outputs, request.header.id)
+    header = request.header
+    return Reading(request.inputs, header.outputs, header.id, parameters=header.parameters)
 
 
 class JsonReader:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillRunning
 from dataclasses import asdict
@@ -22,6 +22,7 @@ from edge_agent.logs import Log
 from edge_agent.serving.calls import SOURCE_PRIORITY, Answer, Call, Described
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.errors import BadRequest, Busy, DeadlinePassed, NotFound, NotReady
+from edge_agent.serving.parameters import NO_PARAMETERS
 from edgeloop.records import dataclass
 from edgeloop.runtime.datatypes import numpy_dtype
 
@@ -38,11 +39,12 @@ MOST_REASON = 500
 
 
 class FlowSettings(NamedTuple):
-    """What a flow needs of its source's settings: names of the source, of the model, of wanted outputs."""
+    """What a flow needs of its source's settings: names of the source, of the model, of wanted outputs; parameters."""
 
     name: str
     model: str | None = None
     outputs: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = NO_PARAMETERS
 
 
 @dataclass
@@ -242,6 +244,7 @@ class Flow:
             reading.inputs,
             reading.outputs or self.settings.outputs,
             priority=SOURCE_PRIORITY,
+            parameters={**self.settings.parameters, **reading.parameters},
         )
         found = self._plane.infer(call)
         return self._outcome(found) if isinstance(found, Future) else found

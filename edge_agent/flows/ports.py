@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy.typing as npt
 
 from edge_agent.serving.calls import Described
+from edge_agent.serving.parameters import NO_PARAMETERS
 
 Array = npt.NDArray[Any]
 
@@ -65,12 +66,14 @@ class Reading(NamedTuple):
         outputs: that are wanted, or () for those of the source's settings.
         id: the prediction's id where the item itself names one, else "".
         declared: whether datatype and shape are those of the settings rather than the item's own.
+        parameters: that the item itself has, besides those of the source's settings.
     """
 
     inputs: Mapping[str, Array]
     outputs: tuple[str, ...] = ()
     id: str = ""
     declared: bool = False
+    parameters: Mapping[str, Any] = NO_PARAMETERS
 
 
 class Result(NamedTuple):

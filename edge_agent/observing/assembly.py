@@ -7,12 +7,15 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from edge_agent.clock import Clock, SystemClock
+from edge_agent.observing.budget import Budget
 from edge_agent.observing.keeper import Keeper
 from edge_agent.observing.ledger import Ledger, Totals
 from edge_agent.observing.outbox import Outbox
 from edge_agent.observing.policy import PolicyInForce
 from edge_agent.observing.recorder import WindowRecorder
 from edge_agent.observing.releases import KnownReleases
+from edge_agent.observing.segments import Segments
 from edge_agent.observing.store import Store
 from edgeloop.insights import Profile, WindowSchema
 from edgeloop.insights.policy import Limits
@@ -65,6 +68,7 @@ class Observing:
         outbox_bytes: size of the outbox before old windows are merged.
         full_rows_per_s: rows a second that are observed in full; beyond it a random share is.
         limits: what the device's owner lets leave it.
+        clock: the device's; another one for tests.
         profile_of: the profile of a release that is on this device and not loaded, or None.
         closed: called after windows were closed.
 
@@ -82,14 +86,24 @@ class Observing:
         outbox_bytes: int = 64 << 20,
         full_rows_per_s: float = math.inf,
         limits: Limits | None = None,
+        clock: Clock | None = None,
         profile_of: Callable[[str], Profile | None] = lambda digest: None,
         closed: Callable[[], None] = lambda: None,
     ) -> None:
+        clock = clock or SystemClock()
         self.store = Store(path)
         self.policy = PolicyInForce(self.store, limits or Limits())
         self._known = KnownReleases(self.store)
         self.ledger = Ledger(self.store)
-        self.outbox = Outbox(self.store, outbox_bytes, self._schema_of)
+        self.budget = Budget(self.store, lambda: self.policy.current.bytes_per_day, clock)
+        self.outbox = Outbox(
+            self.store,
+            outbox_bytes,
+            self._schema_of,
+            policy=lambda: self.policy.current,
+            room=self.budget.room,
+            wall=clock.wall,
+        )
         self.recorder = WindowRecorder(
             self.store,
             Keeper(self.store, self.outbox, self.ledger, self._known),
@@ -98,9 +112,12 @@ class Observing:
             checkpoint_s=checkpoint_s,
             feedback_keep=feedback_keep,
             full_rows_per_s=full_rows_per_s,
+            segments=Segments(self.store),
+            clock=clock,
             profile_of=profile_of,
             closed=closed,
         )
+        self.policy.follow(self.recorder.follow)
         if self.store.started_unclean:
             log.warning(
                 "the agent was not stopped in order; %d open windows were recovered, and what came after the last "

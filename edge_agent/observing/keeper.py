@@ -35,11 +35,12 @@ class Keeper:
         Raises:
             StoreError: the database refused.
         """
-        left = self._store.rows("SELECT release, totals, body FROM open_window")
+        left = self._store.rows("SELECT release, segment, totals, body FROM open_window")
         with self._store.transaction() as db:
-            for release, totals, body in left:
-                self._outbox.append(db, release, body)
-                self._ledger.add(db, release, json.loads(totals))
+            for release, segment, text, body in left:
+                totals = json.loads(text)
+                self._outbox.append(db, release, segment, totals["predictions"], body)
+                self._ledger.add(db, release, totals)
             db.execute("DELETE FROM open_window")
         return len(left)
 
@@ -54,13 +55,14 @@ class Keeper:
         with self._store.transaction() as db:
             for window, body in closing_bodies:
                 self._known.save(db, window.release)
-                db.execute("DELETE FROM open_window WHERE release = ?", (window.release,))
-                self._outbox.append(db, window.release, body)
+                key = (window.release, window.segment)
+                db.execute("DELETE FROM open_window WHERE release = ? AND segment = ?", key)
+                self._outbox.append(db, *key, window.predictions, body)
                 self._ledger.add(db, window.release, totals_of(window))
             for window, body in open_bodies:
                 self._known.save(db, window.release)
-                row = (window.release, json.dumps(totals_of(window)), body)
-                db.execute("INSERT OR REPLACE INTO open_window VALUES (?, ?, ?)", row)
+                row = (window.release, window.segment, json.dumps(totals_of(window)), body)
+                db.execute("INSERT OR REPLACE INTO open_window VALUES (?, ?, ?, ?)", row)
             changes.write(db)
 
 

@@ -64,7 +64,7 @@ class Labelling:
         unknown: list[str] = []
         duplicate: list[str] = []
         invalid: list[tuple[str, str]] = []
-        by_release: dict[str, list[_Label]] = {}
+        counted: dict[tuple[str, str], list[_Label]] = {}
         for item in items:
             found = self._retention.find(item.prediction_id, item.index)
             if found is None:
@@ -81,10 +81,10 @@ class Labelling:
             else:
                 # Marked at once, so that the same row twice in one batch is seen.
                 self._retention.mark(found)
-                by_release.setdefault(found.release, []).append(_Label(item, found, index))
-        for release, labels in by_release.items():
-            self._count(release, labels)
-        return FeedbackResult(sum(map(len, by_release.values())), unknown, duplicate, invalid)
+                counted.setdefault((found.release, found.segment), []).append(_Label(item, found, index))
+        for (release, segment), labels in counted.items():
+            self._count(release, segment, labels)
+        return FeedbackResult(sum(map(len, counted.values())), unknown, duplicate, invalid)
 
     def _class_index(self, release: str, label: int | str) -> int | str:
         """The class index that a label means, or a sentence that says what is wrong with it."""
@@ -101,10 +101,10 @@ class Labelling:
             return f"class {label} is outside 0 … {facts.schema.classes - 1}"
         return label
 
-    def _count(self, release: str, labels: list[_Label]) -> None:
+    def _count(self, release: str, segment: str, labels: list[_Label]) -> None:
         facts, observer = self._known.get(release), self._observers.get(release)
         assert facts is not None and observer is not None, "checked label by label"
-        window = self._windows.late(release, facts.schema)
+        window = self._windows.late(release, segment, facts.schema)
         # Rows that were observed by their scores alone have no features: they count in the confusion matrix.
         for in_full in (True, False):
             some = [one for one in labels if (one.found.features is not None) == in_full]

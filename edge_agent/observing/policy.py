@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from edge_agent.observing.store import Store
@@ -31,7 +32,13 @@ class PolicyInForce:
         self._lock = threading.Lock()
         self._limits = limits
         self._asked = self._remembered()
+        self._followers: list[Callable[[InsightsPolicy], None]] = []
         self.current = self._asked.within(limits)
+
+    def follow(self, follower: Callable[[InsightsPolicy], None]) -> None:
+        """Call ``follower`` now and whenever the policy has changed."""
+        self._followers.append(follower)
+        follower(self.current)
 
     def take(self, asked: Any) -> None:
         """Follow another policy from now on.
@@ -48,13 +55,20 @@ class PolicyInForce:
             if policy == self._asked:
                 return
             self._store.set_note(_NOTE, encode(policy.to_wire()))
-            self._asked, self.current = policy, policy.within(self._limits)
+            self._asked = policy
+            self._change()
         log.info("the channel's policy of insights has changed")
 
     def limit(self, limits: Limits) -> None:
         """The device's owner allows something else from now on."""
         with self._lock:
-            self._limits, self.current = limits, self._asked.within(limits)
+            self._limits = limits
+            self._change()
+
+    def _change(self) -> None:
+        self.current = self._asked.within(self._limits)
+        for follower in self._followers:
+            follower(self.current)
 
     def _remembered(self) -> InsightsPolicy:
         found = self._store.note(_NOTE)

@@ -16,16 +16,17 @@ import itertools
 import logging
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from edge_agent.clock import Clock
 from edge_agent.observing.health import DeviceHealth, HealthSample
 from edge_agent.observing.keeper import Keeper
 from edge_agent.observing.labels import Labelling, Observers
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Changes, Retention
 from edge_agent.observing.scores import BLOCK_REQUESTS, Block, ScoresAlone
+from edge_agent.observing.segments import Segments
 from edge_agent.observing.store import Store, StoreError
 from edge_agent.observing.thinning import WIDE_VALUES, WIDE_VALUES_PER_S, Thinning
 from edge_agent.observing.watch import NO_ROWS, Answered, Watch
@@ -33,6 +34,7 @@ from edge_agent.observing.windows import OpenWindows
 from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease
 from edge_agent.pulse import Pulse
 from edgeloop.insights import Profile, Window
+from edgeloop.insights.policy import InsightsPolicy
 from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,8 @@ class WindowRecorder:
         checkpoint_s: seconds between two checkpoints of open windows: what a killed agent can lose.
         feedback_keep: rows of recent predictions that wait for their labels.
         full_rows_per_s: rows a second that are observed in full.
+        segments: names the segments of requests.
+        clock: the device's.
         profile_of: the profile of a release that is on this device and not loaded, for labels that come after a
             restart; None when it is gone.
         closed: called after windows were closed, from the thread that closed them.
@@ -90,12 +94,16 @@ class WindowRecorder:
         checkpoint_s: float = 2.0,
         feedback_keep: int = 8192,
         full_rows_per_s: float = math.inf,
+        segments: Segments,
+        clock: Clock,
         profile_of: Callable[[str], Profile | None] = lambda digest: None,
         closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._keeper = keeper
         self._known = known
-        self._checkpoint_s = checkpoint_s
+        self._checkpoint_s, self._clock = checkpoint_s, clock
+        self._segments, self.segment_of = segments, segments.of
+        self.segment_field: str | None = None
         self._closed = closed
         self._health = DeviceHealth()
         self._waiting: deque[Answered | Block] = deque()
@@ -104,7 +112,7 @@ class WindowRecorder:
         self._thinning, self._wide = Thinning(full_rows_per_s), Thinning(WIDE_VALUES_PER_S)
         self._keeping = threading.Lock()
         self._windows_lock = threading.Lock()
-        self._windows = OpenWindows(window_s)
+        self._windows = OpenWindows(window_s, clock)
         self._retention = Retention(feedback_keep)
         self._retention.load(store)
         self._observers = Observers(profile_of)
@@ -114,7 +122,7 @@ class WindowRecorder:
         self._failed = 0
         self.trouble = ""
         self._retry_at = 0.0
-        self._checkpoint_due = time.monotonic() + checkpoint_s
+        self._checkpoint_due = clock.monotonic() + checkpoint_s
         self._unsaved = False
         self._wake = threading.Event()
         self._stopping = False
@@ -124,6 +132,11 @@ class WindowRecorder:
         self.recovered_windows = keeper.recover()
 
     # -- the data plane's side ------------------------------------------------------------------------------------
+
+    def follow(self, policy: InsightsPolicy) -> None:
+        """Keep windows apart as another policy says."""
+        self._segments.follow(policy)
+        self.segment_field = policy.segment_field
 
     def wanted_outputs(self, loaded: LoadedRelease) -> Sequence[str]:
         """Names of the outputs that observing needs; none for a release without a profile."""
@@ -141,7 +154,9 @@ class WindowRecorder:
         inputs: Array,
         outputs: Sequence[Array],
         places: Mapping[str, int],
+        segment: str,
         latency_ns: int,
+        run_ns: int,
     ) -> None:
         """Note one answered request. The arrays are read later: nobody may change them after this."""
         if inputs.size > WIDE_VALUES:
@@ -150,20 +165,22 @@ class WindowRecorder:
             self._wide.seen(inputs.size)
             if not self._wide.draw():
                 inputs = NO_ROWS
-        self._waiting.append((loaded, prediction_id, inputs, outputs, places, latency_ns))
+        self._waiting.append((loaded, prediction_id, inputs, outputs, places, segment, latency_ns, run_ns))
 
-    def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Array, latency_ns: int) -> None:
+    def record_scores(
+        self, loaded: LoadedRelease, prediction_id: str, scores: Array, segment: str, latency_ns: int, run_ns: int
+    ) -> None:
         """Note one answered request by its scores alone; they are copied."""
-        self._scores.add(loaded, prediction_id, scores, latency_ns)
+        self._scores.add(loaded, prediction_id, scores, segment, latency_ns, run_ns)
 
     def settle(self) -> None:
         """Count what waits, if it has become much; whoever has recorded calls this when its client is answered."""
         if len(self._waiting) >= self._fold_at or len(self._scores) >= BLOCK_REQUESTS:
             self._fold_now()
 
-    def record_error(self, loaded: LoadedRelease) -> None:
+    def record_error(self, loaded: LoadedRelease, segment: str = "") -> None:
         """Note one request that failed through the model's or the agent's fault."""
-        self._waiting.append((loaded, "", NO_ROWS, (), {}, 0))
+        self._waiting.append((loaded, "", NO_ROWS, (), {}, segment, 0, 0))
 
     def feedback(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
         """Take true labels for earlier predictions, those of this very moment included."""
@@ -188,7 +205,7 @@ class WindowRecorder:
 
     def flush(self) -> bool:
         """Close every open window now; False when the store refused and they stay open."""
-        return self._put_away(everything=True)
+        return self.put_away(everything=True)
 
     def unobserved(self) -> Unobserved:
         """What was answered and not observed."""
@@ -220,11 +237,13 @@ class WindowRecorder:
         if not self._unsaved:
             self._unsaved = True
             self._wake.set()  # a rest is over
-        releases = [item[0] for item in group]
-        if releases.count(releases[0]) == len(group):
+        releases, segments = [item[0] for item in group], [item[5] for item in group]
+        if releases.count(releases[0]) == segments.count(segments[0]) == len(group):
             self._fold_group(group)
         else:
-            for _, some in itertools.groupby(group, key=lambda item: id(item[0])):
+            # Segments take turns, request by request; counting them one at a time would cost a hundred times as much.
+            group.sort(key=_kind)
+            for _, some in itertools.groupby(group, key=_kind):
                 self._fold_group(list(some))
         asked = [item for item in group if not isinstance(item, Block)]
         rows = sum(len(item.scores) for item in group if isinstance(item, Block))
@@ -235,14 +254,16 @@ class WindowRecorder:
 
     def _fold_group(self, group: list[Answered | Block]) -> None:
         """Fold requests of one release. Observing must never cost an answer: what it misses is counted and shown."""
-        loaded = group[0][0]
+        loaded, segment = group[0][0], group[0][5]
         try:
             watch = self._watch(loaded)
             if watch is None:
                 self._without_profile += sum(len(i.ids) if isinstance(i, Block) else 1 for i in group)
                 return
             session = loaded.session
-            window = self._windows.serving(loaded.digest, watch.facts.schema, session.variant, session.provider)
+            window = self._windows.serving(
+                loaded.digest, segment, watch.facts.schema, session.variant, session.provider
+            )
             for block in group:
                 if isinstance(block, Block):
                     self._retention.add(loaded.digest, watch.observe_scores(loaded, window, block))
@@ -284,11 +305,11 @@ class WindowRecorder:
             self.pulse.beat(wait_s)
             self._wake.wait(wait_s)
             self._wake.clear()
-            now = time.monotonic()
+            now = self._clock.monotonic()
             self._thinning.look(now)
             self._wide.look(now)
             try:
-                self._put_away(everything=False)
+                self.put_away()
             except Exception:
                 log.exception("the recorder's thread met an unforeseen error and goes on")
 
@@ -296,10 +317,10 @@ class WindowRecorder:
         """Until the next look. At rest too, an answer is in a checkpoint within ``checkpoint_s`` of being given."""
         return FOLD_S if self._unsaved else max(FOLD_S, min(REST_S, self._checkpoint_s / 2))
 
-    def _put_away(self, everything: bool) -> bool:
-        """Fold; close what is due; write a checkpoint when it is time. False when the store refused."""
+    def put_away(self, everything: bool = False) -> bool:
+        """Fold; close what is due, or everything; write a checkpoint when it is time. False when the store refused."""
         with self._keeping:
-            now = time.monotonic()
+            now = self._clock.monotonic()
             # Taken before the lock: reading sensors may take milliseconds.
             counting = self._unsaved or self._waiting
             sample = self._health.sample() if counting and now >= self._checkpoint_due else None
@@ -348,6 +369,10 @@ class WindowRecorder:
             log.info("windows are written again")
         self.trouble = ""
         return True
+
+
+def _kind(item: Answered | Block) -> tuple[int, str]:
+    return id(item[0]), item[5]
 
 
 def _sizes(group: Sequence[Answered]) -> tuple[int, int]:

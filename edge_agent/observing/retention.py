@@ -8,11 +8,13 @@ predictions never get a label, and they should not pay for one.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import logging
 import sqlite3
 from collections import deque
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,7 @@ class Batch:
         predicted: int64 [rows], class index.
         confidence: float [rows].
         features: float [rows, F], or None for a model without features.
+        segment: of all of them.
     """
 
     ids: Sequence[str]
@@ -53,6 +56,7 @@ class Batch:
     predicted: Array
     confidence: Array
     features: Array | None
+    segment: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class Found:
     def release(self) -> str:
         """Digest of the release that predicted."""
         return self.chunk.release
+
+    @property
+    def segment(self) -> str:
+        """The segment that its prediction counted in."""
+        return self.chunk.segment_of(self.row)
 
     @property
     def predicted(self) -> int:
@@ -101,6 +110,8 @@ class Chunk:
         self._parts: dict[str, list[Array]] = {"predicted": [], "confidence": [], "features": []}
         self._places: dict[str, tuple[int, int]] = {}
         self._indexed = 0
+        #: Where a segment begins, and its name; rows before the first have none.
+        self._segments: list[tuple[int, str]] = []
 
     @property
     def stored(self) -> bool:
@@ -110,6 +121,8 @@ class Chunk:
     def append(self, batch: Batch) -> None:
         """Add a batch."""
         added = len(batch.predicted)
+        if batch.segment != (self._segments[-1][1] if self._segments else ""):
+            self._segments.append((self.rows, batch.segment))
         self.rows += added
         self.ids.extend(batch.ids)
         self._counts.append(batch.counts)
@@ -134,6 +147,11 @@ class Chunk:
             self._indexed = len(self.ids)
         return self._places.get(prediction_id)
 
+    def segment_of(self, row: int) -> str:
+        """The segment of a row."""
+        found = bisect.bisect_right(self._segments, row, key=itemgetter(0))
+        return self._segments[found - 1][1] if found else ""
+
     def column(self, name: str) -> Array:
         """A column of all rows; parts are joined once and stay joined."""
         parts = self._parts[name]
@@ -154,6 +172,7 @@ class Chunk:
             "predicted": self.column("predicted").astype("<i4").tobytes(),
             "confidence": self.column("confidence").astype("<f4").tobytes(),
             "features": features,
+            "segments": [list(one) for one in self._segments],
         }
         return encode(fields, _CHUNK_LIMIT)
 
@@ -180,6 +199,7 @@ class Chunk:
             raise ValueError("columns of different lengths")
         chunk = cls(number, release)
         chunk.append(batch)
+        chunk._segments = [(int(start), str(name)) for start, name in fields.get("segments", ())]
         chunk.labelled[:] = labelled
         chunk.stored_rows = rows
         chunk.sealed = rows >= SEAL_ROWS

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +28,9 @@ class Block(NamedTuple):
         ids: one a request.
         counts: rows of each request.
         scores: [rows, K].
-        latencies: nanoseconds of each request.
+        latencies: nanoseconds of each request, from its arrival.
+        segment: of all of them; at the place where `Answered` has its own.
+        runs: nanoseconds of each request's run.
     """
 
     loaded: LoadedRelease
@@ -35,29 +38,41 @@ class Block(NamedTuple):
     counts: Sequence[int]
     scores: Array
     latencies: Sequence[int]
+    segment: str
+    runs: Sequence[int]
 
 
 class ScoresAlone:
     """What waits. `add` is on the hot path: it copies some bytes and appends."""
 
     def __init__(self) -> None:
-        # Release, dtype, bytes of a row, id, rows, scores, nanoseconds.
-        self._waiting: deque[tuple[LoadedRelease, np.dtype[np.generic], int, str, int, bytes, int]] = deque()
+        # Release, dtype, bytes of a row, segment, id, rows, scores, nanoseconds of all and of the run.
+        self._waiting: deque[tuple[LoadedRelease, np.dtype[np.generic], int, str, str, int, bytes, int, int]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, loaded: LoadedRelease, identity: str, scores: Array, latency_ns: int) -> None:
+    def add(
+        self, loaded: LoadedRelease, identity: str, scores: Array, segment: str, latency_ns: int, run_ns: int
+    ) -> None:
         """Copy a request's scores, [rows, K]."""
         rows = len(scores)
         data = scores.tobytes()
-        self._waiting.append((loaded, scores.dtype, len(data) // rows, identity, rows, data, latency_ns))
+        self._waiting.append(
+            (loaded, scores.dtype, len(data) // rows, segment, identity, rows, data, latency_ns, run_ns)
+        )
 
     def take(self) -> Iterator[Block]:
-        """What has been gathered; each block is of one release and of scores of one form."""
+        """What has been gathered; each block is of one release and segment, and of scores of one form."""
         taken = self._waiting.popleft
         items = [taken() for _ in range(len(self._waiting))]
-        for (_, dtype, width), some in itertools.groupby(items, key=lambda item: (id(item[0]), item[1], item[2])):
-            releases, _, _, ids, counts, parts, latencies = zip(*some, strict=True)
+        if any(item[3] for item in items):
+            items.sort(key=itemgetter(3))  # segments take turns; the order of their requests stays
+        for (_, dtype, width, segment), some in itertools.groupby(items, key=_kind):
+            releases, _, _, _, ids, counts, parts, latencies, runs = zip(*some, strict=True)
             scores = np.frombuffer(b"".join(parts), dtype).reshape(sum(counts), width // dtype.itemsize)
-            yield Block(releases[0], ids, counts, scores, latencies)
+            yield Block(releases[0], ids, counts, scores, latencies, segment, runs)
+
+
+def _kind(item: tuple[Any, ...]) -> tuple[int, np.dtype[np.generic], int, str]:
+    return id(item[0]), item[1], item[2], item[3]

@@ -1,11 +1,12 @@
-"""The sender: outbox rows go to the hub in order, a few in flight, and again until the hub says that it has them.
+"""The sender: outbox rows go to the hub, a few in flight, and again until the hub says that it has them.
 
 Only the hub's acknowledgement counts, never the broker's. It is cumulative: everything up to a number is committed.
-Sending again is always safe, since the hub drops what it has counted.
+Sending again is always safe, since the hub drops what it has counted. What leaves when: `edge_agent.observing.pace`.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import threading
@@ -13,7 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from edge_agent.clock import Clock, SystemClock
 from edge_agent.observing.outbox import Outbox, OutboxRow, OutboxState
+from edge_agent.observing.pace import Pace
 from edge_agent.observing.store import StoreError
 from edgeloop.protocol import Ack, Insights, ProtocolError, decode
 from edgeloop.protocol.link import Link
@@ -27,6 +30,8 @@ IN_FLIGHT_SHARE = 4
 ACK_TIMEOUT_S = 10.0
 # An acknowledgement without progress says that the hub waits for an earlier row.
 REPEAT_S = 0.2
+# While no acknowledgement comes at all, such as from a broker without a hub, rows are sent again ever less often.
+MOST_PATIENCE = 16
 _IDLE_S = 1.0
 # A connection that comes wakes the sender; without one there is nothing to look for.
 _AWAY_S = 30.0
@@ -54,7 +59,9 @@ class Sender:
         device: the device's name.
         topic: of the device's insights.
         channel: gives the channel that the device follows now.
+        pace: says what may leave when.
         ack_timeout_s: seconds without an acknowledgement after which rows are sent again; jittered by a quarter.
+        clock: the device's.
     """
 
     def __init__(
@@ -66,7 +73,9 @@ class Sender:
         device: str,
         topic: str,
         channel: Callable[[], str],
+        pace: Pace,
         ack_timeout_s: float = ACK_TIMEOUT_S,
+        clock: Clock | None = None,
     ) -> None:
         self._outbox = outbox
         self._epoch = epoch
@@ -74,13 +83,15 @@ class Sender:
         self._device = device
         self._topic = topic
         self._channel = channel
+        self._pace = pace
         self._ack_timeout_s = ack_timeout_s
+        self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._in_flight: deque[OutboxRow] = deque()
         self._sent_up_to = 0
         self._resend_at = 0.0
+        self._patience = 1
         self._restart = False
-        self._highest_sent = 0
         self._totals = {"sent": 0, "resent": 0, "acknowledged": 0, "refused": 0, "ignored": 0}
         self._wake = threading.Event()
         self._stopping = False
@@ -112,18 +123,19 @@ class Sender:
             StoreError: the database refused; the rows stay and are sent again.
         """
         with self._lock:
-            if ack.epoch != self._epoch or ack.last > self._highest_sent_ever():
+            if ack.epoch != self._epoch or ack.last > self._outbox.highest_sent():
                 self._totals["ignored"] += 1
                 return
         forgotten = self._outbox.acknowledge(ack.last)
         with self._lock:
+            self._patience = 1
             while self._in_flight and self._in_flight[0].last <= ack.last:
                 self._in_flight.popleft()
             if forgotten:
                 self._totals["acknowledged"] += forgotten
                 self._resend_at = self._deadline()
             elif self._in_flight:
-                self._resend_at = min(self._resend_at, time.monotonic() + REPEAT_S * random.uniform(0.75, 1.25))
+                self._resend_at = min(self._resend_at, self._clock.monotonic() + REPEAT_S * random.uniform(0.75, 1.25))
             self._totals["refused"] += len(ack.refused)
         if ack.refused:
             log.warning("the hub could not read the windows %s; it has put them aside", list(ack.refused)[:20])
@@ -142,18 +154,12 @@ class Sender:
         """
         return self._outbox.state()
 
-    def _highest_sent_ever(self) -> int:
-        """Rows that an earlier run sent count as well: they are the ones marked in the outbox."""
-        if not self._highest_sent:
-            self._highest_sent = self._outbox.highest_sent()
-        return self._highest_sent
-
     def _run(self) -> None:
         while not self._stopping:
             self._wake.wait(self._patience_s())
             self._wake.clear()
             try:
-                self._send_what_is_due()
+                self.send_due()
             except StoreError as error:
                 log.error("%s", error)
                 time.sleep(_IDLE_S)
@@ -164,15 +170,26 @@ class Sender:
     def _patience_s(self) -> float:
         if not self._link.connected:
             return _AWAY_S
+        now = self._clock.monotonic()
         with self._lock:
-            left = self._resend_at - time.monotonic() if self._in_flight else _IDLE_S
-        return min(max(left, 0.01), _IDLE_S)
+            waits = [self._resend_at - now] if self._in_flight else []
+        waits.append(self._pace.wait_s(now))
+        return min(max(min(waits), 0.01), _IDLE_S)
 
-    def _send_what_is_due(self) -> None:
+    def send_due(self) -> None:
+        """Send what may leave now: first again what the hub has not acknowledged in time, then what comes next.
+
+        Raises:
+            StoreError: the database refused.
+        """
         if not self._link.connected:
             return
+        now = self._clock.monotonic()
         with self._lock:
-            if self._restart or (self._in_flight and time.monotonic() >= self._resend_at):
+            if self._restart or (self._in_flight and now >= self._resend_at):
+                if self._restart:
+                    self._pace.connected(now)
+                self._patience = 1 if self._restart else min(2 * self._patience, MOST_PATIENCE)
                 self._restart = False
                 self._totals["resent"] += len(self._in_flight)
                 self._in_flight.clear()
@@ -183,23 +200,29 @@ class Sender:
             after = self._sent_up_to
         if room <= 0 or (used and most_bytes <= 0):
             return
-        rows = self._outbox.take_to_send(after, room, most_bytes if used else max(most_bytes, 1))
+        rows = self._outbox.sent_rows(after, room, max(most_bytes, 1))
+        if not rows:
+            rows = self._pace.next(now, room, max(most_bytes, 1))
         base = self._outbox.state().base if rows else 0
-        for row in rows:
-            if not self._send(row, base):
-                # The link is full or gone; the next wake, or the reconnect, comes back to this row.
-                return
+        # Where the link is full or gone, or the budget spent, the next wake or the reconnect comes back to this row.
+        went = list(itertools.takewhile(lambda row: self._send(row, base), rows))
+        if went:
+            self._pace.save()
+        if rows and len(went) == len(rows):
+            self._wake.set()  # there may be more
 
     def _send(self, row: OutboxRow, base: int) -> bool:
         payload = self._message(row, base)
+        if self._pace.holds(len(payload)):
+            return False
         # Counted before it is published: the answer may come before publish returns.
         with self._lock:
             if not self._in_flight:
                 self._resend_at = self._deadline()
             self._in_flight.append(row)
             before, self._sent_up_to = self._sent_up_to, row.last
-            self._highest_sent = max(self._highest_sent, row.last)
         if self._link.publish(self._topic, payload):
+            self._pace.sent(len(payload))
             with self._lock:
                 self._totals["sent"] += 1
             return True
@@ -226,4 +249,4 @@ class Sender:
         ).to_bytes()
 
     def _deadline(self) -> float:
-        return time.monotonic() + self._ack_timeout_s * random.uniform(0.75, 1.25)
+        return self._clock.monotonic() + self._patience * self._ack_timeout_s * random.uniform(0.75, 1.25)

@@ -25,16 +25,38 @@ CREATE TABLE fact (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE note (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE release (digest TEXT PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE outbox (
-  first INTEGER PRIMARY KEY, last INTEGER NOT NULL, release TEXT NOT NULL,
-  sent INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL);
+  row INTEGER PRIMARY KEY, first INTEGER, release TEXT NOT NULL, segment TEXT NOT NULL, windows INTEGER NOT NULL,
+  predictions INTEGER NOT NULL, level INTEGER NOT NULL, since REAL NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX outbox_plan ON outbox (first, release, segment, row, windows, predictions, level, size);
 CREATE TABLE ledger (release TEXT PRIMARY KEY, totals TEXT NOT NULL);
-CREATE TABLE open_window (release TEXT PRIMARY KEY, totals TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE open_window (
+  release TEXT NOT NULL, segment TEXT NOT NULL, totals TEXT NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (release, segment));
 CREATE TABLE prediction (chunk INTEGER PRIMARY KEY, release TEXT NOT NULL, body BLOB NOT NULL, labelled BLOB NOT NULL);
 """
 
 
 #: What brings a file of an earlier format to the next one.
-_STEPS = {1: "CREATE TABLE note (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"}
+_STEPS = {
+    1: """
+CREATE TABLE note (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+ALTER TABLE outbox RENAME TO outbox_before;
+ALTER TABLE open_window RENAME TO open_window_before;
+CREATE TABLE outbox (
+  row INTEGER PRIMARY KEY, first INTEGER, release TEXT NOT NULL, segment TEXT NOT NULL, windows INTEGER NOT NULL,
+  predictions INTEGER NOT NULL, level INTEGER NOT NULL, since REAL NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX outbox_plan ON outbox (first, release, segment, row, windows, predictions, level, size);
+CREATE TABLE open_window (
+  release TEXT NOT NULL, segment TEXT NOT NULL, totals TEXT NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (release, segment));
+INSERT INTO outbox SELECT last, CASE WHEN sent THEN first END, release, '', last - first + 1, 0, 0, 0, size, body
+  FROM outbox_before;
+INSERT INTO open_window SELECT release, '', totals, body FROM open_window_before;
+INSERT OR REPLACE INTO fact SELECT 'numbered', COALESCE(
+  (SELECT MIN(first) - 1 FROM outbox_before WHERE NOT sent), (SELECT value FROM fact WHERE name = 'last_seq'), 0);
+DROP TABLE outbox_before;
+DROP TABLE open_window_before""",
+}
 
 
 class StoreError(RuntimeError):

@@ -23,9 +23,9 @@ Array = npt.NDArray[Any]
 
 
 #: One request as the data plane handed it over: (release, prediction id, inputs, outputs, name → place in the outputs,
-#: nanoseconds). A plain tuple, since one is made for every request. Inputs that are not summarised are `NO_ROWS`; one
-#: that failed has no outputs either.
-Answered = tuple[LoadedRelease, str, Array, Sequence[Array], Mapping[str, int], int]
+#: segment, nanoseconds of all, and of the run). A plain tuple, since one is made for every request. Inputs that are not
+#: summarised are `NO_ROWS`; one that failed has no outputs either.
+Answered = tuple[LoadedRelease, str, Array, Sequence[Array], Mapping[str, int], str, int, int]
 NO_ROWS: Array = np.empty(0)
 
 
@@ -65,31 +65,35 @@ class Watch:
 
     def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
         """Count answered requests of this release into ``window``; returns what is to be kept of them."""
-        _, ids, parts, outputs, places, latencies = zip(*answered, strict=True)
+        _, ids, parts, outputs, places, _, latencies, runs = zip(*answered, strict=True)
         joined = {name: _join(_column(outputs, places, name)) for name in self.outputs}
         scores = self._probabilities(loaded, joined)
         features = joined[self.features].reshape(len(scores), -1) if self.features is not None else None
         counts = np.array(list(map(len, _column(outputs, places, self.outputs[0]))), dtype=np.int64)
-        latency = _of_rows(latencies, counts)
+        times = _times(latencies, runs, counts)
         given = [part is not NO_ROWS for part in parts]
         if all(given):
-            self.observer.observe(window, _join(parts), scores, features, latency)
+            self._count(window, _join(parts), scores, features, times)
         else:
             rows = np.repeat(given, counts)
             for share, inputs in ((rows, list(compress(parts, given))), (~rows, [])):
                 if share.any():
                     some = features[share] if features is not None else None
-                    self.observer.observe(
-                        window, _join(inputs) if inputs else None, scores[share], some, latency[share]
-                    )
-        return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features)
+                    self._count(window, _join(inputs) if inputs else None, scores[share], some, times[:, share])
+        return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features, window.segment)
 
     def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block) -> Batch:
         """The same for requests that are observed by their scores alone."""
         scores = self._probabilities(loaded, {self.outputs[0]: block.scores})
         counts = np.array(block.counts, dtype=np.int64)
-        self.observer.observe(window, None, scores, None, _of_rows(block.latencies, counts))
-        return Batch(block.ids, counts, scores.argmax(axis=1), scores.max(axis=1), None)
+        self._count(window, None, scores, None, _times(block.latencies, block.runs, counts))
+        return Batch(block.ids, counts, scores.argmax(axis=1), scores.max(axis=1), None, window.segment)
+
+    def _count(self, window: Window, inputs: Array | None, scores: Array, features: Array | None, times: Array) -> None:
+        latency, run = times
+        # What is not the run is waiting: for a place to run, and for others to run with.
+        queue = np.maximum(latency - run, 0)
+        self.observer.observe(window, inputs, scores, features, latency, queue_ns=queue, run_ns=run)
 
     def _probabilities(self, loaded: LoadedRelease, outputs: Mapping[str, Array]) -> Array:
         scores = loaded.session.probabilities(outputs)
@@ -98,10 +102,10 @@ class Watch:
         return scores
 
 
-def _of_rows(latencies: Sequence[int], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The latency of each row: its request's."""
-    latency = np.array(latencies, dtype=np.int64)
-    return latency if len(latency) == counts.sum() else np.repeat(latency, counts)
+def _times(latencies: Sequence[int], runs: Sequence[int], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Nanoseconds of all and of the run, int64 [2, rows]: each row has its request's."""
+    both = np.array([latencies, runs], dtype=np.int64)
+    return both if both.shape[1] == counts.sum() else np.repeat(both, counts, axis=1)
 
 
 def _column(outputs: Sequence[Sequence[Array]], places: Sequence[Mapping[str, int]], name: str) -> list[Array]:

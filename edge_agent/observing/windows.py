@@ -1,20 +1,22 @@
-"""The open windows: one a release, closed by the timer, by a newer release, or by hand.
+"""The open windows: one for each release and segment, closed by the timer, by a newer release, or by hand.
 
-The start is the wall clock's; the end is the start plus what the monotonic clock has measured since, so that an end is
-never before its start, whatever happens to the wall clock meanwhile.
+The end is the wall clock's at closing; the start is the end less what the monotonic clock has measured, so that an end
+is never before its start, and a clock that was set right meanwhile is right for all of the window.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
+from edge_agent.clock import Clock
 from edgeloop.insights import Window, WindowSchema
 from edgeloop.records import dataclass
 
 # Requests that were in flight when the release was switched end within this time; then its window is closed.
 STRAGGLERS_S = 1.0
 MIXED = "mixed"
+Key = tuple[str, str]
+"""Release and segment."""
 
 
 @dataclass
@@ -31,21 +33,22 @@ class OpenWindows:
 
     Args:
         window_s: seconds after which a window is closed.
+        clock: the device's.
     """
 
-    def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._open: dict[str, OpenWindow] = {}
+    def __init__(self, window_s: float, clock: Clock) -> None:
+        self._window_s, self._clock = window_s, clock
+        self._open: dict[Key, OpenWindow] = {}
         self._current = ""
         self._current_since = 0.0
         self._left: set[str] = set()
 
-    def serving(self, release: str, schema: WindowSchema, variant: str, provider: str) -> Window:
+    def serving(self, release: str, segment: str, schema: WindowSchema, variant: str, provider: str) -> Window:
         """The window of a release that answers requests now."""
         if release != self._current and release not in self._left:
             self._left.add(self._current)
-            self._current, self._current_since = release, time.monotonic()
-        opened = self._of(release, schema)
+            self._current, self._current_since = release, self._clock.monotonic()
+        opened = self._of(release, segment, schema)
         window = opened.window
         if not window.variant:
             window.variant, window.provider = variant, provider
@@ -54,19 +57,21 @@ class OpenWindows:
             window.provider = provider if window.provider == provider else MIXED
         return window
 
-    def late(self, release: str, schema: WindowSchema) -> Window:
+    def late(self, release: str, segment: str, schema: WindowSchema) -> Window:
         """The window of a release for which a label has come; it may have been switched off long ago."""
-        return self._of(release, schema).window
+        return self._of(release, segment, schema).window
 
     def busy(self) -> Window | None:
-        """The window of the release that serves now, if it has counted since the last checkpoint."""
-        opened = self._open.get(self._current)
-        return opened.window if opened is not None and opened.changed else None
+        """A window of the release that serves now which has counted since the last checkpoint, or None."""
+        for (release, _), opened in self._open.items():
+            if release == self._current and opened.changed:
+                return opened.window
+        return None
 
     def take_due(self, now: float, everything: bool) -> list[Window]:
         """Remove and return the windows that are to be closed; an empty one just goes."""
-        due = [release for release, opened in self._open.items() if everything or now >= self._due(release, opened)]
-        return [self._stamped(self._open.pop(release), now) for release in due]
+        due = [key for key, opened in self._open.items() if everything or now >= self._due(key[0], opened)]
+        return [self._stamped(self._open.pop(key), now) for key in due]
 
     def copies(self, now: float) -> list[Window]:
         """Copies of the windows that have changed since the last copies, for a checkpoint."""
@@ -80,20 +85,22 @@ class OpenWindows:
     def put_back(self, windows: Sequence[Window], now: float) -> None:
         """What was taken could not be stored: it goes on counting, and all has to be written again."""
         for window in windows:
-            opened = self._open.get(window.release)
+            key = (window.release, window.segment)
+            opened = self._open.get(key)
             if opened is None:
-                self._open[window.release] = OpenWindow(window, now)
+                self._open[key] = OpenWindow(window, now - (window.end - window.start))
             else:
                 opened.window = window.merge(opened.window)
+                opened.opened = min(opened.opened, now - (window.end - window.start))
         for opened in self._open.values():
             opened.changed = True
 
-    def _of(self, release: str, schema: WindowSchema) -> OpenWindow:
-        opened = self._open.get(release)
+    def _of(self, release: str, segment: str, schema: WindowSchema) -> OpenWindow:
+        key = (release, segment)
+        opened = self._open.get(key)
         if opened is None:
-            stamp = time.time()
-            window = Window.zero(schema, release=release, start=stamp, end=stamp)
-            opened = self._open[release] = OpenWindow(window, time.monotonic())
+            window = Window.zero(schema, release=release, segment=segment)
+            opened = self._open[key] = OpenWindow(window, self._clock.monotonic())
         opened.changed = True
         return opened
 
@@ -104,5 +111,7 @@ class OpenWindows:
         return due
 
     def _stamped(self, opened: OpenWindow, now: float) -> Window:
-        opened.window.end = opened.window.start + max(now - opened.opened, 0.0)
-        return opened.window
+        window = opened.window
+        window.end = self._clock.wall()
+        window.start = window.end - max(now - opened.opened, 0.0)
+        return window

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.serving.parameters import NO_PARAMETERS
 from edgeloop.package import OutputSpec, TensorSpec
 
 Array = npt.NDArray[Any]
@@ -28,6 +29,7 @@ class Call(NamedTuple):
         priority: 0: `DEFAULT_PRIORITY`; else 1 is served before 2.
         timeout_s: seconds that the client waits; 0: the agent's own deadline.
         lent: the inputs lie in memory that its owner may change once it has the answer.
+        parameters: of the request; one of them may say which segment of the windows it belongs to.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Call(NamedTuple):
     priority: int = 0
     timeout_s: float = 0.0
     lent: bool = False
+    parameters: Mapping[str, Any] = NO_PARAMETERS
 
 
 class Answer(NamedTuple):

@@ -282,9 +282,9 @@ class DataPlane:
             )
             end_ns = time.perf_counter_ns()
             self._check_scores(slot, plan, found, call.inputs)
-            answer = self._noted(slot, plan, call, found, end_ns - start_ns)
+            answer = self._noted(slot, plan, call, found, end_ns - arrived_ns, end_ns - start_ns)
         except BaseException as error:
-            raised, failed, nonfinite = self._explain(slot, error, rows)
+            raised, failed, nonfinite = self._explain(slot, error, call, rows)
             with self._lock:
                 if failed:
                     tally.failures += 1
@@ -313,20 +313,23 @@ class DataPlane:
                 slot.blame(inputs)
                 raise NotFinite(f"its output {plan.names[position]} is not finite")
 
-    def _noted(self, slot: Slot, plan: Plan, call: Call, found: Sequence[Array], latency_ns: int) -> Answer:
+    def _noted(
+        self, slot: Slot, plan: Plan, call: Call, found: Sequence[Array], latency_ns: int, run_ns: int
+    ) -> Answer:
         identity = call.id or f"{self._prefix}-{next(self._numbers)}"
         recorder = slot.recorder
         if recorder is not None:
+            segment = "" if recorder.segment_field is None else recorder.segment_of(call.parameters)
             if plan.alone is not None:
-                recorder.record_scores(slot.loaded, identity, found[plan.alone], latency_ns)
+                recorder.record_scores(slot.loaded, identity, found[plan.alone], segment, latency_ns, run_ns)
             else:
                 first = call.inputs[slot.first]
-                recorder.record(
-                    slot.loaded, identity, first.copy() if call.lent else first, found, plan.recorded, latency_ns
-                )
+                if call.lent:
+                    first = first.copy()
+                recorder.record(slot.loaded, identity, first, found, plan.recorded, segment, latency_ns, run_ns)
         return Answer(identity, slot.model, slot.version, tuple(zip(plan.wanted, found, strict=False)))
 
-    def _explain(self, slot: Slot, error: BaseException, rows: int) -> tuple[BaseException, bool, int]:
+    def _explain(self, slot: Slot, error: BaseException, call: Call, rows: int) -> tuple[BaseException, bool, int]:
         """What to raise for an error, whether it is a failure of the model, and rows that were not finite."""
         match error:
             case DeadlineExceeded():
@@ -337,8 +340,9 @@ class DataPlane:
                 raised = ModelFailed(f"{slot.model} failed on this input: {error}")
             case _:
                 return error, False, 0
-        if slot.recorder is not None:
-            slot.recorder.record_error(slot.loaded)
+        if (recorder := slot.recorder) is not None:
+            segment = "" if recorder.segment_field is None else recorder.segment_of(call.parameters)
+            recorder.record_error(slot.loaded, segment)
         return raised, True, rows if isinstance(error, NotFinite) else 0
 
     # ── longer runs ───────────────────────────────────────────────────────────────────────────
@@ -374,11 +378,11 @@ class DataPlane:
             found = slot.loaded.session.run(inputs, plan.names, max(left_s, 0.001))
             end_ns = time.perf_counter_ns()
             for job, part in zip(jobs, _split(jobs, rows, found), strict=True):
-                outcomes.append(self._outcome(slot, plan, job, part, end_ns - gathered_ns))
+                outcomes.append(self._outcome(slot, plan, job, part, end_ns - job.arrived_ns, end_ns - gathered_ns))
         except BaseException as error:
             outcomes = [error] * len(jobs)
         explained = [
-            (outcome, False, 0) if isinstance(outcome, Answer) else self._explain(slot, outcome, job.rows)
+            (outcome, False, 0) if isinstance(outcome, Answer) else self._explain(slot, outcome, job.call, job.rows)
             for job, outcome in zip(jobs, outcomes, strict=True)
         ]
         with self._lock:
@@ -410,12 +414,12 @@ class DataPlane:
             slot.recorder.settle()
 
     def _outcome(
-        self, slot: Slot, plan: Plan, job: Job, found: Sequence[Array], latency_ns: int
+        self, slot: Slot, plan: Plan, job: Job, found: Sequence[Array], latency_ns: int, run_ns: int
     ) -> Answer | BaseException:
         """The answer to one job of a batch, or what is wrong with that one alone."""
         try:
             self._check_scores(slot, plan, found, job.call.inputs)
-            return self._noted(slot, plan, job.call, found, latency_ns)
+            return self._noted(slot, plan, job.call, found, latency_ns, run_ns)
         except (InferenceError, BadRequest) as error:
             return error
 

@@ -16,7 +16,18 @@ import numpy as np
 
 from edge_agent.serving import tensors
 from edge_agent.serving.errors import BadRequest
-from edge_agent.serving.parameters import OFFSET, REGION, SIZE, Memory, Place, classes, place, shared, urgency
+from edge_agent.serving.parameters import (
+    NO_PARAMETERS,
+    OFFSET,
+    REGION,
+    SIZE,
+    Memory,
+    Place,
+    classes,
+    place,
+    shared,
+    urgency,
+)
 from edge_agent.serving.tensors import Array
 
 MAX_ID = 256
@@ -65,6 +76,7 @@ class Header(NamedTuple):
         regions: of shared memory, that inputs lie in.
         plain: for each of ``outputs``, whether it is wanted as binary, if that is all there is to say of this request;
             None: it takes or wants shared memory, wants classes, or an output twice.
+        parameters: of the request, as they came.
     """
 
     id: str = ""
@@ -76,6 +88,7 @@ class Header(NamedTuple):
     timeout_s: float = 0.0
     regions: tuple[str, ...] = ()
     plain: tuple[bool, ...] | None = None
+    parameters: Mapping[str, Any] = NO_PARAMETERS
 
 
 class InferRequest(NamedTuple):
@@ -140,7 +153,7 @@ def read_header(data: bytes) -> Header:
     regions = tuple({form.where.region: None for form in forms if isinstance(form.where, Place)})
     binary = tuple([one for one in how if isinstance(one, bool)])
     plain = binary if len(set(names)) == len(binary) == len(how) and not regions else None
-    return Header(identity, forms, names, how, default, priority, timeout_s, regions, plain)
+    return Header(identity, forms, names, how, default, priority, timeout_s, regions, plain, parameters)
 
 
 def _remembered(part: bytes) -> Header:
@@ -292,7 +305,7 @@ def _text(parent: Mapping[str, Any], key: str) -> str:
 def _parameters(parent: Mapping[str, Any]) -> Mapping[str, Any]:
     value = parent.get("parameters")
     if value is None:
-        return {}
+        return NO_PARAMETERS
     if not isinstance(value, dict):
         raise BadRequest("parameters has to be an object")
     return value

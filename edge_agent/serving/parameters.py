@@ -7,12 +7,16 @@ extension_schedule_policy.md, extension_classification.md and extension_shared_m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from edge_agent.serving.errors import BadRequest, Forbidden
 
 REGION, SIZE, OFFSET = "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"
 NO_SHARED_MEMORY = "clients may not share memory with this agent; the setting shared_memory allows it"
+
+#: Of a request that has none; one object for all of them.
+NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Place(NamedTuple):

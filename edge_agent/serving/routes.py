@@ -193,6 +193,7 @@ class Routes:
                 header.priority,
                 header.timeout_s,
                 bool(header.regions),
+                header.parameters,
             )
         )
         return self._answer(header, answer) if isinstance(answer, Answer) else self._later(header, answer)

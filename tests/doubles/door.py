@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,7 +137,10 @@ class NotingRecorder:
     def __init__(self, *wanted: str) -> None:
         self.wanted = wanted
         self.recorded: list[tuple[str, Any, dict[str, Any], int]] = []
-        self.errors = 0
+        #: Segment, nanoseconds in all and of the run, of each.
+        self.measured: list[tuple[str, int, int]] = []
+        self.failed: list[str] = []
+        self.segment_field: str | None = None
         self.items: list[FeedbackItem] = []
 
     def wanted_outputs(self, loaded: LoadedRelease) -> tuple[str, ...]:
@@ -146,20 +149,39 @@ class NotingRecorder:
     def in_full(self) -> bool:
         return True
 
+    def segment_of(self, parameters: Mapping[str, Any]) -> str:
+        assert self.segment_field is not None, "nobody asks while windows are not kept apart"
+        return str(parameters.get(self.segment_field, ""))
+
     def record(
-        self, loaded: LoadedRelease, prediction_id: str, inputs: Any, outputs: Any, places: Any, latency_ns: int
+        self,
+        loaded: LoadedRelease,
+        prediction_id: str,
+        inputs: Any,
+        outputs: Any,
+        places: Any,
+        segment: str,
+        latency_ns: int,
+        run_ns: int,
     ) -> None:
         named = {name: outputs[place] for name, place in places.items()}
         self.recorded.append((prediction_id, inputs, named, latency_ns))
+        self.measured.append((segment, latency_ns, run_ns))
 
-    def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Any, latency_ns: int) -> None:
+    def record_scores(
+        self, loaded: LoadedRelease, prediction_id: str, scores: Any, segment: str, latency_ns: int, run_ns: int
+    ) -> None:
         raise AssertionError("everything is observed in full here")
 
     def settle(self) -> None:
         """Nothing waits."""
 
-    def record_error(self, loaded: LoadedRelease) -> None:
-        self.errors += 1
+    def record_error(self, loaded: LoadedRelease, segment: str = "") -> None:
+        self.failed.append(segment)
+
+    @property
+    def errors(self) -> int:
+        return len(self.failed)
 
     def feedback(self, items: Any) -> FeedbackResult:
         self.items.extend(items)

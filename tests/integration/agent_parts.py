@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_agent.messaging import Identity, Messaging
 from edge_agent.observing.assembly import Observing
+from edge_agent.observing.pace import Pace, ReplayRules
 from edge_agent.observing.sender import Sender
 from edge_agent.ports import UpdateStatus, Vitals
 from edgeloop.protocol.link import Link
@@ -59,6 +60,7 @@ class AgentParts:
             device="dev-1",
             topic=f"edgeloop/v1/{FLEET}/d/dev-1/insights",
             channel=lambda: self.messaging.channel,
+            pace=Pace(self.observing.outbox, self.observing.budget, ReplayRules(500.0, 1e7, 0.2)),
             ack_timeout_s=0.4,
         )
 

@@ -19,7 +19,7 @@ from edge_agent.serving.errors import BadRequest
 from edge_agent.serving.grpc import inference_pb2 as pb
 from edge_agent.serving.grpc.wire import split
 from edge_agent.serving.oip import MAX_ID
-from edge_agent.serving.parameters import OFFSET, REGION, SIZE, Memory, Place, classes, shared, urgency
+from edge_agent.serving.parameters import NO_PARAMETERS, OFFSET, REGION, SIZE, Memory, Place, classes, shared, urgency
 from edge_agent.serving.parameters import place as place_of
 from edge_agent.serving.tensors import Array
 from edgeloop.runtime.datatypes import OIP_TO_NUMPY
@@ -112,9 +112,10 @@ def read_request(message: bytes, memory: Memory | None, patience_s: float) -> Re
     names, places, wanted = _outputs(request.outputs)
     if places:
         shared(memory)
-    priority, timeout_s = _urgency(request.parameters, patience_s)
+    parameters = plain(request.parameters) if request.parameters else NO_PARAMETERS
+    priority, timeout_s = _urgency(parameters, patience_s)
     version = request.model_version or None
-    call = Call(request.model_name, version, request.id, inputs, names, priority, timeout_s, bool(lent))
+    call = Call(request.model_name, version, request.id, inputs, names, priority, timeout_s, bool(lent), parameters)
     return Read(call, places, wanted, lent, typed)
 
 
@@ -202,5 +203,5 @@ def _urgency(parameters: Mapping[str, Any], patience_s: float) -> tuple[int, flo
     """Priority, and the seconds that the client waits: its call's, or the request's own if that is less."""
     if not parameters:
         return 0, patience_s
-    priority, own_s = urgency(plain(parameters))
+    priority, own_s = urgency(parameters)
     return priority, min(own_s or patience_s, patience_s or own_s)

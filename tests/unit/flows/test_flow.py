@@ -166,6 +166,20 @@ def test_every_item_is_answered_and_its_result_says_what_it_was(plane: DataPlane
     assert source.finished == [("0", "done"), ("1", "done"), ("2", "done")] and source.closed == 1
 
 
+def test_items_have_the_parameters_of_their_source_and_their_own(plane: DataPlane) -> None:
+    class Telling(Script):
+        def read(self, item: Item, described: Described) -> Reading:
+            own = {"line": "2", "camera": "door"} if item.key == "1" else {}
+            return super().read(item, described)._replace(parameters=own)
+
+    asked = Reluctant(plane)
+    settings = FlowSettings("script", parameters={"camera": "north"})
+    flow = Flow(settings, Telling(0, 1), [Notes()], asked)  # type: ignore[arg-type]
+    flow.start()
+    flow.join(30)
+    assert [call.parameters for call in asked.calls] == [{"camera": "north"}, {"camera": "door", "line": "2"}]
+
+
 def test_sinks_have_a_result_before_the_source_is_told(plane: DataPlane) -> None:
     source = Script(0, 1)
     run(source, plane, Notes(source.log), Notes(source.log))

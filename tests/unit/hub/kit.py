@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from cloud_hub.ingest import Ingest
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.quarantine import Quarantine
 from cloud_hub.records import Database
-from edgeloop.insights import Observer, Profile, Window
+from edgeloop.insights import Observer, Profile, Window, WindowSchema
 from edgeloop.protocol import Ack, Insights, Topics
 
 
@@ -88,14 +88,20 @@ class Clock:
 class Pipeline:
     """A hub's ingest over real records."""
 
-    def __init__(self, folder: Path, *, batch: int = 256, queue: int = 4096, interval_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        batch: int = 256,
+        queue: int = 4096,
+        interval_s: float = 60.0,
+        schema_of: Callable[[str], WindowSchema | None] = lambda digest: SCHEMA if digest == RELEASE else None,
+    ) -> None:
         self.clock, self.sent = Clock(), Published()
         self.db = Database.in_folder(folder)
         self.db.migrate()
         self.devices = Devices(self.db, TOPICS, self.sent, clock=self.clock)
-        self.insights = InsightStore(
-            self.db, lambda digest: SCHEMA if digest == RELEASE else None, interval_s=interval_s, clock=self.clock
-        )
+        self.insights = InsightStore(self.db, schema_of, interval_s=interval_s, clock=self.clock)
         self.quarantine = Quarantine(self.db, rows_each=5)
         self.ingest = Ingest(
             self.db,

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.observing.outbox import Outbox
 from edge_agent.observing.store import Store, StoreError
+from edgeloop.insights import WindowSchema
 
 
 def test_an_epoch_belongs_to_a_file(tmp_path: Path) -> None:
@@ -85,14 +87,42 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "agent.db")
 
 
+FORMAT_1 = """
+CREATE TABLE fact (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE release (digest TEXT PRIMARY KEY, facts TEXT NOT NULL);
+CREATE TABLE outbox (
+  first INTEGER PRIMARY KEY, last INTEGER NOT NULL, release TEXT NOT NULL,
+  sent INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE ledger (release TEXT PRIMARY KEY, totals TEXT NOT NULL);
+CREATE TABLE open_window (release TEXT PRIMARY KEY, totals TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE prediction (chunk INTEGER PRIMARY KEY, release TEXT NOT NULL, body BLOB NOT NULL, labelled BLOB NOT NULL);
+INSERT INTO fact VALUES ('epoch', 7), ('last_seq', 9), ('serial/stable', 3);
+INSERT INTO outbox VALUES (3, 4, 'r', 1, 201, x'aa'), (5, 5, 'r', 1, 201, x'bb'), (6, 8, 'r', 0, 201, x'cc'),
+  (9, 9, 's', 0, 201, x'dd');
+INSERT INTO open_window VALUES ('r', '{"predictions": 5}', x'ee');
+PRAGMA user_version=1;
+"""
+
+
 def test_a_file_of_an_earlier_agent_is_brought_up_with_all_that_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
-    Store(path).close(clean=True)
-    with sqlite3.connect(path) as earlier:
-        earlier.executescript("DROP TABLE note; PRAGMA user_version=1; INSERT INTO fact VALUES ('last_seq', 41)")
+    earlier = sqlite3.connect(path)
+    earlier.executescript(FORMAT_1)
     earlier.close()
     store = Store(path)
-    assert store.fact("last_seq", 0) == 41
+    assert (store.epoch, store.fact("serial/stable", 0)) == (7, 3)
+    outbox = Outbox(store, 1 << 20, lambda _: WindowSchema(classes=2, features=0, inputs=0, projections=0))
+    state = outbox.state()
+    assert (state.rows, state.unsent_rows, state.base, state.last_seq) == (4, 2, 3, 9)
+    assert [(row.first, row.last, row.body) for row in outbox.sent_rows(0, 9, 1 << 20)] == [
+        (3, 4, b"\xaa"),
+        (5, 5, b"\xbb"),
+    ]
+    assert [(row.first, row.last, row.body) for row in outbox.send_next(9, 1 << 20)] == [
+        (6, 8, b"\xcc"),
+        (9, 9, b"\xdd"),
+    ]
+    assert store.rows("SELECT release, segment, body FROM open_window") == [("r", "", b"\xee")]
     store.set_note("x", b"y")
     assert store.note("x") == b"y" and store.note("z") is None
     store.close(clean=True)

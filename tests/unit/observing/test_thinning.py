@@ -50,9 +50,9 @@ def test_every_row_counts_and_its_input_only_when_it_is_observed_in_full(tmp_pat
     for i in range(600):
         scores, features = outputs["scores"][i : i + 1], outputs["features"][i : i + 1]
         if i % 3:
-            observing.recorder.record_scores(loaded, f"p{i}", scores, 1000)
+            observing.recorder.record_scores(loaded, f"p{i}", scores, "", 1000, 900)
         else:
-            observing.recorder.record(loaded, f"p{i}", inputs[i : i + 1], [scores, features], PLACES, 1000)
+            observing.recorder.record(loaded, f"p{i}", inputs[i : i + 1], [scores, features], PLACES, "", 1000, 900)
     top = outputs["scores"].argmax(axis=1)
     labels = [FeedbackItem(f"p{i}", int((top[i] + 1) % CLASSES)) for i in range(300)]
     assert observing.recorder.feedback(labels).accepted == 300
@@ -84,7 +84,7 @@ def test_of_wide_inputs_a_share_is_summarised_and_all_else_is_of_every_row(
     monkeypatch.setattr(observing.recorder._wide, "draw", lambda: next(drawn))
     for i in range(600):
         found = [outputs["scores"][i : i + 1], outputs["features"][i : i + 1]]
-        observing.recorder.record(loaded, f"p{i}", inputs[i : i + 1], found, PLACES, 1000)
+        observing.recorder.record(loaded, f"p{i}", inputs[i : i + 1], found, PLACES, "", 1000, 900)
     observing.recorder.flush()
     ((body,),) = observing.store.rows("SELECT body FROM outbox")
     window = unpack(body, profile().schema)

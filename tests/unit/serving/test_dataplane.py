@@ -178,6 +178,48 @@ def test_observing_gets_what_it_wants_and_the_client_what_it_asked_for(
     assert latency > 0
 
 
+def test_what_is_not_the_run_was_waiting(
+    plane: DataPlane, recorder: NotingRecorder, first: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for inline_ns in (10**12, 0):  # in the caller's thread; through the queue, two waiting for one instance
+        monkeypatch.setattr(dataplane, "INLINE_NS", inline_ns)
+        ask(plane)
+    double = Double(loaded(first))
+    queued = DataPlane(recorder, id_prefix="q", rules=ONE_BY_ONE)
+    queued.switch(double.release)
+    double.gate.clear()
+    both = [queued.infer(CALL), queued.infer(CALL)]
+    assert double.running.acquire(timeout=10)
+    time.sleep(0.05)
+    double.gate.set()
+    for one in both:
+        assert not isinstance(one, Answer) and one.result(10)
+    queued.close()
+    assert all(latency >= run > 0 for _, latency, run in recorder.measured) and len(recorder.measured) == 4
+    # The second one waited for the whole of the first one's run.
+    waited = sorted(latency - run for _, latency, run in recorder.measured)[-1]
+    assert waited >= 40_000_000
+
+
+def test_the_parameter_that_the_policy_names_says_the_segment(
+    first: Package, recorder: NotingRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = Double(loaded(first))
+    plane = DataPlane(recorder, id_prefix="p")
+    plane.switch(double.release)
+    call = CALL._replace(parameters={"camera": "north", "line": 4})
+    for recorder.segment_field, inline_ns in ((None, 10**12), ("camera", 10**12), ("camera", 0), ("line", 0)):
+        monkeypatch.setattr(dataplane, "INLINE_NS", inline_ns)
+        found = plane.infer(call)
+        assert isinstance(found, Answer) or found.result(10)
+    assert [segment for segment, _, _ in recorder.measured] == ["", "north", "north", "4"]
+    double.error = InferenceError("no")
+    with pytest.raises(ModelFailed):
+        plane.infer(call).result(10)  # type: ignore[union-attr]
+    assert recorder.failed == ["4"]
+    plane.close()
+
+
 def test_what_is_observed_by_its_scores_alone_is_run_without_the_features(
     first: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +227,9 @@ def test_what_is_observed_by_its_scores_alone_is_run_without_the_features(
         def in_full(self) -> bool:
             return False
 
-        def record_scores(self, loaded: LoadedRelease, prediction_id: str, scores: Any, latency_ns: int) -> None:
+        def record_scores(
+            self, loaded: LoadedRelease, prediction_id: str, scores: Any, segment: str, latency_ns: int, run_ns: int
+        ) -> None:
             self.recorded.append((prediction_id, None, {"probabilities": scores}, latency_ns))
 
     recorder, double = Thinning(*OBSERVED), Double(loaded(first))

@@ -170,6 +170,14 @@ def test_how_long_a_client_waits() -> None:
     assert read(message).call.priority == 3
 
 
+def test_parameters_come_as_they_are() -> None:
+    message = request(("x", "FP32", [1], b"\0\0\0\0"))
+    assert read(message).call.parameters == {}
+    message.parameters["camera"].string_param = "north"
+    message.parameters["line"].int64_param = 4
+    assert read(message).call.parameters == {"camera": "north", "line": 4}
+
+
 @pytest.mark.parametrize("name", ["priority", "timeout"])
 def test_urgency_that_is_no_number(name: str) -> None:
     with pytest.raises(BadRequest, match=f"the parameter {name} has to be a whole number"):

@@ -101,6 +101,16 @@ def test_inference_in_json(client: Client) -> None:
     assert label["data"] == [int(np.argmax(probabilities["data"]))]
 
 
+def test_parameters_of_a_request_say_its_segment(client: Client, recorder: NotingRecorder) -> None:
+    recorder.segment_field = "camera"
+    try:
+        for parameters in ({"camera": "north"}, {"camera": "south"}, {}):
+            assert infer(client, parameters=parameters)[0] == 200
+        assert [segment for segment, _, _ in recorder.measured[-3:]] == ["north", "south", ""]
+    finally:
+        recorder.segment_field = None
+
+
 def test_an_answer_always_has_an_id(client: Client) -> None:
     assert infer(client)[1]["id"].startswith("kit-")
 
