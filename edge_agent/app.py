@@ -173,6 +173,7 @@ class Agent:
         self._updates.use(parts.update_settings(settings))
         self._neighbour.use(parts.strain_rules(settings))
         self._observing.policy.limit(parts.limits(settings))
+        self._observing.pace.use(parts.replay_rules(settings))
         if self._messaging is not None:
             self._messaging.use(settings.channel, settings.report_s)
         log.info("settings were read again", changed=", ".join(found.changed) or "nothing")
@@ -217,6 +218,8 @@ class Agent:
             ),
             "last_update_bytes": self._updates.last_update_bytes,
             "strain": self._neighbour.strain.reason,
+            "clock": self._observing.clocks.trouble(),
+            "insights_bytes_today": self._observing.budget.today,
         }
         if loaded is None:
             return Vitals(health=health)

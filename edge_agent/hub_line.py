@@ -10,19 +10,12 @@ from collections.abc import Callable
 
 from edge_agent.messaging import Identity, Messaging
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.pace import Pace, ReplayRules
 from edge_agent.observing.sender import Sender
 from edge_agent.ports import Vitals
 from edge_agent.settings import Settings
 from edgeloop import __version__
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
-
-
-def pace(settings: Settings, observing: Observing) -> Pace:
-    """What of the outbox leaves when."""
-    rules = ReplayRules(settings.replay_rows_per_s, settings.replay_bytes_per_s, settings.replay_jitter_s)
-    return Pace(observing.outbox, observing.budget, rules)
 
 
 def hub_line(settings: Settings, observing: Observing, vitals: Callable[[], Vitals]) -> Messaging:
@@ -47,7 +40,7 @@ def hub_line(settings: Settings, observing: Observing, vitals: Callable[[], Vita
             device=settings.device,
             topic=topics.insights(settings.device),
             channel=lambda: messaging.channel,
-            pace=pace(settings, observing),
+            pace=observing.pace,
         )
 
     messaging = Messaging(

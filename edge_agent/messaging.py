@@ -262,6 +262,8 @@ class Messaging:
             **vitals.health,
             "outbox_rows": outbox.rows,
             "outbox_bytes": outbox.bytes,
+            "outbox_unsent": outbox.unsent_rows,
+            "outbox_level": outbox.level,
             "malformed": self._malformed,
             "stale_documents": self._stale,
             "link_dropped": self.link.counters.dropped,

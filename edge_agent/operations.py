@@ -67,7 +67,9 @@ class AgentOperations:
             "counters": asdict(self._plane.counters()),
             "epoch": seen.epoch,
             "last_seq": seen.last_seq,
-            "outbox": {"windows": seen.outbox_rows, "bytes": seen.outbox_bytes},
+            "outbox": {"windows": seen.outbox.rows, "bytes": seen.outbox.bytes, "unsent": seen.outbox.unsent_rows},
+            "insights": asdict(seen.insights),
+            "clock": seen.clock,
             "ledger": {**seen.ledger, "by_release": seen.by_release},
             "unclean_restarts": seen.unclean_restarts,
             "recovered_windows": seen.recovered_windows,
@@ -108,7 +110,7 @@ class AgentOperations:
         status, counters = self.status(), self._plane.counters()
         serving = {"release": status["serving"] or ""}
         how = {**serving, "variant": status["variant"], "provider": status["provider"]}
-        outbox, connected = status["outbox"], float(status["messaging"]["connected"])
+        outbox, insights, connected = status["outbox"], status["insights"], float(status["messaging"]["connected"])
         found = (
             Metric("predictions_total", "Rows answered by the release that serves.", counters.predictions, serving),
             Metric("errors_total", "Requests that failed through the model's fault.", counters.errors, serving),
@@ -118,6 +120,11 @@ class AgentOperations:
             Metric("update_state", "1 for the state of the update machine.", 1, {"state": status["update"]["state"]}),
             Metric("outbox_windows", "Windows that the hub has not acknowledged.", outbox["windows"]),
             Metric("outbox_bytes", "Their size.", outbox["bytes"]),
+            Metric("outbox_unsent_windows", "Of them, those that were never sent.", outbox["unsent"]),
+            Metric("insights_bytes_today", "Bytes of insights that left since midnight, UTC.", insights["bytes_today"]),
+            Metric("insights_gives_up", "Whether waiting windows gave up resolution.", bool(insights["gives_up"])),
+            Metric("insights_replaying", "Whether a backlog of windows waits or leaves.", insights["replaying"]),
+            Metric("clock_trouble", "Whether the device's clock is or was wrong.", bool(status["clock"])),
             Metric("unclean_restarts", "Starts after a kill or a power cut.", status["unclean_restarts"]),
             Metric("broker_connected", "Whether the broker is there.", connected),
         )

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from edge_agent.neighbour import Neighbour
 from edge_agent.observing.assembly import Observing
+from edge_agent.observing.pace import ReplayRules
 from edge_agent.observing.store import StoreError
 from edge_agent.operator_key import make_key
 from edge_agent.ports import LoadedRelease
@@ -82,6 +83,7 @@ def observing(settings: Settings, closed: Callable[[], None]) -> Observing:
             outbox_bytes=settings.outbox_bytes,
             full_rows_per_s=settings.full_rows_per_s,
             limits=limits(settings),
+            replay=replay_rules(settings),
             profile_of=profile_of,
             closed=closed,
         )
@@ -97,6 +99,11 @@ def limits(settings: Settings) -> Limits:
         min_group=settings.insights_min_group,
         segments=settings.insights_segments,
     )
+
+
+def replay_rules(settings: Settings) -> ReplayRules:
+    """How a backlog of windows leaves."""
+    return ReplayRules(settings.replay_rows_per_s, settings.replay_bytes_per_s, settings.replay_jitter_s)
 
 
 def flows(settings: Settings, plane: DataPlane) -> Flows | None:

@@ -48,11 +48,14 @@ def table(status: Mapping[str, Any]) -> Table:
         ("broker", connected),
         ("counted", counted),
         ("outbox", f"{status['outbox']['windows']} windows, {status['outbox']['bytes']:,} bytes"),
+        ("insights", _insights(status["insights"], status["outbox"]["unsent"])),
         ("restarts", f"{status['unclean_restarts']} unclean"),
     ):
         found.add_row(key, str(value))
     if status["providers"]["trouble"]:
         found.add_row("provider", status["providers"]["trouble"])
+    if status["clock"]:
+        found.add_row("clock", status["clock"])
     if status["strain"]:
         found.add_row("holds back", status["strain"])
     for source in status["sources"]:
@@ -66,3 +69,13 @@ def table(status: Mapping[str, Any]) -> Table:
     if status["trouble"]:
         found.add_row("trouble", status["trouble"])
     return found
+
+
+def _insights(insights: Mapping[str, Any], unsent: int) -> str:
+    budget = insights["bytes_per_day"]
+    parts = [f"{insights['bytes_today']:,} bytes today" + (f" of {budget:,}" if budget else "")]
+    if insights["gives_up"]:
+        parts.append(f"no room for all of it: {insights['gives_up']}")
+    if insights["replaying"]:
+        parts.append(f"a backlog of {unsent:,} windows leaves")
+    return "; ".join(parts)

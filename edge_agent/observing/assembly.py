@@ -9,9 +9,12 @@ from pathlib import Path
 
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.observing.budget import Budget
+from edge_agent.observing.clocks import ClockNotes
 from edge_agent.observing.keeper import Keeper
+from edge_agent.observing.ladder import name_of
 from edge_agent.observing.ledger import Ledger, Totals
-from edge_agent.observing.outbox import Outbox
+from edge_agent.observing.outbox import Outbox, OutboxState
+from edge_agent.observing.pace import Pace, ReplayRules
 from edge_agent.observing.policy import PolicyInForce
 from edge_agent.observing.recorder import WindowRecorder
 from edge_agent.observing.releases import KnownReleases
@@ -25,14 +28,38 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Insights:
+    """What leaves the device.
+
+    Attributes:
+        bytes_today: that left since midnight, UTC.
+        bytes_per_day: the budget, or None.
+        gives_up: what the waiting window that has given up most has given up last, or "".
+        replaying: whether a backlog waits or leaves.
+        aspects: that leave, or None for all.
+        segment_field: parameter by which windows are kept apart, or None.
+        min_group: predictions that a window holds at least before it leaves.
+    """
+
+    bytes_today: int
+    bytes_per_day: int | None
+    gives_up: str
+    replaying: bool
+    aspects: tuple[str, ...] | None
+    segment_field: str | None
+    min_group: int
+
+
+@dataclass(frozen=True)
 class ObservingStatus:
     """What ``edge-agent status`` shows of observing.
 
     Attributes:
         epoch: of the device's memory.
         last_seq: sequence number of the window that was closed last.
-        outbox_rows: rows that the hub has not acknowledged.
-        outbox_bytes: their size.
+        outbox: what the hub has not acknowledged.
+        insights: what of it leaves when, and under which policy: see `Insights`.
+        clock: what is wrong with the device's clock, or "".
         ledger: totals of all closed windows.
         by_release: the same per release, with the counts per class.
         unclean_restarts: starts after a kill or a power cut.
@@ -45,8 +72,9 @@ class ObservingStatus:
 
     epoch: int
     last_seq: int
-    outbox_rows: int
-    outbox_bytes: int
+    outbox: OutboxState
+    insights: Insights
+    clock: str
     ledger: dict[str, int]
     by_release: dict[str, Totals]
     unclean_restarts: int
@@ -68,6 +96,7 @@ class Observing:
         outbox_bytes: size of the outbox before old windows are merged.
         full_rows_per_s: rows a second that are observed in full; beyond it a random share is.
         limits: what the device's owner lets leave it.
+        replay: how a backlog leaves.
         clock: the device's; another one for tests.
         profile_of: the profile of a release that is on this device and not loaded, or None.
         closed: called after windows were closed.
@@ -86,6 +115,7 @@ class Observing:
         outbox_bytes: int = 64 << 20,
         full_rows_per_s: float = math.inf,
         limits: Limits | None = None,
+        replay: ReplayRules | None = None,
         clock: Clock | None = None,
         profile_of: Callable[[str], Profile | None] = lambda digest: None,
         closed: Callable[[], None] = lambda: None,
@@ -104,6 +134,9 @@ class Observing:
             room=self.budget.room,
             wall=clock.wall,
         )
+        self.pace = Pace(self.outbox, self.budget, replay or ReplayRules())
+        self.clocks = ClockNotes(self.store, clock)
+        self._closed = closed
         self.recorder = WindowRecorder(
             self.store,
             Keeper(self.store, self.outbox, self.ledger, self._known),
@@ -115,7 +148,7 @@ class Observing:
             segments=Segments(self.store),
             clock=clock,
             profile_of=profile_of,
-            closed=closed,
+            closed=self._windows_closed,
         )
         self.policy.follow(self.recorder.follow)
         if self.store.started_unclean:
@@ -140,12 +173,21 @@ class Observing:
         Raises:
             StoreError: the database cannot be read.
         """
-        outbox, unobserved = self.outbox.state(), self.recorder.unobserved()
+        outbox, unobserved, policy = self.outbox.state(), self.recorder.unobserved(), self.policy.current
         return ObservingStatus(
             epoch=self.store.epoch,
             last_seq=outbox.last_seq,
-            outbox_rows=outbox.rows,
-            outbox_bytes=outbox.bytes,
+            outbox=outbox,
+            insights=Insights(
+                bytes_today=self.budget.today,
+                bytes_per_day=policy.bytes_per_day,
+                gives_up=name_of(outbox.level),
+                replaying=self.pace.replaying,
+                aspects=policy.aspects,
+                segment_field=policy.segment_field,
+                min_group=policy.min_group,
+            ),
+            clock=self.clocks.trouble(),
             ledger=self.ledger.totals(),
             by_release=self.ledger.by_release(),
             unclean_restarts=self.store.unclean_restarts,
@@ -155,6 +197,10 @@ class Observing:
             failed=unobserved.failed,
             trouble=self.recorder.trouble,
         )
+
+    def _windows_closed(self) -> None:
+        self.clocks.remember()
+        self._closed()
 
     def _schema_of(self, release: str) -> WindowSchema:
         facts = self._known.get(release)

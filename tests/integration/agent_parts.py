@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_agent.messaging import Identity, Messaging
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.pace import Pace, ReplayRules
+from edge_agent.observing.pace import ReplayRules
 from edge_agent.observing.sender import Sender
 from edge_agent.ports import UpdateStatus, Vitals
 from edgeloop.protocol.link import Link
@@ -37,7 +37,10 @@ class AgentParts:
     """An agent without serving and updates, following the channel ``stable`` as ``dev-1``."""
 
     def __init__(self, folder: Path, port: int, version: int | None = None, **options: Any) -> None:
-        self.observing = Observing(folder / "agent.db", **{"window_s": 60.0, **options}, closed=self._closed)
+        replay = ReplayRules(500.0, 1e7, 0.2)
+        self.observing = Observing(
+            folder / "agent.db", **{"window_s": 60.0, "replay": replay, **options}, closed=self._closed
+        )
         self.updates = RecordingUpdates()
         identity = Identity(FLEET, "dev-1", "stable", "0.1.0")
         self.messaging = Messaging(
@@ -60,7 +63,7 @@ class AgentParts:
             device="dev-1",
             topic=f"edgeloop/v1/{FLEET}/d/dev-1/insights",
             channel=lambda: self.messaging.channel,
-            pace=Pace(self.observing.outbox, self.observing.budget, ReplayRules(500.0, 1e7, 0.2)),
+            pace=self.observing.pace,
             ack_timeout_s=0.4,
         )
 

@@ -13,7 +13,6 @@ import pytest
 
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.outbox import ROW_OVERHEAD_BYTES
-from edge_agent.observing.pace import Pace, ReplayRules
 from edge_agent.observing.sender import Sender
 from edge_agent.ports import FeedbackItem, LoadedRelease
 from edgeloop.insights import Profile
@@ -95,7 +94,7 @@ class Device:
             device="camera-1",
             topic="insights",
             channel=lambda: CHANNEL,
-            pace=Pace(outbox, self.observing.budget, ReplayRules()),
+            pace=self.observing.pace,
             clock=self.clock,
         )
         self.sender.connected()

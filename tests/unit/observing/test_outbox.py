@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from edge_agent.observing import ladder
 from edge_agent.observing.outbox import PATIENCE_S, ROW_OVERHEAD_BYTES, Outbox, OutboxRow, pack, unpack
 from edge_agent.observing.store import Store
 from edgeloop.insights import Window, WindowSchema
-from edgeloop.insights.policy import InsightsPolicy
+from edgeloop.insights.aspects import ASPECTS
+from edgeloop.insights.policy import ALWAYS, InsightsPolicy
 from tests.unit.observing.doubles import digest
 
 SCHEMA = WindowSchema(classes=3, features=64, inputs=8, projections=8)
@@ -174,6 +176,13 @@ def test_every_rung_takes_something_and_the_last_leaves_counts_and_classes(store
     assert lower.segment == ""
     assert ladder.dropped_in_order()[-1] == "head"
     assert ladder.name_of(0) == "" and "head" in ladder.name_of(ladder.TOP)
+
+
+def test_the_page_says_the_order() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "windows.md").read_text()
+    said = re.search(r"4\. aspects, one after the other: ([a-z, ]+)\.", page)
+    assert said is not None and tuple(said[1].split(", ")) == ladder.dropped_in_order()
+    assert set(ladder.dropped_in_order()) | set(ALWAYS) == {aspect.name for aspect in ASPECTS}
 
 
 def test_one_row_never_takes_more_than_half_so_that_others_have_room_beside_it(store: Store) -> None:
