@@ -12,7 +12,6 @@ memory; held for milliseconds and never while writing to the disk).
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import threading
@@ -242,9 +241,12 @@ class WindowRecorder:
             self._fold_group(group)
         else:
             # Segments take turns, request by request; counting them one at a time would cost a hundred times as much.
-            group.sort(key=_kind)
-            for _, some in itertools.groupby(group, key=_kind):
-                self._fold_group(list(some))
+            # What came first stays first, since the release that comes last is the one that serves now.
+            kinds: dict[tuple[int, str], list[Answered | Block]] = {}
+            for item in group:
+                kinds.setdefault((id(item[0]), item[5]), []).append(item)
+            for some in kinds.values():
+                self._fold_group(some)
         asked = [item for item in group if not isinstance(item, Block)]
         rows = sum(len(item.scores) for item in group if isinstance(item, Block))
         if asked:
@@ -369,10 +371,6 @@ class WindowRecorder:
             log.info("windows are written again")
         self.trouble = ""
         return True
-
-
-def _kind(item: Answered | Block) -> tuple[int, str]:
-    return id(item[0]), item[5]
 
 
 def _sizes(group: Sequence[Answered]) -> tuple[int, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,7 +66,9 @@ class ScoresAlone:
         taken = self._waiting.popleft
         items = [taken() for _ in range(len(self._waiting))]
         if any(item[3] for item in items):
-            items.sort(key=itemgetter(3))  # segments take turns; the order of their requests stays
+            # Segments take turns; what came first stays first.
+            places = {kind: place for place, kind in enumerate(dict.fromkeys(map(_kind, items)))}
+            items.sort(key=lambda item: places[_kind(item)])
         for (_, dtype, width, segment), some in itertools.groupby(items, key=_kind):
             releases, _, _, _, ids, counts, parts, latencies, runs = zip(*some, strict=True)
             scores = np.frombuffer(b"".join(parts), dtype).reshape(sum(counts), width // dtype.itemsize)

@@ -111,3 +111,16 @@ def test_an_open_window_of_each_segment_outlives_a_kill(tmp_path: Path) -> None:
     assert again.store.rows("SELECT segment, predictions FROM outbox ORDER BY segment") == [("", 3), ("a", 3), ("b", 3)]
     assert again.ledger.totals()["predictions"] == 9
     again.stop()
+
+
+def test_a_switch_is_seen_in_the_order_in_which_it_came_whatever_the_segments(tmp_path: Path) -> None:
+    observing, old, new = Observing(tmp_path / "agent.db"), release(1), release(2)
+    inputs, outputs = batch(1)
+    observing.recorder.record_scores(old, "o", outputs["scores"], "b", 1000, 900)
+    observing.recorder.record_scores(new, "n", outputs["scores"], "a", 1000, 900)
+    record(observing.recorder, old, "straggler", inputs, outputs, 1, "b")
+    record(observing.recorder, new, "m", inputs, outputs, 1, "a")
+    observing.recorder.feedback([])
+    busy = observing.recorder._windows.busy()
+    assert busy is not None and busy.release == new.digest
+    observing.stop()
