@@ -136,10 +136,9 @@ class Observing:
         )
         self.pace = Pace(self.outbox, self.budget, replay or ReplayRules())
         self.clocks = ClockNotes(self.store, clock)
-        self._closed = closed
         self.recorder = WindowRecorder(
             self.store,
-            Keeper(self.store, self.outbox, self.ledger, self._known),
+            Keeper(self.store, self.outbox, self.ledger, self._known, self.clocks),
             self._known,
             window_s=window_s,
             checkpoint_s=checkpoint_s,
@@ -148,7 +147,7 @@ class Observing:
             segments=Segments(self.store),
             clock=clock,
             profile_of=profile_of,
-            closed=self._windows_closed,
+            closed=closed,
         )
         self.policy.follow(self.recorder.follow)
         if self.store.started_unclean:
@@ -197,10 +196,6 @@ class Observing:
             failed=unobserved.failed,
             trouble=self.recorder.trouble,
         )
-
-    def _windows_closed(self) -> None:
-        self.clocks.remember()
-        self._closed()
 
     def _schema_of(self, release: str) -> WindowSchema:
         facts = self._known.get(release)

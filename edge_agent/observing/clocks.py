@@ -10,7 +10,7 @@ import threading
 import time
 
 from edge_agent.clock import Clock
-from edge_agent.observing.store import Store, StoreError
+from edge_agent.observing.store import Store
 
 #: 2026-01-01: this agent did not exist before.
 MADE = 1_767_225_600
@@ -47,11 +47,12 @@ class ClockNotes:
             return f"it says {_said(now)}, before this agent was made" if now < MADE else self._note
 
     def remember(self) -> None:
-        """Remember what the clock says, for the next start."""
-        try:
-            self._store.set_fact(_LAST, int(self._clock.wall()))
-        except StoreError:
-            return  # the recorder says why the database refuses
+        """Remember what the clock says, for the next start; part of a transaction when called in one.
+
+        Raises:
+            StoreError: the database refused.
+        """
+        self._store.set_fact(_LAST, int(self._clock.wall()))
 
 
 def _said(seconds: float) -> str:

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Sequence
 
+from edge_agent.observing.clocks import ClockNotes
 from edge_agent.observing.ledger import Ledger, totals_of
 from edge_agent.observing.outbox import Outbox, pack
 from edge_agent.observing.releases import KnownReleases
@@ -23,11 +24,12 @@ log = logging.getLogger(__name__)
 class Keeper:
     """Writes windows to the store."""
 
-    def __init__(self, store: Store, outbox: Outbox, ledger: Ledger, known: KnownReleases) -> None:
+    def __init__(self, store: Store, outbox: Outbox, ledger: Ledger, known: KnownReleases, clocks: ClockNotes) -> None:
         self._store = store
         self._outbox = outbox
         self._ledger = ledger
         self._known = known
+        self._clocks = clocks
 
     def recover(self) -> int:
         """Close the windows that a killed agent has left open; returns how many.
@@ -53,6 +55,8 @@ class Keeper:
         closing_bodies = [(window, _pack(window)) for window in closing]
         open_bodies = [(window, _pack(window)) for window in still_open]
         with self._store.transaction() as db:
+            if closing:
+                self._clocks.remember()
             for window, body in closing_bodies:
                 self._known.save(db, window.release)
                 key = (window.release, window.segment)

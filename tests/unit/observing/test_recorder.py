@@ -126,7 +126,7 @@ def test_windows_close_on_the_timer_and_say_so(opened: Callable[..., Observing])
     wait_for(lambda: observing.status().last_seq == 1)
     answer(observing, loaded, "b")
     wait_for(lambda: observing.status().last_seq == 2)
-    assert len(closed) == 2
+    wait_for(lambda: len(closed) == 2)
     assert [window.predictions for window in windows_of(observing)] == [1, 1]
 
 
