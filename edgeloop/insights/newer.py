@@ -56,7 +56,8 @@ def arrays_of(wire: Mapping[str, Any], schema: WindowSchema, max_count: int) -> 
     One of another form, too large, not finite or absurd is left out, and so is what is too many: nothing that this
     version knows depends on it, and a window must not be lost for what a newer version may well understand.
     """
-    names = sorted(name for name in wire if name not in schema.arrays and len(name) <= MAX_NAME)
+    known = schema.arrays
+    names = sorted(name for name in wire if name not in known and len(name) <= MAX_NAME)
     found = ((name, _array_of(wire[name], max_count)) for name in names[:MAX_ARRAYS])
     return {name: array for name, array in found if array is not None}
 

@@ -235,7 +235,7 @@ def _labels(
 
 
 def _same_schema(window: Window, schema: WindowSchema) -> None:
-    if window.schema != schema:
+    if window.schema is not schema and window.schema != schema:
         raise InsightsError(
             f"the window has the schema {window.schema}, the profile {schema}; open a window of this release"
         )

@@ -21,6 +21,11 @@ class WindowSchema(Sizes):
         """Names, shapes and dtypes of the arrays, in a fixed order."""
         return _arrays(self)
 
+    def __hash__(self) -> int:
+        """As the fields say, without asking which there are: this is asked several times for each window."""
+        numbers = (self.classes, self.features, self.inputs, self.projections, self.bins)
+        return hash((numbers, self.entropies, self.images, self.texts))
+
 
 @lru_cache(maxsize=256)
 def _arrays(schema: WindowSchema) -> Mapping[str, ArraySpec]:

@@ -72,12 +72,15 @@ def array_to_wire(array: Array) -> list[Any] | bytes:
     if array.dtype.kind == "f":
         return array.astype("<f8", copy=False).tobytes()
     flat = array.reshape(-1)
-    width = next(width for width in _WIDTHS if int(flat.max()) < 1 << (8 * width))
-    counted = np.flatnonzero(flat)
-    start, end = int(counted[0]), int(counted[-1]) + 1
+    largest = int(flat.max())
+    width = next(width for width in _WIDTHS if largest < 1 << (8 * width))
+    data = flat.astype(f"<u{width}").tobytes()
+    start = (len(data) - len(data.lstrip(b"\0"))) // width
+    kept = data.rstrip(b"\0")
+    end = -(-len(kept) // width)
     if (flat.size - (end - start)) * width <= _WORTH_TRIMMING:
-        return [width, flat.astype(f"<u{width}").tobytes()]
-    return [width, flat[start:end].astype(f"<u{width}").tobytes(), start, flat.size]
+        return [width, data]
+    return [width, data[start * width : end * width], start, flat.size]
 
 
 def counts_from_wire(value: Any, most: int) -> Array | None:
@@ -122,7 +125,7 @@ def _array_from_wire(name: str, spec: ArraySpec, value: Any, max_count: int) -> 
             f"{name} is {_brief(value)}; the release's profile says [width, bytes] or [width, bytes, start, size] of "
             f"{spec.size} counts"
         )
-    if counts.size and int(counts.max()) > max_count:
+    if counts.itemsize == 8 and counts.size and int(counts.max()) > max_count:  # 2^32 is believed
         raise InsightsError(f"{name} holds a count above {max_count}, which no window can reach")
     return counts.astype(np.int64).reshape(spec.shape)
 

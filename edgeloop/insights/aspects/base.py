@@ -118,7 +118,7 @@ class Aspect(ABC):
             InsightsError: the arrays contradict one another.
         """
         for broken, what in self.broken(arrays):
-            refuse(np.any(broken), what)
+            refuse(np.asarray(broken).any(), what)
 
     @property
     def side_by_side(self) -> bool:
