@@ -180,7 +180,9 @@ class Settings:
         default=2.0, gt=0, description="Seconds between checkpoints: a killed agent loses no more."
     )
     report_s: float = Field(default=30.0, gt=0, description="Seconds between two reports when nothing changes.")
-    outbox_bytes: int = Field(default=64 << 20, ge=1 << 16, description="Size of the outbox before old windows merge.")
+    outbox_bytes: int = Field(
+        default=64 << 20, ge=1 << 16, description="Size that the outbox keeps to, bytes: windows give up resolution."
+    )
     insights_aspects: tuple[str, ...] = Field(
         default=(),
         description="Aspects that may leave the device, besides counts and classes; empty: all.",

@@ -138,7 +138,7 @@ class Observing:
         self.clocks = ClockNotes(self.store, clock)
         self.recorder = WindowRecorder(
             self.store,
-            Keeper(self.store, self.outbox, self.ledger, self._known, self.clocks),
+            Keeper(self.store, self.outbox, self.ledger, self._known, self.clocks, lambda: self.policy.current),
             self._known,
             window_s=window_s,
             checkpoint_s=checkpoint_s,

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edge_agent.observing.clocks import ClockNotes
+from edge_agent.observing.ladder import keep
 from edge_agent.observing.ledger import Ledger, totals_of
 from edge_agent.observing.outbox import Outbox, pack
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Changes
 from edge_agent.observing.store import Store
 from edgeloop.insights import Window
+from edgeloop.insights.policy import InsightsPolicy
 from edgeloop.protocol import ProtocolError
 
 log = logging.getLogger(__name__)
@@ -24,12 +26,21 @@ log = logging.getLogger(__name__)
 class Keeper:
     """Writes windows to the store."""
 
-    def __init__(self, store: Store, outbox: Outbox, ledger: Ledger, known: KnownReleases, clocks: ClockNotes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        outbox: Outbox,
+        ledger: Ledger,
+        known: KnownReleases,
+        clocks: ClockNotes,
+        policy: Callable[[], InsightsPolicy],
+    ) -> None:
         self._store = store
         self._outbox = outbox
         self._ledger = ledger
         self._known = known
         self._clocks = clocks
+        self._policy = policy
 
     def recover(self) -> int:
         """Close the windows that a killed agent has left open; returns how many.
@@ -52,7 +63,10 @@ class Keeper:
         Raises:
             StoreError: the database refused; nothing was written.
         """
-        closing_bodies = [(window, _pack(window)) for window in closing]
+        wanted = self._policy()
+        closing_bodies = [
+            (window, _pack(window if wanted.aspects is None else keep(window, wanted.wants))) for window in closing
+        ]
         open_bodies = [(window, _pack(window)) for window in still_open]
         with self._store.transaction() as db:
             if closing:

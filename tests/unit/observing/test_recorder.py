@@ -97,6 +97,20 @@ def test_classes_and_features_are_those_of_the_model(opened: Callable[..., Obser
     )
 
 
+def test_aspects_that_are_not_wanted_take_no_room_and_the_ledger_counts_all(opened: Callable[..., Observing]) -> None:
+    observing, loaded = opened(), release()
+    observing.policy.take({"aspects": ["latency"]})
+    answer(observing, loaded, "a", rows=5)
+    observing.recorder.flush()
+    (window,) = windows_of(observing)
+    assert {name.partition("_")[0] for name, array in window.arrays.items() if array.any()} == {
+        "counts",
+        "classes",
+        "latency",
+    }
+    check_ledger_equals_windows(observing)
+
+
 def test_an_empty_window_is_no_window(opened: Callable[..., Observing]) -> None:
     observing = opened(window_s=0.01)
     observing.start()
