@@ -6,7 +6,6 @@ that no cache holds: that was measured to cost a small model's request 10 µs, m
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -65,15 +64,25 @@ class ScoresAlone:
         """What has been gathered; each block is of one release and segment, and of scores of one form."""
         taken = self._waiting.popleft
         items = [taken() for _ in range(len(self._waiting))]
-        if any(item[3] for item in items):
-            # Segments take turns; what came first stays first.
-            places = {kind: place for place, kind in enumerate(dict.fromkeys(map(_kind, items)))}
-            items.sort(key=lambda item: places[_kind(item)])
-        for (_, dtype, width, segment), some in itertools.groupby(items, key=_kind):
-            releases, _, _, _, ids, counts, parts, latencies, runs = zip(*some, strict=True)
-            scores = np.frombuffer(b"".join(parts), dtype).reshape(sum(counts), width // dtype.itemsize)
-            yield Block(releases[0], ids, counts, scores, latencies, segment, runs)
+        if not items:
+            return
+        block = _block(items)
+        if block is not None:
+            yield block
+            return
+        kinds: dict[tuple[int, np.dtype[np.generic], int, str], list[tuple[Any, ...]]] = {}
+        for item in items:  # segments take turns; what came first stays first
+            kinds.setdefault((id(item[0]), *item[1:4]), []).append(item)
+        for some in kinds.values():
+            block = _block(some)
+            assert block is not None, "of one kind"
+            yield block
 
 
-def _kind(item: tuple[Any, ...]) -> tuple[int, np.dtype[np.generic], int, str]:
-    return id(item[0]), item[1], item[2], item[3]
+def _block(items: Sequence[tuple[Any, ...]]) -> Block | None:
+    """The block of items of one kind; None when they are of several."""
+    releases, dtypes, widths, segments, ids, counts, parts, latencies, runs = zip(*items, strict=True)
+    if any(kinds.count(kinds[0]) < len(items) for kinds in (releases, dtypes, widths, segments)):
+        return None
+    scores = np.frombuffer(b"".join(parts), dtypes[0]).reshape(sum(counts), widths[0] // dtypes[0].itemsize)
+    return Block(releases[0], ids, counts, scores, latencies, segments[0], runs)

@@ -85,7 +85,7 @@ class Watch:
     def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block) -> Batch:
         """The same for requests that are observed by their scores alone."""
         scores = self._probabilities(loaded, {self.outputs[0]: block.scores})
-        counts = np.array(block.counts, dtype=np.int64)
+        counts = np.fromiter(block.counts, np.int64, len(block.counts))
         self._count(window, None, scores, None, _times(block.latencies, block.runs, counts))
         return Batch(block.ids, counts, scores.argmax(axis=1), scores.max(axis=1), None, window.segment)
 
@@ -104,7 +104,8 @@ class Watch:
 
 def _times(latencies: Sequence[int], runs: Sequence[int], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Nanoseconds of all and of the run, int64 [2, rows]: each row has its request's."""
-    both = np.array([latencies, runs], dtype=np.int64)
+    both = np.empty((2, len(latencies)), np.int64)
+    both[0], both[1] = (np.fromiter(measured, np.int64, len(measured)) for measured in (latencies, runs))
     return both if both.shape[1] == counts.sum() else np.repeat(both, counts, axis=1)
 
 
