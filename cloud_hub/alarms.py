@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -188,24 +188,25 @@ class Alarms:
     def note(self, connection: Connection, alarm: Alarm, *, seen: float, evidence: Evidence) -> None:
         """Note another window that had moved, inside the caller's transaction.
 
-        An alarm of some devices or segments becomes one of the fleet, and never less; who carried it stays named.
+        Where it is, is as it is seen now; of some devices or segments, those that carried it before stay named.
         """
-        wider = FLEET if FLEET in (alarm.scope, evidence.scope) else evidence.scope
-        devices, segments = _both(alarm.devices, evidence.devices), _both(alarm.segments, evidence.segments)
+        devices, segments = sorted(evidence.devices), sorted(evidence.segments)
+        if evidence.scope != FLEET:
+            devices = sorted({*alarm.devices, *devices})
+            segments = sorted({*alarm.segments, *segments})
+        told = replace(evidence, devices=devices[:MOST_NAMES], segments=segments[:MOST_NAMES])
         values = {
-            **evidence.columns(),
+            **told.columns(),
             "seen": seen,
-            "scope": wider,
-            "devices_json": json.dumps(devices),
-            "segments_json": json.dumps(segments),
             "effect": max(alarm.effect, evidence.effect),
             "p_value": min(alarm.p_value, evidence.p_value),
         }
-        if (wider, devices, segments) == (alarm.scope, list(alarm.devices), list(alarm.segments)):
+        before = (alarm.scope, list(alarm.devices), list(alarm.segments))
+        changed = before != (told.scope, told.devices, told.segments)
+        if not changed:
             del values["summary"]  # it says what raised the alarm
-            connection.execute(table.update().where(table.c.id == alarm.id).values(**values))
-        else:
-            connection.execute(table.update().where(table.c.id == alarm.id).values(**values))
+        connection.execute(table.update().where(table.c.id == alarm.id).values(**values))
+        if changed:
             self._told(connection, CHANGED, alarm.id)
 
     def close(self, connection: Connection, alarm: Alarm, reason: str, now: float) -> None:
@@ -255,10 +256,6 @@ def summarise(evidence: Evidence) -> str:
         return what
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{evidence.scope} {', '.join(names[:5])}{more}: {what}"
-
-
-def _both(before: Sequence[str], now: Sequence[str]) -> list[str]:
-    return sorted({*before, *now})[:MOST_NAMES]
 
 
 def _alarm(row: Row[Any]) -> Alarm:

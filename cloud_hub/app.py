@@ -23,6 +23,7 @@ from cloud_hub.errors import StartError
 from cloud_hub.ingest import KINDS, Ingest
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.labels import Labels
+from cloud_hub.light_windows import Layout, LightWindows
 from cloud_hub.quarantine import Quarantine
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
@@ -100,7 +101,11 @@ class Hub:
         self.rollouts = Rollouts(self.db, self.channels, self.releases, self.devices, self.insights, clock=clock)
         self.webhooks = Webhooks(self.db, clock=clock)
         self.alarms = Alarms(self.db, self.webhooks.tell_alarm)
-        self.drift = DriftWatch(self.db, self.channels, self.releases, self.insights, self.alarms, clock=clock)
+        self.light = LightWindows(self.db, self._layout_of, clock=clock)
+        self.ingest.observes(self.light.observed)
+        self.drift = DriftWatch(
+            self.db, self.channels, self.releases, self.insights, self.alarms, self.light, clock=clock
+        )
         self.training = Training(
             self.db,
             self.channels,
@@ -150,6 +155,7 @@ class Hub:
         """Stop in order: decisions, then ingest with its last acknowledgements, then broker and records."""
         self.workers.stop(self.settings.stop_timeout_s)
         self.link.stop(2.0)
+        self.light.flush()
         if self.broker is not None:
             self.broker.stop()
         self.db.close()
@@ -166,6 +172,10 @@ class Hub:
             records = f"the records cannot be written: {error.__cause__ or error}"
         dead = [state.name for state in self.workers.states if not state.alive]
         return {"broker": broker, "records": records, "workers": f"not running: {', '.join(dead)}" if dead else ""}
+
+    def _layout_of(self, release: str) -> Layout | None:
+        profile = self.releases.profile(release)
+        return None if profile is None else Layout(profile.schema, profile.reference)
 
     def _make_link(self) -> Link:
         host, port = self.broker_address

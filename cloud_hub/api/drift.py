@@ -21,6 +21,9 @@ class ComparisonAnswer(BaseModel):
     """A window against one reference."""
 
     drifted: bool
+    outvoted: bool = Field(
+        default=False, description="It is one device's voice: without its weight nothing moved, so it raises no alarm."
+    )
     reference_size: int = Field(description="Predictions in the reference.", examples=[133])
     aspects: list[AspectAnswer]
 
@@ -40,7 +43,9 @@ class ReportAnswer(BaseModel):
         description="Aspects that the profile knows nothing about, and whose first windows are being gathered.",
         examples=[["confidence", "classes"]],
     )
-    against: dict[str, ComparisonAnswer] = Field(description="By reference: profile, previous days.")
+    devices: list[str] = Field(default=[], description="Devices that carry a drift.", examples=[["cam-3"]])
+    segments: list[str] = Field(default=[], description="Segments that carry a drift.", examples=[[]])
+    against: dict[str, ComparisonAnswer] = Field(description="By reference: profile, yesterday, same hour last week.")
 
 
 def router(hub: Hub) -> APIRouter:

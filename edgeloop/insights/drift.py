@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from edgeloop.insights.binning import groups
 from edgeloop.insights.errors import InsightsError
-from edgeloop.insights.histograms import COARSEST, HISTOGRAMS, histogram
+from edgeloop.insights.histograms import HISTOGRAMS, histogram
 from edgeloop.insights.levels import known_at, resolved
 from edgeloop.insights.mean_shift import mean_deviates, moved_mass
 from edgeloop.insights.null import g_statistic, normal_quantile, normal_tail, p_values, threshold
@@ -31,6 +30,7 @@ ROWS_PER_CLASS = 5
 #: Neighbouring classes of a model with more than this are counted together: the hub keeps them of every device.
 MOST_CLASS_GROUPS = 256
 FEATURES, FEATURE_ROWS = "features", "feature_rows"
+_FINEST: Mapping[str, int] = {}
 UP, DOWN, BOTH, MIX = "up", "down", "both", "mix"
 _WORDS = {UP: "upward", DOWN: "downward", BOTH: "both ways"}
 
@@ -119,26 +119,33 @@ def compare(
         raise InsightsError(
             "the window, the reference and the schema do not belong together; compare within one release"
         )
-    one = alone(window, reference)
-    return Comparison(one, reference, alpha=alpha, min_effect=min_effect, input_names=input_names).report(0)
+    starts = class_groups(reference.arrays["classes"])
+    # Each histogram on the coarser of the two sides' levels.
+    levels = {found.name: max(resolved(side, found.name)[1] for side in (window, reference)) for found in HISTOGRAMS}
+    now, normal = (counts_of(side, starts, levels) for side in (window, reference))
+    one = {name: array[None] for name, array in now.items()}
+    return Comparison(one, normal, alpha=alpha, min_effect=min_effect, input_names=input_names).report(0)
 
 
-def alone(window: Window, reference: Window) -> dict[str, Array]:
-    """One window as a `Comparison` takes many; each histogram on the coarser of the two sides' levels."""
-    one = {"classes": window.arrays["classes"][None]}
-    for found in HISTOGRAMS:
-        level = max(resolved(side, found.name)[1] for side in (window, reference))
-        one[found.name] = known_at(window, found.name, level)[None]
-    for name in ("feature_sum", "feature_squares"):
-        one[name] = window.arrays[name][None]
-    one[FEATURE_ROWS] = np.array([_feature_rows(window)])
-    return one
+def counts_of(window: Window, starts: Array, levels: Mapping[str, int] = _FINEST) -> dict[str, Array]:
+    """What a `Comparison` needs of a window.
 
+    Args:
+        window: any.
+        starts: groups of classes, of the reference: :func:`class_groups`.
+        levels: of the histograms that are not to be read in full.
 
-def _feature_rows(window: Window) -> int:
-    """Predictions whose features are in the sums: those that any level of the projections counts."""
-    names = (name for name in histogram("projections").names if name in window.arrays)
-    return sum(int(window.arrays[name][:1].sum()) for name in names)
+    Returns:
+        ``classes`` int64 [G]; each histogram that there is, int64 [rows, b]; ``feature_sum`` and ``feature_squares``
+        float64 [F] with ``feature_rows`` int64 [].
+    """
+    arrays = window.arrays
+    found = {"classes": group_classes(arrays["classes"], starts)}
+    found |= {each.name: known_at(window, each.name, levels.get(each.name, 0)) for each in HISTOGRAMS}
+    projected = (arrays[name] for name in histogram("projections").names if name in arrays)
+    rows = sum(int(array[:1].sum()) for array in projected)  # at whatever level: their features are in the sums
+    moments = {"feature_sum": arrays["feature_sum"], "feature_squares": arrays["feature_squares"]}
+    return {name: array for name, array in found.items() if array.size} | moments | {FEATURE_ROWS: np.array(rows)}
 
 
 class Comparison:
@@ -148,12 +155,11 @@ class Comparison:
         drifted: bool [D], the windows in which an aspect drifted.
 
     Args:
-        windows: counts of the windows by name: ``classes`` [D, K], or grouped as :func:`group_classes` does; each
-            histogram [D, rows, b], at any level; ``feature_sum`` and ``feature_squares`` [D, F] with ``feature_rows``
-            [D]. What is not there is not compared.
-        reference: what is normal, in the same bins.
-        against: arrays as ``windows`` that are compared with in place of ``reference``'s, one for each window: the
-            other devices. ``reference`` is then what the law of chance is drawn from, no larger than any of them.
+        windows: what :func:`counts_of` gives of each, stacked: ``classes`` [D, G] and so on. What is not there is not
+            compared.
+        reference: what is normal, in the same bins and groups.
+        against: as ``windows``, to be compared with in place of the reference, one for each window: the other devices.
+            The reference is then what the law of chance is drawn from, no larger than any of them.
         alpha: probability of a false alarm for one window, over all its tests together, 0 < alpha < 1; one for all, or
             float64 [D].
         min_effect: smallest share of the mass that has to have moved, 0…1.
@@ -166,7 +172,7 @@ class Comparison:
     def __init__(
         self,
         windows: Mapping[str, Array],
-        reference: Window,
+        reference: Mapping[str, Array],
         *,
         against: Mapping[str, Array] | None = None,
         alpha: float | Floats = ALPHA,
@@ -201,7 +207,7 @@ class Comparison:
             bool(self.drifted[window]),
             aspects,
             int(self._windows["classes"][window].sum()),
-            int(self._reference.arrays["classes"].sum()),
+            int(self._reference["classes"].sum()),
         )
 
 
@@ -268,27 +274,21 @@ class _Features:
 
 
 def _histograms(
-    windows: Mapping[str, Array], reference: Window, against: Mapping[str, Array] | None, input_names: Sequence[str]
+    windows: Mapping[str, Array],
+    reference: Mapping[str, Array],
+    against: Mapping[str, Array] | None,
+    input_names: Sequence[str],
 ) -> Iterator[_Histogram]:
-    normal = reference.arrays["classes"]
-    if normal.any():
-        starts = class_groups(normal)
-        others = None if against is None else _grouped(against["classes"], starts)
-        own = _grouped(windows["classes"], starts)
-        yield _Histogram("classes", own, group_classes(normal, starts), others, _said_of_classes)
+    others = None if against is None else against["classes"]
+    yield _Histogram("classes", windows["classes"], reference["classes"], others, _said_of_classes)
     for found in HISTOGRAMS:
-        if found.name not in windows or not windows[found.name].size:
+        if found.name not in windows:
             continue
-        counts = windows[found.name]
-        normal = known_at(reference, found.name, _level(reference.schema, counts.shape[-1]))
-        for row in range(counts.shape[1]):
+        counts, normal = windows[found.name], reference[found.name]
+        for row in range(len(normal)):
             others = None if against is None else against[found.name][:, row]
             say = _said(found.title(input_names, row))
             yield _Histogram(found.key(row), counts[:, row], normal[row], others, say)
-
-
-def _level(schema: WindowSchema, width: int) -> int:
-    return next(level for level in range(COARSEST + 1) if groups(schema.bins, level) == width)
 
 
 def class_groups(reference: Array) -> Array:
@@ -307,24 +307,19 @@ def group_classes(counts: Array, starts: Array) -> Array:
     return np.asarray(np.add.reduceat(counts, starts, axis=-1))
 
 
-def _grouped(counts: Array, starts: Array) -> Array:
-    return counts if counts.shape[-1] == len(starts) else group_classes(counts, starts)
-
-
-def _features(windows: Mapping[str, Array], reference: Window) -> _Features | None:
-    normal, rows = reference.arrays, _feature_rows(reference)
-    if FEATURE_ROWS not in windows or not rows or not normal["feature_squares"].any():
+def _features(windows: Mapping[str, Array], reference: Mapping[str, Array]) -> _Features | None:
+    if FEATURE_ROWS not in windows or not reference[FEATURE_ROWS] or not reference["feature_squares"].any():
         return None
-    own = windows[FEATURE_ROWS]
+    rows = windows[FEATURE_ROWS]
     deviates, shifts = mean_deviates(
         windows["feature_sum"],
         windows["feature_squares"],
-        np.maximum(own, 1),
-        normal["feature_sum"],
-        normal["feature_squares"],
-        rows,
+        np.maximum(rows, 1),
+        reference["feature_sum"],
+        reference["feature_squares"],
+        int(reference[FEATURE_ROWS]),
     )
-    return _Features(deviates, shifts, own > 0)
+    return _Features(deviates, shifts, rows > 0)
 
 
 def _said_of_classes(now: Floats, normal: Floats, effect: float) -> tuple[str, str]:

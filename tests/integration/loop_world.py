@@ -19,6 +19,7 @@ from cloud_hub.channels import Channels
 from cloud_hub.devices import Devices
 from cloud_hub.drift import DriftWatch
 from cloud_hub.insights_store import Additions, InsightStore
+from cloud_hub.light_windows import Layout, LightWindows
 from cloud_hub.policy import ChannelPolicy
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
@@ -115,7 +116,10 @@ class World:
         self.insights = InsightStore(self.db, self.releases.schema, interval_s=1.0, clock=self.clock)
         self.rollouts = Rollouts(self.db, self.channels, self.releases, self.devices, self.insights, clock=self.clock)
         self.alarms = Alarms(self.db)
-        self.drift = DriftWatch(self.db, self.channels, self.releases, self.insights, self.alarms, clock=self.clock)
+        self.light = LightWindows(self.db, self._layout_of, clock=self.clock)
+        self.drift = DriftWatch(
+            self.db, self.channels, self.releases, self.insights, self.alarms, self.light, clock=self.clock
+        )
         self.training = self.make_training()
         self._sessions: dict[str, ModelSession] = {}
         self._ids = itertools.count()
@@ -137,6 +141,10 @@ class World:
         for session in self._sessions.values():
             session.close()
         self.db.close()
+
+    def _layout_of(self, release: str) -> Layout | None:
+        profile = self.releases.profile(release)
+        return None if profile is None else Layout(profile.schema, profile.reference)
 
     # ── releases and devices ──────────────────────────────────────────────────────────────────
 
@@ -213,6 +221,7 @@ class World:
         with self.db.begin() as connection:
             self.insights.add(connection, additions, self.clock())
             self.devices.take_contact(connection, device, self.clock())
+        self.light.observed(device, CHANNEL, window)
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgeloop.insights import Window, WindowSchema
 from edgeloop.insights.alarming import QUIET_WINDOWS, YEAR_S, Streak, alpha_of
-from edgeloop.insights.drift import Comparison
+from edgeloop.insights.drift import Comparison, class_groups, counts_of
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,15 @@ def test_alarms_come_no_more_often_than_set_and_errors_as_often_as_said() -> Non
     alpha, consecutive, rows, windows, releases = 0.05, 2, 300, 40, 40
     errors = alarms = 0
     for _ in range(releases):
-        reference = Window.zero(schema)
+        normal = Window.zero(schema)
         seen = {}
         for name, count in (("classes", 1), ("confidence", 1), ("inputs", 3)):
             shares = rng.dirichlet(np.full(10, 20.5), count)
             shape = (windows, 10) if name == "classes" else (windows, count, 10)
             # Equal-mass bins are equal in the reference; the truth is what is only nearly so.
-            reference.arrays[name][:] = 20
+            normal.arrays[name][:] = 20
             seen[name] = rng.multinomial(rows, shares, (windows, count)).reshape(shape)
+        reference = counts_of(normal, class_groups(normal.arrays["classes"]))
         streak, alarmed = Streak(), False
         for at, drifted in enumerate(Comparison(seen, reference, alpha=alpha, min_effect=0.0).drifted):
             errors += bool(drifted)

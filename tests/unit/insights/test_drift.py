@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeloop.insights import InsightsError, Observer, Profile, Window, WindowSchema, compare
-from edgeloop.insights.drift import Comparison, alone
+from edgeloop.insights.drift import Comparison, class_groups, counts_of
 from tests.unit.insights.worlds import Array, digit_outputs, random_batch, slip, unseen_digits
 
 
@@ -131,9 +131,10 @@ def test_many_windows_at_once_say_what_each_alone_does() -> None:
         window_of(profile, slip(others[:90], seed=1)),
         Window.zero(profile.schema, "sha256:a"),
     ]
-    each = [alone(window, profile.reference) for window in windows]
-    stack = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
-    many = Comparison(stack, profile.reference, input_names=profile.input_names)
+    starts = class_groups(profile.reference.arrays["classes"])
+    each = [counts_of(window, starts) for window in windows]
+    stack = {name: np.stack([one[name] for one in each]) for name in each[0]}
+    many = Comparison(stack, counts_of(profile.reference, starts), input_names=profile.input_names)
     assert many.drifted.tolist() == [False, True, False]
     for place, window in enumerate(windows):
         by_itself = compare(window, profile.reference, profile.schema, input_names=profile.input_names)
