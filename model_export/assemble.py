@@ -125,7 +125,7 @@ def _draft(parts: Parts) -> Draft:
         golden_outputs={v.precision: _golden_outputs(prepared, v, cases) for v in variants},
         features=None if head is None else head.features,
         head=None if head is None else HeadSpec(head.weight, head.bias, head.activation or "identity", head.transposed),
-        profile=make_profile(prepared, rows, reference.outputs),
+        profile=make_profile(prepared, rows, reference.outputs, truth),
         validation=({name: array[kept] for name, array in rows.items()}, truth[kept]),
         metrics={v.name: _metrics(v, reproducible=parts.reproducible) for v in variants},
         lineage=_lineage(parts),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeloop.insights.calibrating import FEWEST_ROWS
 from model_export import data as tables
 from model_export.assemble import Parts, write_proven
 from model_export.errors import DestinationError, RequestError
@@ -126,6 +127,11 @@ def build_package(
         int8=options,
         reproducible=reproducible,
     )
+    if len(validation) < FEWEST_ROWS:
+        notes.append(
+            f"{len(validation)} validation rows are too few for a calibration, so nothing says the accuracy before "
+            f"labels do; give data of which {FEWEST_ROWS} rows validate"
+        )
     on_step("writing and testing the package")
     package = write_proven(destination, parts, on_step)
     return BuildReport(

@@ -165,10 +165,13 @@ def make(
     }
     story = {**lineage, "trainer": {"name": "head", **_only(facts, "method", "regularisation")}, "data": facts["data"]}
     reference = independent_of_head(profile.reference if data.normal is None else data.normal)
+    normal = profile.with_reference(replace(reference, release="", variant="", provider=""))
     settings: dict[str, Any] = {
         "weight": fit.weight,
         "bias": fit.bias,
-        "profile": profile.with_reference(replace(reference, release="", variant="", provider="")),
+        "profile": normal.with_calibration(
+            None
+        ),  # what the head before meant by its confidence is not what this one does
         "lineage": story,
         "version": version,
     }

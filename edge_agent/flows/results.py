@@ -30,9 +30,8 @@ def result_of(
         item: what was answered.
         at: unix seconds.
     """
-    head, _ = oip.write_response(
-        answer.model, answer.version, answer.id, [(name, array, False) for name, array in answer.outputs]
-    )
+    plain = [(name, array, False) for name, array in answer.outputs]
+    head, _ = oip.write_response(answer.model, answer.version, answer.id, plain, answer.audit)
     outputs = dict(answer.outputs)
     roles = {output.name: output.role for output in described.outputs}
     more = {"source": source, "item": dict(item.about), "time": round(at, 3), **summary(outputs, roles, labels)}

@@ -44,12 +44,21 @@ class Call(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a request gets: the prediction's id, model and version, and the outputs with their names."""
+    """What a request gets.
+
+    Attributes:
+        id: the prediction's.
+        model: its name.
+        version: its version.
+        outputs: with their names.
+        audit: rows that were drawn for an audit: their true labels are asked for.
+    """
 
     id: str
     model: str
     version: str
     outputs: tuple[tuple[str, np.ndarray[Any, Any]], ...]
+    audit: tuple[int, ...] = ()
 
 
 class Described(NamedTuple):

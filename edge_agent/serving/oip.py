@@ -23,6 +23,7 @@ from edge_agent.serving.parameters import (
     SIZE,
     Memory,
     Place,
+    audit,
     classes,
     place,
     shared,
@@ -167,7 +168,11 @@ def _remembered(part: bytes) -> Header:
 
 
 def write_response(
-    model: str, version: str, identity: str, outputs: Sequence[tuple[str, Array, bool | Place]]
+    model: str,
+    version: str,
+    identity: str,
+    outputs: Sequence[tuple[str, Array, bool | Place]],
+    audited: Sequence[int] = (),
 ) -> tuple[bytes, int | None]:
     """Write an inference response.
 
@@ -176,15 +181,18 @@ def write_response(
         version: its version.
         identity: the prediction's id.
         outputs: name, array, and whether it goes as binary, or where in shared memory it was put.
+        audited: rows that were drawn for an audit.
 
     Returns:
         The body, and the length of its JSON part when binary tensors follow it, else None.
     """
+    # Few answers are audited; what those say stands where the others say nothing.
+    said = f'{quote(identity)},"parameters":{json.dumps(audit(audited))}' if audited else quote(identity)
     if all(how is True for _, _, how in outputs):
         data = [tensors.binary(array) for _, array, _ in outputs]
         forms = tuple([(name, a.dtype, a.shape, len(d)) for (name, a, _), d in zip(outputs, data, strict=True)])
         before, after = _frame(model, version, forms)
-        header = b"%b%b%b" % (before, quote(identity).encode(), after)
+        header = b"%b%b%b" % (before, said.encode(), after)
         return b"".join((header, *data)), len(header)
     # Put together from pieces: a general encoder takes three times as long for these few fixed fields.
     described: list[str] = []
@@ -199,7 +207,7 @@ def write_response(
             content = f'"data":{tensors.json_data(array)}'
         described.append(_described(name, array.dtype, array.shape, content))
     header = (
-        f'{{"model_name":{quote(model)},"model_version":{quote(version)},"id":{quote(identity)},'
+        f'{{"model_name":{quote(model)},"model_version":{quote(version)},"id":{said},'
         f'"outputs":[{",".join(described)}]}}'
     ).encode()
     return b"".join((header, *chunks)), len(header) if chunks else None

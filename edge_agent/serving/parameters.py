@@ -1,4 +1,4 @@
-"""What the parameters of a request ask for, whichever door it came through: urgency, classes, shared memory. Pure.
+"""Parameters of requests and responses, whichever door they pass: urgency, classes, shared memory, audits. Pure.
 
 https://github.com/triton-inference-server/server/tree/main/docs/protocol: extension_parameters.md,
 extension_schedule_policy.md, extension_classification.md and extension_shared_memory.md.
@@ -6,13 +6,15 @@ extension_schedule_policy.md, extension_classification.md and extension_shared_m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from edge_agent.serving.errors import BadRequest, Forbidden
 
 REGION, SIZE, OFFSET = "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"
+#: Parameters of a response: the true label of the answer is asked for; of which rows, where it is not the first alone.
+AUDIT, AUDIT_ROWS = "audit", "audit_rows"
 NO_SHARED_MEMORY = "clients may not share memory with this agent; the setting shared_memory allows it"
 
 #: Of a request that has none; one object for all of them.
@@ -66,6 +68,13 @@ def place(parameters: Mapping[str, Any]) -> Place | None:
     if not isinstance(region, str) or type(size) is not int or type(offset) is not int or size < 0 or offset < 0:
         raise BadRequest(f"{REGION} has to be a name, and {SIZE} and {OFFSET} numbers of bytes")
     return Place(region, offset, size)
+
+
+def audit(rows: Sequence[int]) -> dict[str, bool | str]:
+    """What a response says of the rows that were drawn for an audit; nothing when there are none."""
+    if not rows:
+        return {}
+    return {AUDIT: True} if tuple(rows) == (0,) else {AUDIT: True, AUDIT_ROWS: ",".join(map(str, rows))}
 
 
 def urgency(parameters: Mapping[str, Any]) -> tuple[int, float]:

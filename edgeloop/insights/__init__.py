@@ -20,7 +20,7 @@ from edgeloop.insights.levels import coarsen, resolved
 from edgeloop.insights.observer import Observer
 from edgeloop.insights.profile import Profile
 from edgeloop.insights.schema import WindowSchema
-from edgeloop.insights.shares import holdout_share
+from edgeloop.insights.shares import drawn_rows, holdout_share
 from edgeloop.insights.sizes import ArraySpec
 from edgeloop.insights.window import Window
 from edgeloop.lazy import lazily
@@ -43,6 +43,7 @@ __all__ = [
     "WindowSchema",
     "coarsen",
     "compare",
+    "drawn_rows",
     "holdout_share",
     "latency_quantile_ns",
     "resolved",

@@ -44,6 +44,7 @@ class Observer:
         queue_ns: Array = _NOT_MEASURED,
         run_ns: Array = _NOT_MEASURED,
         clip: float = math.inf,
+        drawn: Array | None = None,
     ) -> None:
         """Add a batch of answered predictions.
 
@@ -62,12 +63,23 @@ class Observer:
             run_ns: of the latency, the run of the model; int64 [N] or [0].
             clip: no feature vector is longer than this in the sums, so that the noise of differential privacy has a
                 bound to go by.
+            drawn: bool [N], which rows were drawn for an audit (:func:`edgeloop.insights.drawn_rows`); None: none.
 
         Raises:
             InsightsError: the arrays do not fit the profile; the window is unchanged.
         """
-        times = {"queue_ns": queue_ns, "run_ns": run_ns}
-        rows = row_summaries(self.profile, inputs, probabilities, features, latency_ns, nonfinite, **times, clip=clip)
+        rows = row_summaries(
+            self.profile,
+            inputs,
+            probabilities,
+            features,
+            latency_ns,
+            nonfinite,
+            queue_ns=queue_ns,
+            run_ns=run_ns,
+            clip=clip,
+            drawn=drawn,
+        )
         _same_schema(window, self.profile.schema)
         for aspect in ASPECTS:
             aspect.observe(window.arrays, rows)
@@ -81,6 +93,8 @@ class Observer:
         holdout: Array,
         *,
         clip: float = math.inf,
+        confidence: Array | None = None,
+        audited: Array | None = None,
     ) -> None:
         """Add true labels of earlier predictions.
 
@@ -91,12 +105,14 @@ class Observer:
             labels: the true classes, int [M].
             holdout: bool [M], whether each goes to the held-out share: :func:`edgeloop.insights.holdout_share`.
             clip: as in :meth:`observe`.
+            confidence: of those predictions, [M], or None when it is not known.
+            audited: bool [M], whether each was drawn for an audit when it was answered; None: none.
 
         Raises:
             InsightsError: the arrays do not fit the profile; the window is unchanged.
         """
         _same_schema(window, self.profile.schema)
-        batch = _labels(self.profile.schema, features, predicted, labels, holdout, clip)
+        batch = _labels(self.profile, features, predicted, labels, holdout, confidence, audited, clip)
         for aspect in ASPECTS:
             aspect.feedback(window.arrays, batch)
 
@@ -137,10 +153,13 @@ def row_summaries(
     queue_ns: Array = _NOT_MEASURED,
     run_ns: Array = _NOT_MEASURED,
     clip: float = math.inf,
+    drawn: Array | None = None,
 ) -> Rows:
     """A checked batch with its summaries; arguments as in :meth:`Observer.observe`."""
     schema, count = profile.schema, len(probabilities)
     _check_batch(profile, inputs, probabilities, features)
+    if drawn is not None and drawn.shape != (count,):
+        raise InsightsError(f"{drawn.shape} marks of audits were given for {count} rows")
     latencies, queues, runs = (_times(measured, count) for measured in (latency_ns, queue_ns, run_ns))
     given = features if schema.features else None
     summaries = summarise(flatten(inputs), profile.seed) if schema.inputs and inputs is not None else None
@@ -151,6 +170,7 @@ def row_summaries(
         inputs = None if inputs is None else inputs[keep]
         summaries = None if summaries is None else summaries[:, keep]
         exact = None if exact is None else exact[keep]
+        drawn = None if drawn is None else drawn[keep]
     top = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(top)), top].astype(np.float64)[None]
     left_out = min(max(count - len(top), nonfinite), count)
@@ -168,6 +188,7 @@ def row_summaries(
         queues,
         runs,
         clip,
+        drawn,
     )
 
 
@@ -211,11 +232,22 @@ def _times(measured: Array, count: int) -> Ints:
 
 
 def _labels(
-    schema: WindowSchema, features: Array | None, predicted: Array, labels: Array, holdout: Array, clip: float
+    profile: Profile,
+    features: Array | None,
+    predicted: Array,
+    labels: Array,
+    holdout: Array,
+    confidence: Array | None,
+    audited: Array | None,
+    clip: float,
 ) -> Labels:
-    count = len(labels)
-    if not predicted.shape == labels.shape == holdout.shape == (count,):
-        raise InsightsError("predicted classes, labels and held-out marks have to be three arrays of one length")
+    schema, count = profile.schema, len(labels)
+    marks = np.zeros(count, dtype=bool) if audited is None else np.asarray(audited, dtype=bool)
+    if not predicted.shape == labels.shape == holdout.shape == marks.shape == (count,):
+        raise InsightsError("predicted classes, labels and marks of each have to be arrays of one length")
+    sure = None if confidence is None else np.asarray(confidence, np.float64)
+    if sure is not None and (sure.shape != (count,) or not (np.abs(sure) <= MAX_VALUE).all()):
+        raise InsightsError(f"confidences have the shape {sure.shape}, or are not finite; give one for each label")
     for what, classes in (("predicted class", predicted), ("label", labels)):
         if classes.dtype.kind not in "iu" or (count and not 0 <= classes.min() <= classes.max() < schema.classes):
             raise InsightsError(f"a {what} is not an integer from 0 to {schema.classes - 1}")
@@ -230,7 +262,15 @@ def _labels(
         known = np.asarray((np.abs(wide) <= MAX_VALUE).all(axis=1))
         exact = shortened(wide[known], clip)
     return Labels(
-        predicted.astype(np.int64), labels.astype(np.int64), exact, known, np.asarray(holdout, dtype=bool), clip
+        profile,
+        predicted.astype(np.int64),
+        labels.astype(np.int64),
+        exact,
+        known,
+        np.asarray(holdout, dtype=bool),
+        marks,
+        sure,
+        clip,
     )
 
 

@@ -12,6 +12,7 @@ from edgeloop.insights.aspects.entropy import LEAST_CLASSES
 from edgeloop.insights.aspects.images import TITLES as IMAGES
 from edgeloop.insights.aspects.texts import TITLES as TEXTS
 from edgeloop.insights.binning import Edges, count_bins, equal_mass_edges
+from edgeloop.insights.calibration import Calibration
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.forms import InputForm, Kind
 from edgeloop.insights.histograms import HISTOGRAMS
@@ -36,6 +37,7 @@ class Profile:
         input_width: numbers in one row of the first input, or 0 when it has no summaries: a text, or tokens.
         reference: the window of the validation data; an aspect without counts has no reference yet.
         form: what the first input is.
+        calibration: what its confidence means; it belongs to the head, like the reference. None: nobody knows yet.
     """
 
     schema: WindowSchema
@@ -44,6 +46,7 @@ class Profile:
     input_width: int
     reference: Window
     form: InputForm = field(default_factory=InputForm)
+    calibration: Calibration | None = None
 
     @classmethod
     def fit(
@@ -108,6 +111,10 @@ class Profile:
         if window.schema != self.schema:
             raise InsightsError(f"the reference has the schema {window.schema}, the profile {self.schema}")
         return replace(self, reference=window)
+
+    def with_calibration(self, calibration: Calibration | None) -> Profile:
+        """The same with another calibration, that of a new head; None: it has none yet."""
+        return replace(self, calibration=calibration)
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from edgeloop.insights.binning import Edges
+from edgeloop.insights.calibration import PREFIX, Calibration
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.forms import KINDS, InputForm
 from edgeloop.insights.histograms import HISTOGRAMS
@@ -57,6 +58,8 @@ def save_profile(profile: Profile, folder: Path, reference_folder: Path) -> None
     bins["layout"] = np.array([facts[name] for name in _LAYOUT], dtype=np.int64)
     (folder / BINS_FILE).write_bytes(save({name: np.ascontiguousarray(array) for name, array in bins.items()}))
     counted = {name: np.ascontiguousarray(a) for name, a in profile.reference.arrays.items() if a.any()}
+    if profile.calibration is not None:
+        counted |= profile.calibration.to_tensors()
     (reference_folder / REFERENCE_FILE).write_bytes(save(counted))
 
 
@@ -73,9 +76,13 @@ def load_profile(folder: Path, reference_folder: Path) -> Profile:
     schema, seed, input_width, form = _layout(bins)
     edges = Edges({found.name: _edges(bins, found.name, (found.rows(schema), schema.bins - 1)) for found in HISTOGRAMS})
     reference = Window.zero(schema)
+    calibration = None
     if (reference_folder / REFERENCE_FILE).exists():
-        reference.arrays = _reference(_tensors(reference_folder / REFERENCE_FILE), schema)
-    return Profile(schema, edges, seed, input_width, reference, form)
+        tensors = _tensors(reference_folder / REFERENCE_FILE)
+        calibration = Calibration.from_tensors(tensors, schema)
+        counted = {name: array for name, array in tensors.items() if not name.startswith(PREFIX)}
+        reference.arrays = _reference(counted, schema)
+    return Profile(schema, edges, seed, input_width, reference, form, calibration)
 
 
 def _layout(bins: dict[str, Array]) -> tuple[WindowSchema, int, int, InputForm]:

@@ -68,6 +68,12 @@ class Sizes:
     images: int = 0
     texts: int = 0
 
+    @property
+    def place_widths(self) -> tuple[int, ...]:
+        """How many numbers can say where a row lies, the most first: projections and summaries, or one of them."""
+        both = self.projections + self.inputs
+        return tuple(width for width in dict.fromkeys((both, self.projections)) if width)
+
     def __post_init__(self) -> None:
         """Refuse sizes that no model has.
 

@@ -19,7 +19,18 @@ from edge_agent.serving.errors import BadRequest
 from edge_agent.serving.grpc import inference_pb2 as pb
 from edge_agent.serving.grpc.wire import split
 from edge_agent.serving.oip import MAX_ID
-from edge_agent.serving.parameters import NO_PARAMETERS, OFFSET, REGION, SIZE, Memory, Place, classes, shared, urgency
+from edge_agent.serving.parameters import (
+    NO_PARAMETERS,
+    OFFSET,
+    REGION,
+    SIZE,
+    Memory,
+    Place,
+    audit,
+    classes,
+    shared,
+    urgency,
+)
 from edge_agent.serving.parameters import place as place_of
 from edge_agent.serving.tensors import Array
 from edgeloop.runtime.datatypes import OIP_TO_NUMPY
@@ -128,6 +139,12 @@ def write_response(read: Read, answer: Answer, memory: Memory | None) -> Any:
     if read.lent:
         shared(memory).check(read.lent)
     response = pb.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=answer.id)
+    for name, value in audit(answer.audit).items():
+        parameter = response.parameters[name]
+        if isinstance(value, bool):
+            parameter.bool_param = value
+        else:
+            parameter.string_param = value
     # Typed or raw, all of them: the protocol forbids a mixture.
     typed = read.typed and all(tensors.datatype_of(array.dtype) in CONTENTS for _, array in answer.outputs)
     for name, array in answer.outputs:

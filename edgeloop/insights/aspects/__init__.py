@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from edgeloop.insights.aspects.audits import Audits
 from edgeloop.insights.aspects.base import Aspect
 from edgeloop.insights.aspects.classes import Classes
 from edgeloop.insights.aspects.confidence import Confidence
 from edgeloop.insights.aspects.confusion import Confusion
 from edgeloop.insights.aspects.counts import Counts
 from edgeloop.insights.aspects.entropy import Entropy
+from edgeloop.insights.aspects.expected import Expected
 from edgeloop.insights.aspects.head import Head
 from edgeloop.insights.aspects.health import Health
 from edgeloop.insights.aspects.images import Images
@@ -33,4 +35,6 @@ ASPECTS: tuple[Aspect, ...] = (
     Head(),
     Health(),
     Privacy(),
+    Expected(),
+    Audits(),
 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.sizes import Array, ArraySpec, Floats, Ints, Sizes
+from edgeloop.insights.summaries import feature_signs
 from edgeloop.records import dataclass
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Rows:
         queue_ns: of it, waiting to run; int64 [N] or [0].
         run_ns: of it, the run; int64 [N] or [0].
         clip: no feature vector is longer than this in a sum of vectors.
+        drawn: bool [n], which rows were drawn for an audit; None: none.
     """
 
     profile: Profile
@@ -57,11 +60,36 @@ class Rows:
     queue_ns: Ints
     run_ns: Ints
     clip: float = math.inf
+    drawn: Array | None = None
 
     @property
     def bounded(self) -> Floats | None:
         """The features as they go into sums: none longer than ``clip``."""
         return None if self.features is None else shortened(self.features, self.clip)
+
+    @cached_property
+    def projected(self) -> Floats | None:
+        """Projections of the features, float64 [P, n], or None."""
+        if self.features is None:
+            return None
+        schema = self.profile.schema
+        return np.asarray(feature_signs(schema.features, schema.projections, self.profile.seed) @ self.features.T)
+
+    def places(self, width: int) -> Floats | None:
+        """Where each row lies, in few numbers: the projections of its features, then the summaries of its input.
+
+        Args:
+            width: Z, as one of `Sizes.place_widths`: with one of the two, or both.
+
+        Returns:
+            float64 [Z, n], or None where a part is not known.
+        """
+        sizes = self.profile.schema
+        parts = [self.projected] if sizes.projections else []
+        if width > sizes.projections:
+            parts.append(self.summaries)
+        known = [part for part in parts if part is not None]
+        return np.concatenate(known) if known and len(known) == len(parts) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +97,25 @@ class Labels:
     """A batch of feedback.
 
     Attributes:
+        profile: of the release that predicted.
         predicted: int64 [M].
         labels: the true classes, int64 [M].
         features: float64 [m, F] of the labels whose features are known and finite, or None.
         known: bool [M], which labels those are.
         holdout: bool [M].
         clip: no feature vector is longer than this.
+        audited: bool [M], which labels are of answers that were drawn for an audit.
+        confidence: of the answers, float64 [M], or None: not known.
     """
 
+    profile: Profile
     predicted: Ints
     labels: Ints
     features: Floats | None
     known: Array
     holdout: Array
+    audited: Array
+    confidence: Floats | None
     clip: float = math.inf
 
 

@@ -16,7 +16,10 @@ MAX_CLASSES = 1_024
 
 
 class Confusion(Aspect):
-    """``confusion`` int64 [K, K]: row = true label, column = predicted class; [0, 0] above `MAX_CLASSES`."""
+    """``confusion`` int64 [K, K]: row = true label, column = predicted class; [0, 0] above `MAX_CLASSES`.
+
+    Labels of audits are not in it: see `edgeloop.insights.aspects.audits`.
+    """
 
     name = "confusion"
 
@@ -28,7 +31,8 @@ class Confusion(Aspect):
     def feedback(self, into: Arrays, labels: Labels) -> None:
         """See :class:`Aspect`."""
         if side := len(into["confusion"]):
-            flat = np.bincount(labels.labels * side + labels.predicted, minlength=side * side)
+            chosen = ~labels.audited  # what was drawn at random is not mixed with what somebody chose
+            flat = np.bincount((labels.labels * side + labels.predicted)[chosen], minlength=side * side)
             into["confusion"][:] += flat.reshape(side, side)
 
     def broken(self, arrays: Arrays) -> Iterable[tuple[Any, str]]:

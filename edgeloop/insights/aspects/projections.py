@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from edgeloop.insights.aspects.base import Rows
 from edgeloop.insights.aspects.histogram import Histogram
 from edgeloop.insights.sizes import Floats, Sizes
-from edgeloop.insights.summaries import feature_signs
 
 
 class Projections(Histogram):
@@ -25,7 +24,4 @@ class Projections(Histogram):
 
     def values(self, rows: Rows) -> Floats | None:
         """See :class:`Histogram`."""
-        if rows.features is None:
-            return None
-        schema = rows.profile.schema
-        return feature_signs(schema.features, schema.projections, rows.profile.seed) @ rows.features.T
+        return rows.projected

@@ -21,6 +21,7 @@ from edgeloop.insights.aspects import ASPECTS
 from edgeloop.insights.aspects.base import Aspect
 from edgeloop.insights.aspects.histogram import Histogram
 from edgeloop.insights.aspects.privacy import mark_noised
+from edgeloop.insights.calibrating import calibrated
 from edgeloop.insights.forms import Kind
 from edgeloop.insights.wire import array_to_wire
 
@@ -37,7 +38,7 @@ def uniform(seed: int, *shape: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A profile and a batch of 90 rows: inputs, probabilities, features, times, labels and held-out marks."""
+    """A profile and a batch of 90 rows: inputs, scores, features, times, labels, marks of held-out and audited."""
 
     profile: Profile
     batch: tuple[Array, ...]
@@ -45,12 +46,20 @@ class World:
     def fill(self, rows: slice | Array = slice(None), window: Window | None = None) -> Window:
         """A window in which every aspect has counted the given rows, labels and health included."""
         window = Window.zero(self.profile.schema, "sha256:a") if window is None else window
-        inputs, probabilities, features, latency, labels, holdout = (array[rows] for array in self.batch)
+        inputs, probabilities, features, latency, labels, holdout, drawn = (array[rows] for array in self.batch)
         observer = Observer(self.profile)
         observer.observe(
-            window, inputs, probabilities, features, latency, queue_ns=latency // 3, run_ns=latency - latency // 3
+            window,
+            inputs,
+            probabilities,
+            features,
+            latency,
+            queue_ns=latency // 3,
+            run_ns=latency - latency // 3,
+            drawn=drawn,
         )
-        observer.feedback(window, features, probabilities.argmax(axis=1), labels, holdout)
+        top, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        observer.feedback(window, features, top, labels, holdout, confidence=sure, audited=drawn)
         for number in range(len(labels)):
             observer.health(window, rss_bytes=1e6 * number, cpu_share=0.5, temperature_c=40.0)
             mark_noised(window.arrays, predictions=1, variance=0.5)
@@ -68,8 +77,9 @@ def world(inputs: Array, kind: Kind | None = None) -> World:
     probabilities = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
     features = np.maximum(uniform(3, ROWS, FEATURES) - 0.3 + labels[:, None] / 4, 0).astype(np.float32)
     latency = (2e5 * (1 + 40 * uniform(4, ROWS) ** 4)).astype(np.int64)
-    batch = (inputs, probabilities, features, latency, labels, np.arange(ROWS) % 4 == 1)
-    return World(Profile.fit(inputs, probabilities, features, kind=kind), batch)
+    batch = (inputs, probabilities, features, latency, labels, np.arange(ROWS) % 4 == 1, np.arange(ROWS) % 5 == 2)
+    profile = Profile.fit(inputs, probabilities, features, kind=kind)
+    return World(calibrated(profile, inputs, probabilities, features, labels), batch)
 
 
 @functools.cache
@@ -136,6 +146,8 @@ SPOILS: dict[str, Callable[[dict[str, Array]], None]] = {
     "moments": lambda a: a["feature_sum"].__imul__(100.0),
     "confusion": lambda a: a["confusion"].__imul__(2),
     "head": lambda a: a["head_fit_gram"].__imul__(-1.0),
+    "expected": lambda a: a["expected"].__imul__(2.0),
+    "audits": lambda a: a["audit_chances"].__imul__(4.0),
     "health": lambda a: a["health_sum"].__imul__(1e12),
     "privacy": lambda a: a["privacy"].__imul__(2),
 }
