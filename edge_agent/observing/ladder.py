@@ -30,7 +30,9 @@ DROPPED = (
     "projections",
     "latency",
     "confidence",
+    "expected",
     "confusion",
+    "audits",
     "head",
 )
 

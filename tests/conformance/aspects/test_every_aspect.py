@@ -128,7 +128,7 @@ def test_sums_that_no_rows_have_do_not_pass(aspect: Aspect, name: str) -> None:
 
 @every_aspect
 def test_it_can_do_without_features_and_without_inputs(aspect: Aspect, name: str) -> None:
-    inputs, probabilities, _, latency, labels, holdout = worlds()[name].batch
+    inputs, probabilities, _, latency, labels, holdout, _ = worlds()[name].batch
     plain = Profile.fit(inputs, probabilities, None, kind=worlds()[name].profile.form.kind)
     window = Window.zero(plain.schema, "sha256:b")
     Observer(plain).observe(window, None, probabilities, None, latency)

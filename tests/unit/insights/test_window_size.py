@@ -7,6 +7,7 @@ import pytest
 
 from edgeloop.insights import HISTOGRAMS, Observer, Profile, Window, coarsen
 from edgeloop.insights.aspects.privacy import mark_noised
+from edgeloop.insights.calibrating import calibrated
 
 ROWS = 1_000
 #: The limits that are promised; head statistics, which come with labels alone, are not in them.
@@ -20,15 +21,17 @@ def full(scale: int) -> Window:
     features = np.maximum(rng.normal(size=(ROWS, 128)), 0).astype(np.float32)
     probabilities = rng.dirichlet(np.ones(10), ROWS).astype(np.float32)
     inputs = rng.random((ROWS, 3, 16, 16)).astype(np.float32)
-    profile = Profile.fit(inputs, probabilities, features)
+    profile = calibrated(Profile.fit(inputs, probabilities, features), inputs, probabilities, features, labels)
     window = Window.zero(
         profile.schema, "sha256:" + "a" * 64, "cpu-int8", "CPUExecutionProvider", 1.7e9, 1.7e9 + 3600.5
     )
     # Milliseconds that differ by a factor of a hundred, as those of a busy device do.
     queue, run = (rng.lognormal(mean, 0.8, ROWS).astype(np.int64) for mean in (12.5, 14.0))
     observer = Observer(profile)
-    observer.observe(window, inputs, probabilities, features, queue + run, queue_ns=queue, run_ns=run)
-    observer.feedback(window, None, probabilities.argmax(axis=1), labels, labels < 0)
+    drawn = np.arange(ROWS) % 10 == 0
+    observer.observe(window, inputs, probabilities, features, queue + run, queue_ns=queue, run_ns=run, drawn=drawn)
+    top, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    observer.feedback(window, None, top, labels, labels < 0, confidence=sure, audited=drawn)
     observer.error(window, 3)
     observer.escalation(window, 3)
     observer.health(window, 1e8, 0.5, 40.0)
