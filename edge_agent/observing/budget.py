@@ -16,8 +16,6 @@ from edge_agent.observing.store import Store
 DAY_S = 86_400.0
 #: The part of the budget that may leave at once.
 AT_ONCE = 0.25
-#: What waits has to be able to leave within this time; else it gives up resolution.
-SOON_S = 3600.0
 #: Without a budget the day's bytes are only shown; so often they are written, seconds.
 _SAVE_S = 30.0
 
@@ -54,10 +52,10 @@ class Budget:
         """Bytes that left since midnight, UTC."""
         return self._today if self._day == int(self._clock.wall() // DAY_S) else 0
 
-    def room(self) -> float:
-        """Bytes that may leave soon: now, and in the next hour."""
+    def room(self, seconds: float) -> float:
+        """Bytes that may leave now and in so many seconds."""
         daily = self._bytes_per_day()
-        return math.inf if daily is None else max(self._left(daily), 0.0) + SOON_S * _rate(daily)
+        return math.inf if daily is None else max(self._left(daily), 0.0) + seconds * _rate(daily)
 
     def wait_s(self, size: int) -> float:
         """Seconds until so many bytes may leave; more than a full bucket holds leave when it is full."""

@@ -8,7 +8,7 @@ Rules:
 - A row that has numbers keeps them and its contents: the hub may have counted it already. Such rows take a quarter of
   the limit, or are one row.
 - Rows without numbers are the outbox's own affair. Together they take what is left of the limit, and no more than may
-  leave soon under the budget; a single one at most half of the limit. Else windows give up what
+  leave in time under the budget; a single one at most half of the limit. Else windows give up what
   `edge_agent.observing.ladder` says, in its order: the oldest neighbours are merged first, and counts are never lost.
 - What is left when there is nothing more to give up, one row of counts a release, is kept whatever its size.
 - A row with too few predictions for the policy waits, and is merged with the next ones of its release and segment; one
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 ROW_OVERHEAD_BYTES = 200
 #: A row of a small group waits so long for others of its segment, seconds.
 PATIENCE_S = 3600.0
+#: Under a budget: what cannot leave within so long is merged in time, and what even then cannot leave within half a day
+#: gives up more. So a window that is large, for its head statistics, waits for its turn rather than losing them.
+MERGE_S, GIVE_UP_S = 3600.0, 43_200.0
 _COLUMNS = "row, release, segment, windows, predictions, level, since, body"
 
 
@@ -107,7 +110,7 @@ class Outbox:
         limit_bytes: size that the rows may reach.
         schema_of: schema of a release's windows.
         policy: the one in force.
-        room: bytes that may leave soon under the budget.
+        room: bytes that may leave within so many seconds under the budget.
         wall: unix seconds.
     """
 
@@ -118,7 +121,7 @@ class Outbox:
         schema_of: Callable[[str], WindowSchema],
         *,
         policy: Callable[[], InsightsPolicy] = InsightsPolicy,
-        room: Callable[[], float] = lambda: math.inf,
+        room: Callable[[float], float] = lambda seconds: math.inf,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -259,14 +262,16 @@ class Outbox:
             "SELECT COALESCE(SUM(CASE WHEN first IS NOT NULL THEN size END), 0), "
             "COALESCE(SUM(CASE WHEN first IS NULL THEN size END), 0) FROM outbox"
         ).fetchone()
-        room = min(self._limit_bytes - sent, self._room())
-        while unsent > room:
-            saved = self._merge_oldest(db) or self._give_up(db, unsent - room)
-            if saved is None:
-                return
-            unsent -= saved
+        left = self._limit_bytes - sent
+        for within_s, ways in ((MERGE_S, (self._merge_oldest,)), (GIVE_UP_S, (self._merge_oldest, self._give_up))):
+            room = min(left, self._room(within_s))
+            while unsent > room:
+                saved = next((saved for way in ways if (saved := way(db, unsent - room)) is not None), None)
+                if saved is None:
+                    break
+                unsent -= saved
 
-    def _merge_oldest(self, db: sqlite3.Connection) -> int | None:
+    def _merge_oldest(self, db: sqlite3.Connection, most: float) -> int | None:
         """Merge the oldest two rows of one release and segment; returns the bytes saved, None when there are none."""
         found = db.execute(
             "SELECT release, segment FROM outbox WHERE first IS NULL GROUP BY release, segment "

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.observing.budget import DAY_S, Budget
-from edge_agent.observing.outbox import Outbox, pack
+from edge_agent.observing.outbox import GIVE_UP_S, Outbox, pack
 from edge_agent.observing.pace import BACKLOG_ROWS, Pace, ReplayRules
 from edge_agent.observing.sender import IN_FLIGHT_ROWS, MOST_PATIENCE, Sender
 from edge_agent.observing.store import Store
@@ -117,9 +117,9 @@ def test_no_24_hours_see_more_than_the_budget_and_every_count_arrives(tmp_path: 
             device.store.close(clean=False)
             device.start()
     assert 0.6 * 20_000 < device.most_in_a_day() <= 20_000
-    # Resolution was given up, and no count: what still waits is at most what may leave in an hour.
+    # Resolution was given up, and no count: what still waits is at most what may leave in time.
     waits = device.outbox.state()
-    assert waits.unsent_bytes <= device.budget.room()
+    assert waits.unsent_bytes <= device.budget.room(GIVE_UP_S)
     device.daily = None
     for _ in range(10):
         device.send()
@@ -133,11 +133,11 @@ def test_a_quarter_may_leave_at_once_and_the_rest_evenly(device: Device) -> None
     assert device.budget.wait_s(20_000) == 0
     device.budget.spend(20_000)
     assert device.budget.wait_s(2_500) == pytest.approx(HOUR_S)
-    assert device.budget.room() == pytest.approx(2_500), "what may leave within an hour"
+    assert device.budget.room(HOUR_S) == pytest.approx(2_500), "what may leave within an hour"
     device.clock.advance(2 * HOUR_S)
-    assert device.budget.wait_s(5_000) == pytest.approx(0.0) and device.budget.room() == pytest.approx(7_500)
+    assert device.budget.wait_s(5_000) == pytest.approx(0.0) and device.budget.room(HOUR_S) == pytest.approx(7_500)
     device.clock.advance(30 * DAY_S)
-    assert device.budget.room() == pytest.approx(22_500), "what was not used does not add up for ever"
+    assert device.budget.room(HOUR_S) == pytest.approx(22_500), "what was not used does not add up for ever"
     # What is larger than the bucket leaves when it is full, and is paid off afterwards.
     assert device.budget.wait_s(50_000) == 0
     device.budget.spend(50_000)
@@ -153,7 +153,7 @@ def test_what_was_spent_is_remembered_whatever_the_clock_says_after_a_restart(
     device.budget.save()
     device.clock.set_wall(device.clock.wall() + clock_s)
     again = Budget(device.store, lambda: device.daily, device.clock)
-    assert again.room() == pytest.approx(left + 2_500, abs=1.0)
+    assert again.room(HOUR_S) == pytest.approx(left + 2_500, abs=1.0)
     assert again.today == (20_000 if abs(clock_s) < DAY_S else 0)
 
 
@@ -161,7 +161,7 @@ def test_without_a_budget_bytes_are_counted_and_nothing_waits(device: Device) ->
     device.close(3)
     device.send()
     assert device.budget.today == sum(size for _, size in device.sizes) > 0
-    assert not device.budget.limited and device.budget.room() == float("inf")
+    assert not device.budget.limited and device.budget.room(HOUR_S) == float("inf")
     device.clock.advance(DAY_S)
     assert device.budget.today == 0
 

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.observing import ladder
-from edge_agent.observing.outbox import PATIENCE_S, ROW_OVERHEAD_BYTES, Outbox, OutboxRow, pack, unpack
+from edge_agent.observing.outbox import (
+    GIVE_UP_S,
+    MERGE_S,
+    PATIENCE_S,
+    ROW_OVERHEAD_BYTES,
+    Outbox,
+    OutboxRow,
+    pack,
+    unpack,
+)
 from edge_agent.observing.store import Store
 from edgeloop.insights import Window, WindowSchema
 from edgeloop.insights.aspects import ASPECTS
@@ -205,13 +214,22 @@ def test_what_is_left_of_a_release_is_kept_whatever_the_limit(store: Store) -> N
 
 
 def test_a_budget_bounds_what_waits_as_the_limit_does(store: Store) -> None:
-    room = 3.0 * SIZE
-    outbox = Outbox(store, 1 << 20, lambda _: SCHEMA, room=lambda: room)
+    room = {MERGE_S: 0.4 * SIZE, GIVE_UP_S: 0.8 * SIZE}
+    outbox = Outbox(store, 1 << 20, lambda _: SCHEMA, room=lambda seconds: room[seconds])
     for _ in range(50):
         put(outbox, store, 60)
-        assert outbox.state().unsent_bytes <= room
+        assert outbox.state().unsent_bytes <= room[GIVE_UP_S]
+    assert outbox.state().rows == 1 and 0 < outbox.state().level < ladder.TOP
     assert counts(store)[digest(1)] == 3000
-    room = float("inf")
+    room[GIVE_UP_S] = 8 * SIZE
+    put(outbox, store, 60, digest(2))
+    assert outbox.state().rows == 2
+    for _ in range(5):
+        put(outbox, store, 60, digest(2))
+    assert outbox.state().rows == 2, "what cannot leave within an hour is merged"
+    whole = unpack(store.rows("SELECT body FROM outbox ORDER BY row DESC")[0][0], SCHEMA)
+    assert whole.arrays["confidence"].sum() == 360, "and gives up no more where it can leave within half a day"
+    room = dict.fromkeys(room, float("inf"))
     assert outbox.send_next(99, 1 << 20)
     put(outbox, store, 60)
     assert outbox.state().level == 0, "with room again, what is new is whole"
