@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 
 from edgeloop import __version__
+from edgeloop.insights.forms import Kind
 from edgeloop.package import Draft, DraftVariant, HeadSpec, OutputSpec, Package, PackageError, TensorSpec, write_package
 from edgeloop.runtime.datatypes import oip_name
 from model_export import golden
@@ -40,6 +41,7 @@ class Parts:
         calibration, validation: row numbers of the data.
         validation_rows: most rows of the validation set that the package carries.
         reproducible: leave measured latency out.
+        input_kind: what the first input is; None: found.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Parts:
     validation_rows: int
     int8: Int8Options
     reproducible: bool
+    input_kind: Kind | None = None
 
 
 def write_proven(destination: Path, parts: Parts, on_step: Callable[[str], None]) -> Package:
@@ -125,7 +128,7 @@ def _draft(parts: Parts) -> Draft:
         golden_outputs={v.precision: _golden_outputs(prepared, v, cases) for v in variants},
         features=None if head is None else head.features,
         head=None if head is None else HeadSpec(head.weight, head.bias, head.activation or "identity", head.transposed),
-        profile=make_profile(prepared, rows, reference.outputs, truth),
+        profile=make_profile(prepared, rows, reference.outputs, truth, parts.input_kind),
         validation=({name: array[kept] for name, array in rows.items()}, truth[kept]),
         metrics={v.name: _metrics(v, reproducible=parts.reproducible) for v in variants},
         lineage=_lineage(parts),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop.insights.calibrating import FEWEST_ROWS
+from edgeloop.insights.forms import Kind
 from model_export import data as tables
 from model_export.assemble import Parts, write_proven
 from model_export.errors import DestinationError, RequestError
@@ -70,6 +71,7 @@ def build_package(
     max_loss: float = MAX_LOSS,
     validation_rows: int = VALIDATION_ROWS,
     reproducible: bool = False,
+    input_kind: Kind | None = None,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> BuildReport:
     """Make a package from a trained classifier and labelled data; it appears whole, audited and tested, or not at all.
@@ -91,6 +93,7 @@ def build_package(
         max_loss: share of accuracy that int8 may lose.
         validation_rows: most rows of the validation set in the package.
         reproducible: leave measured latency out of the package.
+        input_kind: what insights take the first input for: ``numbers``, ``image``, ``tokens`` or ``text``; None: found.
         on_step: told what begins.
 
     Raises:
@@ -126,6 +129,7 @@ def build_package(
         validation_rows=validation_rows,
         int8=options,
         reproducible=reproducible,
+        input_kind=input_kind,
     )
     if len(validation) < FEWEST_ROWS:
         notes.append(

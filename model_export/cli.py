@@ -68,6 +68,10 @@ def build(
     max_loss: Annotated[float, typer.Option(min=0.0, max=1.0, help="Accuracy that int8 may lose.")] = 0.03,
     validation_rows: Annotated[int, typer.Option(min=1, help="Most rows of the validation set in the package.")] = 2000,
     reproducible: Annotated[bool, typer.Option(help="Leave measured latency out of the package.")] = False,
+    input_kind: Annotated[
+        Literal["numbers", "image", "tokens", "text"] | None,
+        typer.Option(help="What insights take the first input for; by default found from its shape, type and name."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a package from an ONNX file, a scikit-learn classifier or a PyTorch module."""
@@ -92,6 +96,7 @@ def build(
                 max_loss=max_loss,
                 validation_rows=validation_rows,
                 reproducible=reproducible,
+                input_kind=input_kind,
                 on_step=step,
             )
         if as_json:
