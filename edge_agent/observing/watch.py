@@ -39,6 +39,7 @@ class Watch:
         facts: what is remembered of the release.
         outputs: names of the outputs that are needed, the scores first.
         features: name of the features output, or None.
+        varies: whether the input of one request may have more pixels, or more tokens, than that of another.
     """
 
     loaded: weakref.ref[LoadedRelease]
@@ -46,6 +47,7 @@ class Watch:
     facts: ReleaseFacts
     outputs: tuple[str, ...]
     features: str | None
+    varies: bool
 
     @classmethod
     def of(cls, loaded: LoadedRelease) -> Watch | None:
@@ -61,6 +63,7 @@ class Watch:
             facts=ReleaseFacts(loaded.profile.schema, tuple(loaded.package.meta.labels)),
             outputs=tuple(name for name in (scores, features) if name is not None),
             features=features,
+            varies=loaded.profile.form.kind in ("image", "tokens"),
         )
 
     def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
@@ -71,15 +74,17 @@ class Watch:
         features = joined[self.features].reshape(len(scores), -1) if self.features is not None else None
         counts = np.array(list(map(len, _column(outputs, places, self.outputs[0]))), dtype=np.int64)
         times = _times(latencies, runs, counts)
-        given = [part is not NO_ROWS for part in parts]
-        if all(given):
-            self._count(window, _join(parts), scores, features, times)
-        else:
-            rows = np.repeat(given, counts)
-            for share, inputs in ((rows, list(compress(parts, given))), (~rows, [])):
-                if share.any():
-                    some = features[share] if features is not None else None
-                    self._count(window, _join(inputs) if inputs else None, scores[share], some, times[:, share])
+        shapes = self._shapes(parts)
+        distinct = dict.fromkeys(shapes)
+        for shape in distinct:
+            alike = [found == shape for found in shapes]
+            inputs = None if shape is None else _join(list(compress(parts, alike)))
+            if len(distinct) == 1:
+                self._count(window, inputs, scores, features, times)
+            else:
+                rows = np.repeat(alike, counts)
+                some = features[rows] if features is not None else None
+                self._count(window, inputs, scores[rows], some, times[:, rows])
         return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features, window.segment)
 
     def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block) -> Batch:
@@ -88,6 +93,12 @@ class Watch:
         counts = np.fromiter(block.counts, np.int64, len(block.counts))
         self._count(window, None, scores, None, _times(block.latencies, block.runs, counts))
         return Batch(block.ids, counts, scores.argmax(axis=1), scores.max(axis=1), None, window.segment)
+
+    def _shapes(self, parts: Sequence[Array]) -> list[tuple[int, ...] | None]:
+        """What a row of each request's input looks like; those that look alike are counted at once. None: not given."""
+        if self.varies:
+            return [None if part is NO_ROWS else part.shape[1:] for part in parts]
+        return [None if part is NO_ROWS else () for part in parts]
 
     def _count(self, window: Window, inputs: Array | None, scores: Array, features: Array | None, times: Array) -> None:
         latency, run = times
