@@ -37,6 +37,8 @@ from edgeloop.protocol.link import Link
 
 log = logging.getLogger(__name__)
 
+#: The largest Receive Maximum that MQTT 5 knows.
+MAX_IN_FLIGHT = 65_535
 ROLLOUTS_TICK_S = 0.5
 DRIFT_TICK_S = 1.0
 TRAINING_TICK_S = 1.0
@@ -188,6 +190,9 @@ class Hub:
             username=self.settings.broker_username,
             password=self.settings.broker_password,
             manual_ack=True,
+            # What has no room here waits at the broker, which drops it when it has none either: devices send again.
+            # Half of the queue: a read that has begun may bring more.
+            receive_maximum=min(self.settings.ingest_queue // 2, MAX_IN_FLIGHT),
             max_queued=10_000,
             version=known,
             backoff_s=(0.1, 5.0),

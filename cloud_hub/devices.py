@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.ports import Publisher
 from cloud_hub.records.counters import DEVICE_COUNTS, read_counts
-from cloud_hub.records.database import Database
+from cloud_hub.records.database import Database, chunks
 from cloud_hub.records.tables import device_totals
 from cloud_hub.records.tables import devices as table
 from edgeloop.protocol import Desired, Presence, ProtocolError, Reported, Topics, check_name
@@ -142,14 +142,26 @@ class Devices:
         """Take every device for offline, in the caller's transaction: the broker says again who is there."""
         connection.execute(table.update().values(online=False))
 
-    def take_contact(self, connection: Connection, device: str, now: float) -> None:
-        """Note that the device sent something, inside the caller's transaction."""
-        self._upsert(connection, device, now, seen=True)
+    def take_contacts(self, connection: Connection, devices: Sequence[str], now: float) -> None:
+        """Note that these devices sent something, inside the caller's transaction."""
+        known: set[str] = set()
+        for some in chunks(devices):
+            known.update(connection.execute(select(table.c.device).where(table.c.device.in_(some))).scalars())
+        if seen := [{"the_device": device, "now": now} for device in devices if device in known]:
+            connection.execute(_SEEN, seen)
+        first = {"online": False, "first_seen": now, "last_seen": now}
+        if fresh := [{"device": device, **first} for device in devices if device not in known]:
+            connection.execute(table.insert(), fresh)
 
-    def skew(self, connection: Connection, device: str) -> float:
-        """The device's clock minus the hub's, seconds; 0 while it is unknown."""
-        found = connection.execute(select(table.c.clock_skew_s).where(table.c.device == device)).scalar()
-        return 0.0 if found is None else float(found)
+    def skews(self, devices: Sequence[str]) -> dict[str, float]:
+        """Device → its clock minus the hub's, seconds, for those whose clock is known."""
+        found: dict[str, float] = {}
+        with self._db.read() as connection:
+            for some in chunks(devices):
+                query = select(table.c.device, table.c.clock_skew_s)
+                query = query.where(table.c.device.in_(some), table.c.clock_skew_s.is_not(None))
+                found.update((row.device, row.clock_skew_s) for row in connection.execute(query))
+        return found
 
     def set_desired(self, device: str, desired: Desired) -> None:
         """Say what the hub wants of a device, which need not have been seen yet. Raises `BadRequest`."""
@@ -188,6 +200,9 @@ class Devices:
         if device is not None:
             query = query.where(device_totals.c.device == device)
         return {row.device: read_counts(row, DEVICE_COUNTS) for row in connection.execute(query)}
+
+
+_SEEN = table.update().where(table.c.device == bindparam("the_device")).values(last_seen=bindparam("now"))
 
 
 def _device(row: Row[Any], totals: Mapping[str, Any] | None) -> Device:

@@ -85,8 +85,9 @@ def interval_counts(
         table.interval_start >= since,
         table.interval_start < until,
     )
-    query = select(table.interval_start, table.predictions).where(*conditions).order_by(table.interval_start)
-    return [(row.interval_start, row.predictions) for row in connection.execute(query)]
+    total = func.sum(table.predictions).label("predictions")  # of all segments
+    query = select(table.interval_start, total).where(*conditions).group_by(table.interval_start)
+    return [(row.interval_start, row.predictions) for row in connection.execute(query.order_by(table.interval_start))]
 
 
 def first_interval(connection: Connection, channel: str, release: str) -> float | None:

@@ -15,7 +15,7 @@ def _nothing() -> None:
     """For messages that nobody waits for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Incoming:
     """One message as it came.
 
@@ -55,6 +55,15 @@ class Inbox:
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def oldest(self) -> float | None:
+        """When the message that waits longest was received, unix seconds; None when nothing waits."""
+        with self._filled:
+            if not self._queue:
+                return None
+            entry = self._queue[0]
+            return (entry if isinstance(entry, Incoming) else self._latest[entry]).received
 
     def put(self, message: Incoming) -> bool:
         """Take a message; False, without waiting, when there is no room for it."""

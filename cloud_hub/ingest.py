@@ -16,24 +16,25 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from cloud_hub.counting import Ages, Arrived, Counted, Counting
 from cloud_hub.delivery import judge
 from cloud_hub.devices import Devices
 from cloud_hub.inbox import Inbox, Incoming
-from cloud_hub.insights_store import Additions, InsightStore, class_counts, count_window
+from cloud_hub.insights_store import InsightStore
+from cloud_hub.marks import Key, Marks, MarksMoved
 from cloud_hub.ports import Publisher
 from cloud_hub.quarantine import Quarantine, Reason, Refusal
-from cloud_hub.records.counters import DEVICE_COUNTS, add_counts, add_lists
+from cloud_hub.records.counters import DEVICE_COUNTS, add_sums
 from cloud_hub.records.database import Database
-from cloud_hub.records.tables import device_totals, marks
-from cloud_hub.records.tables import devices as devices_table
-from edgeloop.insights import InsightsError, Window
+from cloud_hub.records.tables import device_totals
+from edgeloop.insights import Window
 from edgeloop.protocol import Ack, Insights, Presence, ProtocolError, Reported, Topics
 from edgeloop.protocol.topics import DeviceKind
 
@@ -45,22 +46,39 @@ FAILURE_PAUSE_S = 1.0
 _TAKE_S = 0.2
 #: A device can claim any number; the sum of gaps has to stay a 64-bit integer.
 MAX_GAP = 1 << 31
-
-Key = tuple[str, int]
-"""Device and epoch."""
+#: Numbers that an acknowledgement names as refused, at most.
+MAX_REFUSED = 1000
 
 M = TypeVar("M", Presence, Reported, Insights)
 
 Observed = Callable[[str, str, Window], None]
 """``observed(device, channel, window)``: see `Ingest.observes`."""
 
-
-class MarksMoved(Exception):
-    """Another process moved a mark between our reading and our writing; the batch is judged anew."""
-
-
 #: The next try may succeed: nothing is acknowledged, so devices send again.
 TRANSIENT = (SQLAlchemyError, MarksMoved, OSError)
+
+
+class Sent(NamedTuple):
+    """An envelope, the message that it came in, and what its device is told about it."""
+
+    message: Incoming
+    envelope: Insights
+    answer: Answer
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a device is told about one of its epochs.
+
+    Attributes:
+        shown: highest number that it has sent in this batch.
+        moved: whether the mark has moved, or the device sent what has to wait.
+        refused: numbers that were put into quarantine.
+    """
+
+    shown: int = 0
+    moved: bool = False
+    refused: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -68,33 +86,28 @@ class Batch:
     """What one transaction is going to write, gathered in memory."""
 
     now: float
-    marks_before: Mapping[Key, int]
+    marks: Marks
     skews: dict[str, float]
-    marks: dict[Key, int] = field(default_factory=dict)
-    acks: dict[Key, list[int]] = field(default_factory=dict)
-    additions: Additions = field(default_factory=Additions)
+    counted: Counted = field(default_factory=Counted)
+    answers: dict[Key, Answer] = field(default_factory=dict)
+    arrived: dict[str, list[Arrived]] = field(default_factory=dict)
     presence: dict[str, Presence] = field(default_factory=dict)
     reported: dict[str, Reported] = field(default_factory=dict)
     contacts: dict[str, None] = field(default_factory=dict)
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-    classes: dict[str, list[int]] = field(default_factory=dict)
+    channels: dict[str, bool] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
-    observed: list[tuple[str, str, Window]] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
     reset: bool = False
 
-    def mark(self, key: Key) -> int | None:
-        """The mark as this batch leaves it."""
-        return self.marks.get(key, self.marks_before.get(key))
-
-    def count(self, device: str, counts: Mapping[str, int]) -> None:
-        """Add to a device's totals."""
-        self.counts.setdefault(device, Counter()).update(counts)
-
-    def refuse(self, message: Incoming, reason: Reason, detail: str) -> None:
-        """Put a message into quarantine."""
+    def refuse(self, what: Incoming | Sent, reason: Reason, detail: str) -> None:
+        """Put a message into quarantine; the numbers of an envelope are told to its device."""
+        message = what.message if isinstance(what, Sent) else what
+        if isinstance(what, Sent):
+            first, last = what.envelope.first, what.envelope.last
+            # An envelope can claim any range; what is told in detail is bounded as the ack is.
+            what.answer.refused.extend(range(first, min(last, first + MAX_REFUSED - 1) + 1))
         self.refusals.append(Refusal(message.device, message.kind, reason, detail, message.received, message.payload))
-        self.count(message.device, {"quarantined": 1})
+        self.counted.count(message.device, {"quarantined": 1})
         self.tally["quarantined"] += 1
 
 
@@ -124,8 +137,8 @@ class Ingest:
         publisher: Publisher,
         *,
         known_channel: Callable[[str], bool],
-        queue: int = 4096,
-        batch: int = 256,
+        queue: int = 8192,
+        batch: int = 2048,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._db, self._devices, self._insights, self._quarantine = db, devices, insights, quarantine
@@ -135,6 +148,8 @@ class Ingest:
         self._observers: list[Observed] = []
         self._lock = threading.Lock()
         self._totals: Counter[str] = Counter()
+        self._ages = Ages()
+        self._working_since: float | None = None
 
     def observes(self, observed: Observed) -> None:
         """Have ``observed(device, channel, window)`` called after each commit, for what was counted in it.
@@ -182,6 +197,7 @@ class Ingest:
         messages = self.inbox.take(self._batch_size, timeout_s)
         if not messages:
             return True
+        self._working_since = messages[0].received
         try:
             self.process(messages)
         except TRANSIENT as error:
@@ -189,6 +205,7 @@ class Ingest:
             log.error("a batch of %d messages was not committed; devices send again: %s", len(messages), error)
             return False
         finally:
+            self._working_since = None
             for message in messages:
                 message.release()
         return True
@@ -206,8 +223,20 @@ class Ingest:
                 self._commit_alone(message)
 
     @property
+    def lag_s(self) -> float:
+        """How long the message that waits longest has been here without being committed, seconds; 0 for none."""
+        since = self._working_since if self._working_since is not None else self.inbox.oldest
+        return 0.0 if since is None else max(0.0, self._clock() - since)
+
+    @property
+    def ages(self) -> Ages:
+        """How old windows were when they were counted, since the start."""
+        with self._lock:
+            return Ages(list(self._ages.numbers), self._ages.sum_s)
+
+    @property
     def totals(self) -> dict[str, int]:
-        """Messages by what became of them since the start: apply, duplicate, early, quarantined, dropped and so on."""
+        """Messages by what became of them since the start: apply, duplicate, early, quarantined and others."""
         with self._lock:
             return dict(self._totals)
 
@@ -217,16 +246,20 @@ class Ingest:
         batch = self._gather(messages)
         with self._db.begin() as connection:
             self._write(connection, batch)
-        self._add(batch.tally)
+        self._note(batch)
         self._tell_observers(batch)
-        for (device, epoch), refused in batch.acks.items():
-            last = batch.mark((device, epoch)) or 0
-            ack = Ack(epoch=epoch, last=last, refused=tuple(refused[:1000]))
-            self._publisher.publish(self._topics.ack(device), ack.to_bytes())
+        for (device, epoch), answer in batch.answers.items():
+            last = batch.marks.last((device, epoch)) or 0
+            # A device whose data were restored from a copy counts from below our mark. It takes no acknowledgement of
+            # numbers that it has not sent, and would send for ever.
+            told = last if answer.moved else min(last, answer.shown)
+            ack = Ack(epoch, told, tuple(sorted(answer.refused)[:MAX_REFUSED]))
+            # At QoS 0: one that is lost costs a repetition, and the broker's answer would cost us as much again.
+            self._publisher.publish(self._topics.ack(device), ack.to_bytes(), qos=0)
 
     def _tell_observers(self, batch: Batch) -> None:
         for observed in self._observers:
-            for device, channel, window in batch.observed:
+            for device, channel, window in batch.counted.observed:
                 try:
                     observed(device, channel, window)
                 except Exception:  # it is committed: the device must not send it again
@@ -239,59 +272,64 @@ class Ingest:
             raise
         except Exception as error:
             log.exception("a message of %s is set aside", message.device)
-            batch = self._empty([message])
-            self._set_aside(batch, message, error)
+            batch = self._set_aside(message, error)
             with self._db.begin() as connection:
                 self._write(connection, batch)
-            self._add(batch.tally)
+            self._note(batch)
 
-    def _set_aside(self, batch: Batch, message: Incoming, error: Exception) -> None:
-        batch.refuse(message, "internal", f"{type(error).__name__}: {error}")
+    def _set_aside(self, message: Incoming, error: Exception) -> Batch:
+        envelope = None
         if message.kind == "insights":
             try:
                 envelope = Insights.from_bytes(message.payload)
             except ProtocolError:
-                return
-            key = (message.device, envelope.epoch)
-            if judge(batch.mark(key), envelope.first, envelope.last, envelope.base).action in ("apply", "overlap"):
-                batch.marks[key] = envelope.last
-
-    def _empty(self, messages: Iterable[Incoming]) -> Batch:
-        names = {message.device for message in messages}
-        with self._db.read() as connection:
-            known = connection.execute(select(marks).where(marks.c.device.in_(names))).all()
-            skews = connection.execute(
-                select(devices_table.c.device, devices_table.c.clock_skew_s).where(devices_table.c.device.in_(names))
-            ).all()
-        return Batch(
-            now=self._clock(),
-            marks_before={(row.device, row.epoch): row.last for row in known},
-            skews={row.device: row.clock_skew_s for row in skews if row.clock_skew_s is not None},
-        )
+                envelope = None
+        key = None if envelope is None else (message.device, envelope.epoch)
+        batch = Batch(self._clock(), Marks(self._db, [] if key is None else [key]), {})
+        batch.refuse(message, "internal", f"{type(error).__name__}: {error}")
+        if envelope is not None and key is not None:
+            verdict = judge(batch.marks.last(key), envelope.first, envelope.last, envelope.base)
+            if verdict.action in ("apply", "overlap"):
+                batch.marks.move(key, envelope.last, envelope.window)
+        return batch
 
     def _gather(self, messages: list[Incoming]) -> Batch:
-        batch = self._empty(messages)
-        for message in messages:
+        read = [(message, self._read(message)) for message in messages]
+        keys = [(message.device, found.epoch) for message, found in read if isinstance(found, Insights)]
+        names = sorted({device for device, _ in keys})
+        batch = Batch(self._clock(), Marks(self._db, keys), self._devices.skews(names))
+        for message, found in read:
             batch.tally[f"received_{message.kind}"] += 1
-            if message.kind == "reset":
+            if isinstance(found, Insights):
+                self._judge(batch, message, found)
+            elif isinstance(found, Presence):
+                batch.presence[message.device] = found
+            elif isinstance(found, Reported):
+                batch.reported[message.device] = found
+                batch.skews.setdefault(message.device, found.clock - message.received)
+            elif isinstance(found, Exception):
+                batch.refuse(message, "wrong-device" if isinstance(found, _WrongDevice) else "malformed", str(found))
+            else:
                 batch.reset = True
                 batch.presence.clear()
-                continue
-            try:
-                if message.kind == "presence":
-                    presence = self._own(Presence.from_bytes(message.payload), message)
-                    batch.presence[message.device] = presence
-                elif message.kind == "reported":
-                    reported = self._own(Reported.from_bytes(message.payload), message)
-                    batch.reported[message.device] = reported
-                    batch.skews.setdefault(message.device, reported.clock - message.received)
-                else:
-                    self._envelope(batch, message, self._own(Insights.from_bytes(message.payload), message))
-            except _WrongDevice as error:
-                batch.refuse(message, "wrong-device", str(error))
-            except ProtocolError as error:
-                batch.refuse(message, "malformed", str(error))
+        counting = Counting(self._insights, batch.counted, batch.now, observing=bool(self._observers))
+        for release, arrived in batch.arrived.items():
+            for item, detail in counting.add(release, self._insights.schema(release), arrived):
+                batch.refuse(item.sent, "window", detail)
         return batch
+
+    def _read(self, message: Incoming) -> Presence | Reported | Insights | ProtocolError | _WrongDevice | None:
+        """What a message says, or why it cannot be read; None for a reset."""
+        try:
+            if message.kind == "insights":
+                return self._own(Insights.from_bytes(message.payload), message)
+            if message.kind == "presence":
+                return self._own(Presence.from_bytes(message.payload), message)
+            if message.kind == "reported":
+                return self._own(Reported.from_bytes(message.payload), message)
+        except (ProtocolError, _WrongDevice) as error:
+            return error
+        return None
 
     def _own(self, decoded: M, message: Incoming) -> M:
         """The message, when it names the device of its topic."""
@@ -299,71 +337,76 @@ class Ingest:
             raise _WrongDevice(f"the message names {decoded.device!r}, its topic {message.device!r}")
         return decoded
 
-    def _envelope(self, batch: Batch, message: Incoming, envelope: Insights) -> None:
-        """Judge one envelope, and gather its window when it is to be counted."""
-        if not envelope.base <= envelope.first <= envelope.last:
-            detail = f"base {envelope.base}, first {envelope.first}, last {envelope.last} have to ascend"
+    def _judge(self, batch: Batch, message: Incoming, envelope: Insights) -> None:
+        """Judge one envelope, and put its window with those that are to be counted."""
+        first, last = envelope.first, envelope.last
+        if not envelope.base <= first <= last:
+            detail = f"base {envelope.base}, first {first}, last {last} have to ascend"
             batch.refuse(message, "sequence", detail)
             return
         key = (message.device, envelope.epoch)
-        verdict = judge(batch.mark(key), envelope.first, envelope.last, envelope.base)
+        counted = batch.marks.last(key)
+        verdict = judge(counted, first, last, envelope.base)
         batch.contacts[message.device] = None
         batch.tally[verdict.action] += 1
-        refused = batch.acks.setdefault(key, [])
-        if verdict.action in ("duplicate", "early"):
+        if (answer := batch.answers.get(key)) is None:
+            answer = batch.answers[key] = Answer()
+        answer.shown = max(answer.shown, last)
+        if verdict.action == "duplicate":
+            if batch.marks.is_another(key, last, envelope.window):
+                detail = f"number {last} is counted already with another window; were the device's data restored?"
+                batch.refuse(message, "reused", detail)
             return
-        if verdict.action == "overlap":
-            counted = batch.mark(key)
-            detail = f"the window holds {envelope.first} to {envelope.last}, and {counted} is counted already"
-            problem: tuple[Reason, str] | None = ("overlap", detail)
-        else:
-            problem = self._window(batch, message, envelope)
-        batch.marks[key] = verdict.mark
+        answer.moved = True
+        if verdict.action == "early":
+            return
+        sent, owner = Sent(message, envelope, answer), batch.marks.owner(key)
+        batch.marks.move(key, last, envelope.window)
         if verdict.gap:
             gap = min(verdict.gap, MAX_GAP)
-            batch.count(message.device, {"gaps": gap})
+            batch.counted.count(message.device, {"gaps": gap})
             batch.tally["gaps"] += gap
-        if problem is not None:
-            batch.refuse(message, *problem)
-            # An envelope can claim any range; what is told in detail is bounded as the ack is.
-            refused.extend(range(envelope.first, min(envelope.last, envelope.first + 999) + 1))
+        if verdict.action == "overlap":
+            batch.refuse(sent, "overlap", f"the window holds {first} to {last}, and {counted} is counted already")
+        elif owner is not None:
+            detail = f"epoch {envelope.epoch} is of {owner}; was its data folder copied, or the device renamed?"
+            batch.refuse(sent, "epoch-taken", detail)
+        else:
+            self._sort_in(batch, sent)
 
-    def _window(self, batch: Batch, message: Incoming, envelope: Insights) -> tuple[Reason, str] | None:
-        """Gather the window; or say why it cannot be counted."""
-        if not self._known_channel(envelope.channel):
-            return "unknown-channel", f"there is no channel {envelope.channel!r}"
-        release = envelope.window.get("release")
-        schema = self._insights.schema_of(release) if isinstance(release, str) else None
-        if schema is None:
-            return "unknown-release", f"the hub has no release {str(release)[:80]!r} with a profile"
-        try:
-            window = Window.from_wire(dict(envelope.window), schema).without_segment()
-        except InsightsError as error:
-            return "window", str(error)
-        skew_s = batch.skews.get(message.device, 0.0)
-        start = self._insights.interval_of(window, skew_s=skew_s, now=batch.now)
-        batch.additions.add(envelope.channel, start, window)
-        batch.observed.append((message.device, envelope.channel, window))
-        batch.count(message.device, {**count_window(window), "windows": 1})
-        batch.classes[message.device] = add_lists(batch.classes.get(message.device, []), class_counts(window))
-        return None
+    def _sort_in(self, batch: Batch, sent: Sent) -> None:
+        """Put the window with those of its release, or refuse it."""
+        device, channel, window = sent.message.device, sent.envelope.channel, sent.envelope.window
+        if (known := batch.channels.get(channel)) is None:
+            known = batch.channels[channel] = self._known_channel(channel)
+        if not known:
+            batch.refuse(sent, "unknown-channel", f"there is no channel {channel!r}")
+            return
+        release = window.get("release")
+        if not isinstance(release, str) or (release not in batch.arrived and self._insights.schema_of(release) is None):
+            batch.refuse(sent, "unknown-release", f"the hub has no release {str(release)[:80]!r} with a profile")
+            return
+        arrived = Arrived(device, channel, window, batch.skews.get(device, 0.0), sent)
+        batch.arrived.setdefault(release, []).append(arrived)
 
     def _write(self, connection: Connection, batch: Batch) -> None:
-        for key, last in batch.marks.items():
-            _move_mark(connection, key, batch.marks_before.get(key), last)
-        self._insights.add(connection, batch.additions, batch.now)
-        for device, counts in batch.counts.items():
-            classes = batch.classes.get(device, [])
-            add_counts(connection, device_totals, {"device": device}, counts, classes, DEVICE_COUNTS)
+        batch.marks.write(connection)
+        self._insights.add(connection, batch.counted.additions, batch.now)
+        add_sums(connection, device_totals, batch.counted.devices, DEVICE_COUNTS)
         if batch.reset:
             self._devices.forget_presence(connection)
         for presence in batch.presence.values():
             self._devices.take_presence(connection, presence, batch.now)
         for reported in batch.reported.values():
             self._devices.take_reported(connection, reported, batch.now)
-        for device in batch.contacts:
-            self._devices.take_contact(connection, device, batch.now)
+        self._devices.take_contacts(connection, list(batch.contacts), batch.now)
         self._quarantine.add(connection, batch.refusals)
+
+    def _note(self, batch: Batch) -> None:
+        with self._lock:
+            self._totals.update(batch.tally)
+            self._totals.update(batch.counted.tally)
+            self._ages.add(batch.counted.ages.numbers, batch.counted.ages.sum_s)
 
     def _add(self, counts: Mapping[str, int]) -> None:
         with self._lock:
@@ -372,13 +415,3 @@ class Ingest:
 
 class _WrongDevice(Exception):
     """A message names another device than its topic."""
-
-
-def _move_mark(connection: Connection, key: Key, before: int | None, last: int) -> None:
-    device, epoch = key
-    if before is None:
-        connection.execute(marks.insert().values(device=device, epoch=epoch, last=last))
-        return
-    mine: Any = (marks.c.device == device) & (marks.c.epoch == epoch) & (marks.c.last == before)
-    if connection.execute(marks.update().where(mine).values(last=last)).rowcount != 1:
-        raise MarksMoved(f"the mark of {device} was moved by another process")

@@ -1,39 +1,49 @@
-"""Merged windows: one row per channel, release and interval: storage grows with releases and time, not with devices."""
+"""Merged windows: one row per channel, release, segment and interval. Storage grows with these, not with devices.
+
+Intervals are of several lengths: what is older is kept in longer ones (``cloud_hub.retention``). A row is its own
+interval whatever its length, so a reader adds up what it finds.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Connection, and_, select
+import numpy.typing as npt
+from sqlalchemy import ColumnElement, Connection, and_, select
 
-from cloud_hub.records.counters import WINDOW_COUNTS, add_counts, add_lists
+from cloud_hub.records.counters import RELEASE_COUNTS, Sums, add_lists, add_sums
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import insight_totals, windows
 from edgeloop.insights import Window, WindowSchema
 
+#: A device's clock that is ahead by so little is not wrong: its report and its window take their time.
+CLOCK_TOLERANCE_S = 300.0
 #: A window that claims to be older than this was made with a wrong clock, and is filed under the present.
 MAX_AGE_S = 366 * 86_400.0
 
 
 @dataclass(frozen=True)
 class Merged:
-    """One interval of one release on one channel.
+    """One interval of one segment of one release on one channel.
 
     Attributes:
+        channel: the channel.
         start: unix seconds, a multiple of the interval's length.
+        resolution_s: the interval's length, seconds.
         updated: unix seconds when a window was last merged into it.
         merged: number of device windows in it.
         window: their sum.
     """
 
+    channel: str
     start: float
+    resolution_s: float
     updated: float
     merged: int
     window: Window
@@ -44,27 +54,23 @@ class Addition:
     """Windows that are to be added to one row; merged in memory first."""
 
     window: Window
-    merged: int = 1
-
-    def add(self, window: Window) -> None:
-        """Merge one more window of the same row."""
-        self.window = self.window.merge(window)
-        self.merged += 1
+    merged: int
 
 
 @dataclass
 class Additions:
-    """Windows of one transaction by (channel, release, interval start)."""
+    """Windows of one transaction by (channel, release, segment, interval start)."""
 
-    rows: dict[tuple[str, str, float], Addition] = field(default_factory=dict)
+    rows: dict[tuple[str, str, str, float], Addition] = field(default_factory=dict)
 
-    def add(self, channel: str, start: float, window: Window) -> None:
-        """Add one device's window."""
-        key = (channel, window.release, start)
+    def add(self, channel: str, start: float, window: Window, merged: int = 1) -> None:
+        """Add one device's window, or the sum of as many as ``merged`` says."""
+        key = (channel, window.release, window.segment, start)
         if (row := self.rows.get(key)) is None:
-            self.rows[key] = Addition(window)
+            self.rows[key] = Addition(window, merged)
         else:
-            row.add(window)
+            row.window = row.window.merge(window)
+            row.merged += merged
 
 
 class InsightStore:
@@ -87,82 +93,105 @@ class InsightStore:
     ) -> None:
         self._db, self.schema_of, self.interval_s, self._clock = db, schema_of, interval_s, clock
 
-    def interval_of(self, window: Window, *, skew_s: float = 0.0, now: float) -> float:
-        """Start of the interval that a device's window belongs to.
+    def intervals_of(
+        self, ends: Sequence[float], skews_s: Sequence[float], now: float
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Start of the interval that each device's window belongs to, and how old the window is.
 
         Args:
-            window: its ``end`` is by the device's clock.
-            skew_s: the device's clock minus the hub's, seconds.
+            ends: unix seconds by the devices' clocks.
+            skews_s: each device's clock minus the hub's, seconds.
             now: the hub's clock, unix seconds.
 
         Returns:
-            Unix seconds by the hub's clock, never in the future; the present for a window that claims to be older than
-            `MAX_AGE_S` (a device that started in 1970).
+            Starts, unix seconds by the hub's clock, never in the future. Ages, seconds; NaN for a window of the future
+            or older than `MAX_AGE_S` (a device that started in 1970), which is filed under the present.
         """
-        at = window.end - skew_s
-        if not now - MAX_AGE_S <= at <= now:
-            at = now
-        return math.floor(at / self.interval_s) * self.interval_s
+        at = np.asarray(ends, np.float64) - np.asarray(skews_s, np.float64)
+        believed = (now - MAX_AGE_S <= at) & (at <= now + CLOCK_TOLERANCE_S)
+        at = np.where(believed, np.minimum(at, now), now)
+        return np.floor(at / self.interval_s) * self.interval_s, np.where(believed, now - at, np.nan)
 
     def add(self, connection: Connection, additions: Additions, now: float) -> None:
         """Add windows to their rows and to the totals, inside the caller's transaction."""
-        totals: dict[tuple[str, str], tuple[Counter[str], list[int]]] = {}
-        for (channel, release, start), addition in additions.rows.items():
-            self._merge_row(connection, channel, release, start, addition, now)
-            counts, classes = totals.setdefault((channel, release), (Counter(), []))
-            counts.update(count_window(addition.window), windows=addition.merged)
-            classes[:] = add_lists(classes, class_counts(addition.window))
-        for (channel, release), (counts, classes) in totals.items():
-            key = {"channel": channel, "release": release}
-            add_counts(connection, insight_totals, key, counts, classes, WINDOW_COUNTS)
+        totals: dict[tuple[str, ...], Sums] = {}
+        for (channel, release, segment, start), addition in additions.rows.items():
+            add_row(
+                connection,
+                self.schema(release),
+                RowKey(channel, release, segment, self.interval_s, start),
+                addition,
+                now,
+            )
+            sums = totals.setdefault((channel, release), Sums())
+            sums.add(count_window(addition.window), class_counts(addition.window))
+            sums.add({"windows": addition.merged, "correct": correct(addition.window)})
+        add_sums(connection, insight_totals, totals, RELEASE_COUNTS)
 
     def rows(
         self,
-        channel: str,
+        channel: str | None = None,
         release: str | None = None,
         since: float | None = None,
         until: float | None = None,
         *,
+        segment: str | None = None,
         updated_since: float | None = None,
     ) -> list[Merged]:
-        """Merged windows of a channel by start.
+        """Merged windows by start, then release and segment; arguments as in :meth:`each`."""
+        return list(self.each(channel, release, since, until, segment=segment, updated_since=updated_since))
+
+    def each(
+        self,
+        channel: str | None = None,
+        release: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        *,
+        segment: str | None = None,
+        updated_since: float | None = None,
+    ) -> Iterator[Merged]:
+        """Merged windows one after the other, since all of them may be large.
 
         Args:
-            channel: the channel.
+            channel: only this channel's.
             release: only this release's.
             since: first interval start, unix seconds.
             until: first interval start that is no longer taken, unix seconds.
+            segment: only this segment's.
             updated_since: only rows into which something was merged at this time or later.
         """
         table = windows.c
-        conditions = [table.channel == channel]
-        if release is not None:
-            conditions.append(table.release == release)
-        if since is not None:
-            conditions.append(table.interval_start >= since)
-        if until is not None:
-            conditions.append(table.interval_start < until)
-        if updated_since is not None:
-            conditions.append(table.updated >= updated_since)
-        query = select(windows).where(and_(*conditions)).order_by(table.interval_start, table.release)
+        bounds = (
+            (channel, table.channel.__eq__),
+            (release, table.release.__eq__),
+            (since, table.interval_start.__ge__),
+            (until, table.interval_start.__lt__),
+            (segment, table.segment.__eq__),
+            (updated_since, table.updated.__ge__),
+        )
+        query = select(windows).where(*(compare(value) for value, compare in bounds if value is not None))
+        order = (table.interval_start, table.release, table.segment, table.resolution_s)
         with self._db.read() as connection:
-            found = connection.execute(query).all()
-        return [
-            Merged(row.interval_start, row.updated, row.merged, Window.from_bytes(row.data, self._schema(row.release)))
-            for row in found
-        ]
+            for row in connection.execute(query.order_by(*order)):
+                window = Window.from_bytes(row.data, self.schema(row.release))
+                yield Merged(row.channel, row.interval_start, row.resolution_s, row.updated, row.merged, window)
 
     def range(
         self, channel: str, release: str | None = None, since: float | None = None, until: float | None = None
     ) -> list[tuple[float, Window]]:
-        """(interval start, merged window), by start; arguments as in :meth:`rows`."""
-        return [(row.start, row.window) for row in self.rows(channel, release, since, until)]
+        """(interval start, merged window) by start, with all segments in one; arguments as in :meth:`each`."""
+        found: dict[tuple[float, str], Window] = {}
+        for row in self.each(channel, release, since, until):
+            key, window = (row.start, row.window.release), row.window.without_segment()
+            found[key] = window if key not in found else found[key].merge(window)
+        return [(start, window) for (start, _), window in found.items()]
 
     def merged(
         self, channel: str, release: str, since: float | None = None, until: float | None = None
     ) -> Window | None:
-        """The sum of a release's windows on a channel, or None when there are none; arguments as in :meth:`rows`."""
-        return merge_all(window for _, window in self.range(channel, release, since, until))
+        """The sum of a release's windows on a channel, or None when there are none; arguments as in :meth:`each`."""
+        return merge_all(row.window.without_segment() for row in self.each(channel, release, since, until))
 
     def totals(self, channel: str | None = None, release: str | None = None) -> dict[str, Any]:
         """What was counted: predictions, errors, feedback, …, classes, and the same by release."""
@@ -171,50 +200,65 @@ class InsightStore:
             query = query.where(insight_totals.c.channel == channel)
         if release is not None:
             query = query.where(insight_totals.c.release == release)
-        total: Counter[str] = Counter(dict.fromkeys(WINDOW_COUNTS, 0))
+        total: Counter[str] = Counter(dict.fromkeys(RELEASE_COUNTS, 0))
         classes: list[int] = []
         by_release: dict[str, dict[str, Any]] = {}
         with self._db.read() as connection:
             for row in connection.execute(query):
-                counts, own = {name: getattr(row, name) for name in WINDOW_COUNTS}, json.loads(row.classes_json)
+                counts, own = {name: getattr(row, name) for name in RELEASE_COUNTS}, json.loads(row.classes_json)
                 total.update(counts)
                 classes = add_lists(classes, own)
-                entry = by_release.setdefault(row.release, {**dict.fromkeys(WINDOW_COUNTS, 0), "classes": []})
+                entry = by_release.setdefault(row.release, {**dict.fromkeys(RELEASE_COUNTS, 0), "classes": []})
                 for name, value in counts.items():
                     entry[name] += value
                 entry["classes"] = add_lists(entry["classes"], own)
         return {**total, "classes": classes, "by_release": by_release}
 
-    def _merge_row(
-        self, connection: Connection, channel: str, release: str, start: float, addition: Addition, now: float
-    ) -> None:
-        table = windows.c
-        where = and_(table.channel == channel, table.release == release, table.interval_start == start)
-        row = connection.execute(select(table.data, table.merged).where(where)).first()
-        window, merged = addition.window, addition.merged
-        if row is not None:
-            window = Window.from_bytes(row.data, self._schema(release)).merge(window)
-            merged += row.merged
-        values = {
-            "predictions": window.predictions,
-            "errors": window.errors,
-            "feedback": window.feedback,
-            "escalations": window.escalations,
-            "merged": merged,
-            "updated": now,
-            "data": window.to_bytes(),
-        }
-        if row is None:
-            key = {"channel": channel, "release": release, "interval_start": start}
-            connection.execute(windows.insert().values(**key, **values))
-        else:
-            connection.execute(windows.update().where(where).values(**values))
-
-    def _schema(self, release: str) -> WindowSchema:
+    def schema(self, release: str) -> WindowSchema:
+        """The schema of a stored window's release; raises `LookupError`."""
         schema = self.schema_of(release)
         if schema is None:
             raise LookupError(f"the release {release} of a stored window is gone")
         return schema
+
+
+class RowKey(NamedTuple):
+    """Which row: the primary key of the table of windows."""
+
+    channel: str
+    release: str
+    segment: str
+    resolution_s: float
+    start: float
+
+    @property
+    def where(self) -> ColumnElement[bool]:
+        """The row's condition."""
+        columns = windows.primary_key.columns
+        return and_(*(column == value for column, value in zip(columns, self, strict=True)))
+
+
+def add_row(connection: Connection, schema: WindowSchema, key: RowKey, addition: Addition, now: float) -> None:
+    """Add windows to one row, which is made where it is missing, inside the caller's transaction."""
+    row = connection.execute(select(windows.c.data, windows.c.merged).where(key.where)).first()
+    window, merged = addition.window, addition.merged
+    if row is not None:
+        window = Window.from_bytes(row.data, schema).merge(window)
+        merged += row.merged
+    values = {
+        "predictions": window.predictions,
+        "errors": window.errors,
+        "feedback": window.feedback,
+        "escalations": window.escalations,
+        "merged": merged,
+        "updated": now,
+        "data": window.to_bytes(),
+    }
+    if row is None:
+        names = (column.name for column in windows.primary_key.columns)
+        connection.execute(windows.insert().values(**dict(zip(names, key, strict=True)), **values))
+    else:
+        connection.execute(windows.update().where(key.where).values(**values))
 
 
 def merge_all(found: Iterable[Window]) -> Window | None:
@@ -226,7 +270,7 @@ def merge_all(found: Iterable[Window]) -> Window | None:
 
 
 def count_window(window: Window) -> dict[str, int]:
-    """The counts of a window by the names of `WINDOW_COUNTS`, without ``windows``."""
+    """The counts of a window by the names of ``WINDOW_COUNTS``, without ``windows``."""
     return {
         "predictions": window.predictions,
         "errors": window.errors,
@@ -239,3 +283,8 @@ def count_window(window: Window) -> dict[str, int]:
 def class_counts(window: Window) -> list[int]:
     """Predictions per class."""
     return [int(n) for n in np.asarray(window.arrays["classes"])]
+
+
+def correct(window: Window) -> int:
+    """Labels that agree with the prediction."""
+    return int(np.trace(window.arrays["confusion"])) if "confusion" in window.arrays else 0

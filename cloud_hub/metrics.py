@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from cloud_hub.counting import AGE_BOUNDS_S, Ages
 
 if TYPE_CHECKING:
     from cloud_hub.app import Hub
@@ -38,6 +41,8 @@ class HubCollector(Collector):
         yield _counters("cloud_hub_mqtt_bytes", "Bytes of topics and payloads.", "direction", sizes)
         yield _counters("cloud_hub_ingest", "Messages by what became of them.", "outcome", hub.ingest.totals)
         yield _gauge("cloud_hub_ingest_waiting", "Messages that wait to be committed.", len(hub.ingest.inbox))
+        yield _gauge("cloud_hub_ingest_lag_seconds", "How long the oldest of them has waited.", hub.ingest.lag_s)
+        yield _ages(hub.ingest.ages)
         yield _counters("cloud_hub_quarantined", "Messages refused, ever.", "reason", hub.quarantine.counts())
 
     def _fleet(self) -> Iterable[Metric]:
@@ -57,6 +62,15 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(name, text, value=float(value))
+
+
+def _ages(ages: Ages) -> Metric:
+    text = "How old windows were when they were counted: their end, by the hub's clock."
+    family = HistogramMetricFamily("cloud_hub_window_age_seconds", text)
+    reached = itertools.accumulate(ages.numbers)
+    bounds = [*(f"{bound:.1f}" for bound in AGE_BOUNDS_S), "+Inf"]
+    family.add_metric([], list(zip(bounds, map(float, reached), strict=True)), ages.sum_s)
+    return family
 
 
 def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:

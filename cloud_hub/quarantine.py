@@ -12,7 +12,16 @@ from cloud_hub.records.tables import quarantine as table
 from cloud_hub.records.tables import quarantine_counts
 
 Reason = Literal[
-    "malformed", "wrong-device", "sequence", "unknown-release", "unknown-channel", "window", "overlap", "internal"
+    "malformed",
+    "wrong-device",
+    "sequence",
+    "unknown-release",
+    "unknown-channel",
+    "window",
+    "overlap",
+    "reused",
+    "epoch-taken",
+    "internal",
 ]
 """Why; each is explained in docs/reference/cloud-hub.md."""
 

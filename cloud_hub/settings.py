@@ -45,8 +45,8 @@ class Settings(BaseSettings):
     insights_interval_s: float = Field(
         default=60.0, ge=0.1, le=86_400, description="Length of the intervals that windows are merged into, seconds."
     )
-    ingest_queue: int = Field(default=4096, ge=16, description="Messages from devices that wait in memory, at most.")
-    ingest_batch: int = Field(default=256, ge=1, description="Messages that are committed together, at most.")
+    ingest_queue: int = Field(default=8192, ge=16, description="Messages from devices that wait in memory, at most.")
+    ingest_batch: int = Field(default=2048, ge=1, description="Messages that are committed together, at most.")
     quarantine_rows: int = Field(
         default=100, ge=0, description="Refused messages that are kept for each device; older ones are only counted."
     )

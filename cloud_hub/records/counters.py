@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, and_, select
+from sqlalchemy import Connection, Row, Table, and_, bindparam, select, tuple_
+
+from cloud_hub.records.database import chunks
 
 #: Counts that a window holds.
 WINDOW_COUNTS = ("predictions", "errors", "feedback", "escalations", "nonfinite", "windows")
-DEVICE_COUNTS = (*WINDOW_COUNTS, "gaps", "quarantined")
+#: Totals of a release on a channel; ``correct`` are the labels that agree with the prediction.
+RELEASE_COUNTS = (*WINDOW_COUNTS, "correct")
+#: Totals of a device; ``misdated`` are windows that were filed under the present, since their clock was wrong.
+DEVICE_COUNTS = (*WINDOW_COUNTS, "gaps", "quarantined", "misdated")
+
+
+@dataclass
+class Sums:
+    """What is to be added to one row."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    classes: list[int] = field(default_factory=list)
+
+    def add(self, counts: Mapping[str, int], classes: Sequence[int] = ()) -> None:
+        """Add more."""
+        for name, count in counts.items():
+            self.counts[name] = self.counts.get(name, 0) + int(count)
+        if classes:
+            self.classes = add_lists(self.classes, classes)
 
 
 def read_counts(row: Row[Any], names: Sequence[str]) -> dict[str, Any]:
@@ -18,30 +39,43 @@ def read_counts(row: Row[Any], names: Sequence[str]) -> dict[str, Any]:
     return {**{name: getattr(row, name) for name in names}, "classes": json.loads(row.classes_json)}
 
 
-def add_counts(
-    connection: Connection,
-    table: Table,
-    key: Mapping[str, Any],
-    counts: Mapping[str, int],
-    classes: Sequence[int],
-    names: Sequence[str],
-) -> None:
-    """Add to the row of ``key``, which is made where it is missing; inside the caller's transaction."""
-    where = and_(*(table.c[name] == value for name, value in key.items()))
-    row = connection.execute(select(table).where(where)).first()
-    added = {name: int(counts.get(name, 0)) for name in names}
-    if row is None:
-        connection.execute(table.insert().values(**key, **added, classes_json=json.dumps([int(n) for n in classes])))
-        return
-    values: dict[str, Any] = {name: table.c[name] + amount for name, amount in added.items() if amount}
-    if any(classes):
-        values["classes_json"] = json.dumps(add_lists(json.loads(row.classes_json), classes))
-    if values:
-        connection.execute(table.update().where(where).values(**values))
+def add_sums(connection: Connection, table: Table, sums: Mapping[tuple[str, ...], Sums], names: Sequence[str]) -> None:
+    """Add to many rows, each of which is made where it is missing; inside the caller's transaction.
+
+    Args:
+        connection: of the transaction.
+        table: with the columns ``names``, ``classes_json`` and a primary key of texts.
+        sums: what is added, by primary key.
+        names: all columns that count.
+    """
+    columns = list(table.primary_key.columns)
+    known: dict[tuple[str, ...], str] = {}
+    for keys in chunks(list(sums)):
+        wanted = columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
+        for row in connection.execute(select(*columns, table.c.classes_json).where(wanted)):
+            known[tuple(row[:-1])] = row[-1]
+    fresh: list[dict[str, Any]] = []
+    more: list[dict[str, Any]] = []
+    for key, added in sums.items():
+        values: dict[str, Any] = {name: added.counts.get(name, 0) for name in names}
+        if (text := known.get(key)) is None:
+            own = {column.name: part for column, part in zip(columns, key, strict=True)}
+            fresh.append({**own, **values, "classes_json": json.dumps(added.classes)})
+        else:
+            own = {f"key_{place}": part for place, part in enumerate(key)}
+            if any(added.classes):
+                text = json.dumps(add_lists(json.loads(text), added.classes))
+            more.append({**own, **{f"more_{name}": value for name, value in values.items()}, "the_classes": text})
+    if fresh:
+        connection.execute(table.insert(), fresh)
+    if more:
+        where = and_(*(column == bindparam(f"key_{place}") for place, column in enumerate(columns)))
+        raised = {name: table.c[name] + bindparam(f"more_{name}") for name in names}
+        connection.execute(table.update().where(where).values(**raised, classes_json=bindparam("the_classes")), more)
 
 
 def add_lists(left: Sequence[int], right: Sequence[int]) -> list[int]:
     """Element by element; the shorter one is taken as ending in zeros (releases may differ in classes)."""
-    size = max(len(left), len(right))
-    padded = ([*side, *[0] * (size - len(side))] for side in (left, right))
-    return [int(a) + int(b) for a, b in zip(*padded, strict=True)]
+    if len(left) < len(right):
+        left, right = right, left
+    return [int(a) + int(b) for a, b in zip(left, right, strict=False)] + [int(a) for a in left[len(right) :]]

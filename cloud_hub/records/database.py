@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, text
 from sqlalchemy.pool import QueuePool, StaticPool
@@ -29,6 +29,9 @@ metadata = MetaData(
 )
 
 READERS = 8
+#: Values in one ``IN``: SQLite takes 32,766, older ones 999.
+_MOST_VALUES = 900
+T = TypeVar("T")
 
 
 class Database:
@@ -135,6 +138,12 @@ class Database:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
         return engine
+
+
+def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The values in as many parts as a query's ``IN`` needs; none for no values."""
+    for start in range(0, len(values), _MOST_VALUES):
+        yield values[start : start + _MOST_VALUES]
 
 
 @contextmanager

@@ -65,7 +65,11 @@ marks = Table(
     Column("device", String(64), primary_key=True),
     Column("epoch", BigInteger, primary_key=True),
     Column("last", BigInteger, nullable=False),
+    Column("checksum", LargeBinary),
+    Column("newest", Float),
+    Column("owner", String(64)),
 )
+Index("ix_marks_epoch", marks.c.epoch)
 
 device_totals = Table(
     "device_totals",
@@ -77,6 +81,7 @@ device_totals = Table(
     ),
     Column("gaps", BigInteger, nullable=False),
     Column("quarantined", BigInteger, nullable=False),
+    Column("misdated", BigInteger, nullable=False, server_default="0"),
     Column("classes_json", Text, nullable=False),
 )
 
@@ -85,6 +90,8 @@ windows = Table(
     metadata,
     Column("channel", String(64), primary_key=True),
     Column("release", String(71), primary_key=True),
+    Column("segment", String(64), primary_key=True),
+    Column("resolution_s", Float, primary_key=True),
     Column("interval_start", Float, primary_key=True),
     *(Column(name, BigInteger, nullable=False) for name in ("predictions", "errors", "feedback", "escalations")),
     Column("merged", Integer, nullable=False),
@@ -102,6 +109,7 @@ insight_totals = Table(
         Column(name, BigInteger, nullable=False)
         for name in ("predictions", "errors", "feedback", "escalations", "nonfinite", "windows")
     ),
+    Column("correct", BigInteger, nullable=False, server_default="0"),
     Column("classes_json", Text, nullable=False),
 )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from cloud_hub.drift_references import independent_of_head
 from cloud_hub.insights_store import InsightStore
@@ -217,9 +217,11 @@ def _intervals(
     """(release, interval start, has labels) of intervals that are needed, without reading any window."""
     table = windows.c
     conditions = [table.channel == channel, table.release.in_(releases), table.interval_start < until]
-    query = select(table.release, table.interval_start, table.feedback).where(*conditions)
+    feedback = func.sum(table.feedback).label("feedback")  # of all segments
+    query = select(table.release, table.interval_start, feedback).where(*conditions)
+    query = query.group_by(table.interval_start, table.release).order_by(table.interval_start, table.release)
     with db.read() as connection:
-        rows = connection.execute(query.order_by(table.interval_start, table.release)).all()
+        rows = connection.execute(query).all()
     return [
         (row.release, row.interval_start, row.feedback > 0)
         for row in rows

@@ -7,6 +7,7 @@ that the reason is said in one place only, and what is rare (head statistics, a 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,8 +22,8 @@ from edgeloop.insights.wire import MAX_DEVICE_COUNT
 
 #: Larger arrays are added up one by one: there is nothing to gain.
 MAX_SIZE = 4096
-#: Elements of all arrays of the windows that are read at once: 8 MiB in memory.
-MAX_ELEMENTS = 1 << 20
+#: Elements of all arrays of the windows that are read at once: 32 MiB in memory, where every window has every array.
+MAX_ELEMENTS = 1 << 22
 _FIELDS = frozenset(("release", "variant", "provider", "segment", "start", "end", "arrays"))
 _WIDTHS = (1, 2, 4, 8)
 
@@ -98,19 +99,27 @@ class Columns:
             arrays[name] = np.asarray((array if whole else array[chosen]).sum(axis=0))
         return self._window([self.heads[row] for row in rows], segment, arrays)
 
-    def totals(self, groups: Sequence[Sequence[int]], segment: str, names: Sequence[str]) -> list[Window]:
-        """The sums of groups of the windows, with the arrays of these names only; a group has one window at least."""
-        chosen = np.concatenate([np.asarray(group, np.int64) for group in groups])
+    def sums(self, groups: Sequence[Sequence[int]], name: str) -> Array:
+        """The sums of one array over groups of the windows, [G, …]; a group has one window at least."""
+        chosen = np.fromiter(itertools.chain.from_iterable(groups), np.int64)
         starts = np.cumsum([0, *(len(group) for group in groups[:-1])])
-        summed = {
-            name: np.add.reduceat(self.arrays[name][chosen], starts, axis=0) for name in names if name in self.arrays
-        }
+        return np.asarray(np.add.reduceat(self.column(name)[chosen], starts, axis=0))
+
+    def totals(self, groups: Sequence[Sequence[int]], segments: Sequence[str], names: Sequence[str]) -> list[Window]:
+        """The sums of groups of the windows, with the arrays of these names only.
+
+        Args:
+            groups: rows of each; one at least.
+            segments: of each group.
+            names: of the arrays.
+        """
+        summed = {name: self.sums(groups, name) for name in names if name in self.arrays}
         windows = []
         for place, group in enumerate(groups):
             arrays = Sums(self.schema)
             for name, array in summed.items():
                 arrays[name] = array[place]
-            windows.append(self._window([self.heads[row] for row in group], segment, arrays))
+            windows.append(self._window([self.heads[row] for row in group], segments[place], arrays))
         return windows
 
     def _window(self, heads: Sequence[Head], segment: str, arrays: Sums) -> Window:

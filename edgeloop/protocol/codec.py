@@ -161,13 +161,13 @@ class _Reader:
         self._enter(at, count, depth)
         values = []
         for _ in range(count):
-            value, at = self.item(at, depth + 1)
+            value, at = self._value(at, depth + 1)
             values.append(value)
         return values, at
 
     def _map(self, at: int, count: int, depth: int) -> tuple[dict[str, Any], int]:
         self._enter(at, count, depth)
-        data, item, depth = self._data, self.item, depth + 1
+        data, read, depth = self._data, self._value, depth + 1
         values: dict[str, Any] = {}
         for _ in range(count):
             first = data[at]
@@ -181,8 +181,29 @@ class _Reader:
             key = self._text(data[start:end], start)
             if key in values:
                 raise ProtocolError(f"the key {key!r} comes twice in one map, again at offset {at}")
-            values[key], at = item(end, depth)
+            values[key], at = read(end, depth)
         return values, at
+
+    def _value(self, at: int, depth: int) -> tuple[Any, int]:
+        """What :meth:`item` says, sooner for what a window is made of: small numbers, byte strings and arrays."""
+        data = self._data
+        first = data[at]
+        if first < 0x18:
+            return first, at + 1
+        if 0x40 <= first < 0x5A:
+            if first < 0x58:
+                start, length = at + 1, first - 0x40
+            elif first == 0x58:
+                start, length = at + 2, data[at + 1]
+            else:
+                start, length = at + 3, data[at + 1] << 8 | data[at + 2]
+            end = start + length
+            if end > len(data):
+                self._skip(start, length)
+            return data[start:end], end
+        if 0x80 <= first < 0x98:
+            return self._array(at + 1, first - 0x80, depth)
+        return self.item(at, depth)
 
     def _long_key(self, at: int) -> tuple[int, int]:
         first = self._data[at]

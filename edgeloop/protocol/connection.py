@@ -116,6 +116,7 @@ class Connection:
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
         self._awake = False
+        self._handed_out = 0
         self._closing = False
         self._outcome = Outcome.FAILED
         self.accepted = self.session_present = False
@@ -250,6 +251,7 @@ class Connection:
             selector.register(wire, selectors.EVENT_READ)
             selector.register(self._wake_out, selectors.EVENT_READ)
             watched = selectors.EVENT_READ
+            reading = True
             while client.socket() is not None:  # it is the wire
                 if not self.accepted and not self._closing and time.monotonic() > answer_until:
                     self.reason = "the broker took the connection and did not answer"
@@ -257,14 +259,31 @@ class Connection:
                     return
                 if not self._write(wire):
                     return
-                if watched != (wanted := selectors.EVENT_READ | (selectors.EVENT_WRITE if wire.waits else 0)):
-                    selector.modify(wire, wanted)
+                reading = not self._holds_too_many(wire)
+                wanted = (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if wire.waits else 0)
+                if watched != wanted:
+                    self._watch(selector, wire, wanted)
                     watched = wanted
-                ready = selector.select(0.0 if wire.pending else self._patience_s())
+                ready = selector.select(0.0 if reading and wire.pending else self._patience_s())
                 if any(key.fileobj is self._wake_out for key, _ in ready):
                     self._swallow_wake()
-                if not self._read(wire) or client.loop_misc() != _SUCCESS:
+                if (reading and not self._read(wire)) or client.loop_misc() != _SUCCESS:
                     return
+
+    def _holds_too_many(self, wire: Wire) -> bool:
+        """Whether the broker has sent more ahead than it was told to: Mosquitto 2.0.11 does so after the first answer.
+
+        What is not read then waits at the broker, which bounds it. An acknowledgement wakes the loop.
+        """
+        most = self._options.receive_maximum
+        return bool(most) and self._handed_out - wire.acknowledged > most
+
+    def _watch(self, selector: selectors.BaseSelector, wire: Wire, events: int) -> None:
+        """A selector takes no empty set of events."""
+        with contextlib.suppress(KeyError):
+            selector.unregister(wire)
+        if events:
+            selector.register(wire, events)
 
     def _read(self, wire: Wire) -> bool:
         """Take in what has come, and let paho read its part of it; False when the connection is lost."""
@@ -351,6 +370,7 @@ class Connection:
                 self._acknowledge(mid)
             self._callbacks.refused("a message on a topic that is not UTF-8 was dropped")
             return
+        self._handed_out += qos
         acknowledge = partial(self._acknowledge, mid) if qos else _nothing
         self._callbacks.message(topic, payload, Delivery(acknowledge, qos, retained))
         if qos and not self._options.manual_ack:

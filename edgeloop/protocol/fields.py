@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 from edgeloop.protocol.errors import ProtocolError
 from edgeloop.records import dataclass
 
 MAX_INTEGER = 2**63 - 1
+
+
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
 
 
 class Kind(Protocol):
@@ -51,7 +57,7 @@ class Text(_Checked):
             raise ProtocolError(f"{where} is a {type(value).__name__}; it has to be text")
         if len(value) > self.most:
             raise ProtocolError(f"{where} has {len(value)} characters; at most {self.most} are read")
-        if self.pattern is not None and not re.fullmatch(self.pattern, value):
+        if self.pattern is not None and not _compiled(self.pattern).fullmatch(value):
             raise ProtocolError(f"{where} is {value!r}; it has to match {self.pattern}")
         return value
 

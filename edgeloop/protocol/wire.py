@@ -40,6 +40,10 @@ class Wire:
         received: told of each PUBLISH at QoS 0 and 1.
         properties: whether a PUBLISH has properties, as in MQTT 5.
         max_packet_bytes: a longer packet ends the connection.
+
+    Attributes:
+        acknowledged: messages that the broker was told of.
+        ended: whether the connection is lost.
     """
 
     def __init__(self, sock: socket.socket, received: Received, *, properties: bool, max_packet_bytes: int) -> None:
@@ -52,6 +56,7 @@ class Wire:
         self._lock = threading.Lock()
         self._publishes: deque[bytes] = deque()
         self._publish_bytes = 0
+        self.acknowledged = 0
         self.ended = False
 
     # -- as paho sees it ------------------------------------------------------------------------------------------
@@ -146,6 +151,7 @@ class Wire:
         out = self._out
         if self._acknowledged:
             count = len(self._acknowledged)
+            self.acknowledged += count
             take = self._acknowledged.popleft
             out += b"".join([b"\x40\x02" + take().to_bytes(2, "big") for _ in range(count)])
         if self._publishes and len(out) <= MOST_WAITING:

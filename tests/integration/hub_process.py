@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -139,6 +140,7 @@ class SendingDevice:
         self.classes = np.zeros(profile.schema.classes, np.int64)
         self.outbox: dict[int, Window] = {}
         self._next, self._lock = 1, threading.Lock()
+        self._epoch = int.from_bytes(hashlib.sha256(device.encode()).digest()[:6], "big")
         self._random = np.random.default_rng(abs(hash(device)) % 2**32)
         self._topics = Topics(FLEET)
         self.link = Link("127.0.0.1", hub.broker_port, device, backoff_s=(0.05, 0.3))
@@ -187,7 +189,9 @@ class SendingDevice:
             with self._lock:
                 waiting = sorted(self.outbox.items())[:20]
             for number, window in waiting:
-                message = Insights(self.device, 1, number, number, waiting[0][0], window.to_wire(), self.channel)
+                message = Insights(
+                    self.device, self._epoch, number, number, waiting[0][0], window.to_wire(), self.channel
+                )
                 self.link.publish(self._topics.insights(self.device), message.to_bytes())
             self._stop.wait(0.1)
 

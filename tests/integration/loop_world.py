@@ -217,10 +217,11 @@ class World:
     def add(self, device: str, window: Window) -> None:
         """What ingest does with a window that it counts."""
         additions = Additions()
-        additions.add(CHANNEL, self.insights.interval_of(window, now=self.clock()), window)
+        (start,), _ = self.insights.intervals_of([window.end], [0.0], self.clock())
+        additions.add(CHANNEL, float(start), window)
         with self.db.begin() as connection:
             self.insights.add(connection, additions, self.clock())
-            self.devices.take_contact(connection, device, self.clock())
+            self.devices.take_contacts(connection, [device], self.clock())
         self.light.observed(device, CHANNEL, window)
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────

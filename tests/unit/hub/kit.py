@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,19 +46,32 @@ def window(classes: tuple[int, ...] = (1, 2, 0), *, end: float = 1000.0, release
     return made
 
 
+def epoch_of(device: str) -> int:
+    """The first epoch of a device; no two have the same one."""
+    return zlib.crc32(device.encode()) + 1
+
+
 def envelope(
     device: str,
     first: int,
     last: int | None = None,
     base: int = 1,
     *,
-    epoch: int = 1,
+    epoch: int | None = None,
     channel: str = CHANNEL,
     content: Window | None = None,
 ) -> bytes:
     """An insights payload."""
     sent = window() if content is None else content
-    message = Insights(device, epoch, first, first if last is None else last, base, sent.to_wire(), channel)
+    message = Insights(
+        device,
+        epoch_of(device) if epoch is None else epoch,
+        first,
+        first if last is None else last,
+        base,
+        sent.to_wire(),
+        channel,
+    )
     return message.to_bytes()
 
 

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from cloud_hub import ingest as ingest_module
+from cloud_hub.counting import Counting
 from cloud_hub.inbox import Incoming
-from cloud_hub.insights_store import count_window
+from cloud_hub.marks import Marks, MarksMoved
 from cloud_hub.records.tables import marks
 from edgeloop.insights import Window
 from edgeloop.protocol import Presence, Reported
-from tests.unit.hub.kit import CHANNEL, RELEASE, TOPICS, Pipeline, Sender, envelope, window
+from tests.unit.hub.kit import CHANNEL, RELEASE, TOPICS, Pipeline, Sender, envelope, epoch_of, window
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def test_windows_are_counted_and_acknowledged(hub: Pipeline) -> None:
         "escalations": 0,
         "nonfinite": 0,
         "windows": 3,
+        "correct": 0,
         "classes": [3, 6, 0],
         "by_release": {
             RELEASE: {
@@ -49,12 +50,13 @@ def test_windows_are_counted_and_acknowledged(hub: Pipeline) -> None:
                 "escalations": 0,
                 "nonfinite": 0,
                 "windows": 3,
+                "correct": 0,
                 "classes": [3, 6, 0],
             }
         },
     }
     (ack,) = hub.sent.acks("a")
-    assert (ack.epoch, ack.last, ack.refused) == (1, 3, ())
+    assert (ack.epoch, ack.last, ack.refused) == (epoch_of("a"), 3, ())
     device = hub.devices.get("a")
     assert (device.totals["predictions"], device.totals["windows"], device.totals["classes"]) == (9, 3, [3, 6, 0])
     assert device.last_seen == hub.clock.now
@@ -128,7 +130,7 @@ def test_a_new_epoch_begins_anew(hub: Pipeline) -> None:
     hub.send("a", envelope("a", 1, epoch=2))
     hub.work()
     assert hub.predictions == 6
-    assert {(ack.epoch, ack.last) for ack in hub.sent.acks("a")} == {(1, 1), (2, 1)}
+    assert {(ack.epoch, ack.last) for ack in hub.sent.acks("a")} == {(epoch_of("a"), 1), (2, 1)}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_when_the_records_cannot_be_written_nothing_is_acknowledged(
         raise OperationalError("INSERT", {}, Exception("database or disk is full"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest_module, "_move_mark", full)
+        patch.setattr(Marks, "write", full)
         hub.ingest.submit(TOPICS.insights("a"), envelope("a", 1), lambda: released.append(1))
         assert not hub.ingest.step(0.0)
     assert hub.sent.acks("a") == [] and hub.predictions == 0 and released == [1]
@@ -220,14 +222,14 @@ def test_a_failure_in_the_middle_of_a_transaction_leaves_nothing_of_it(
 def test_a_defect_of_ours_sets_one_message_aside_and_counts_the_others(
     hub: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = count_window
+    real = Counting.add
 
-    def broken(content: Any) -> dict[str, int]:
-        if content.end == 666.0:
+    def broken(self: Counting, release: str, schema: Any, arrived: Any) -> Any:
+        if any(item.window["end"] == 666.0 for item in arrived):
             raise ZeroDivisionError("a defect")
-        return real(content)
+        return real(self, release, schema, arrived)
 
-    monkeypatch.setattr(ingest_module, "count_window", broken)
+    monkeypatch.setattr(Counting, "add", broken)
     hub.send("a", envelope("a", 1))
     hub.send("bad", envelope("bad", 1, content=window(end=666.0)))
     hub.send("bad", envelope("bad", 2, base=1))
@@ -244,7 +246,7 @@ def test_another_process_that_moved_the_mark_makes_the_batch_fail_and_not_count_
     batch = hub.ingest._gather([Incoming("insights", "a", envelope("a", 2), 0.0)])
     with hub.db.begin() as connection:
         connection.execute(marks.update().values(last=2))
-    with pytest.raises(ingest_module.MarksMoved), hub.db.begin() as connection:
+    with pytest.raises(MarksMoved), hub.db.begin() as connection:
         hub.ingest._write(connection, batch)
     assert hub.predictions == 3
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from cloud_hub.records import Database
 from cloud_hub.records.all_tables import metadata
-from cloud_hub.records.counters import add_counts, add_lists
+from cloud_hub.records.counters import RELEASE_COUNTS, Sums, add_lists, add_sums
 from cloud_hub.records.tables import insight_totals, marks
 
 
@@ -114,11 +114,14 @@ def test_records_outlive_the_process(db: Database, tmp_path: Path) -> None:
 
 
 def test_counts_add_up_and_lists_grow(db: Database) -> None:
-    key = {"channel": "c", "release": "r"}
-    names = ("predictions", "errors", "feedback", "escalations", "nonfinite", "windows")
+    key = ("c", "r")
     with db.begin() as connection:
-        add_counts(connection, insight_totals, key, {"predictions": 2}, [1, 1], names)
-        add_counts(connection, insight_totals, key, {"predictions": 3, "windows": 1}, [0, 1, 2], names)
-        row = connection.execute(select(insight_totals)).one()
-    assert (row.predictions, row.windows, row.errors, row.classes_json) == (5, 1, 0, "[1, 2, 2]")
+        add_sums(connection, insight_totals, {key: Sums({"predictions": 2}, [1, 1])}, RELEASE_COUNTS)
+        both = {key: Sums({"predictions": 3, "windows": 1}, [0, 1, 2]), ("c", "s"): Sums({"errors": 7})}
+        add_sums(connection, insight_totals, both, RELEASE_COUNTS)
+        rows = connection.execute(select(insight_totals).order_by(insight_totals.c.release)).all()
+    assert [(row.predictions, row.windows, row.errors, row.classes_json) for row in rows] == [
+        (5, 1, 0, "[1, 2, 2]"),
+        (0, 0, 7, "[]"),
+    ]
     assert add_lists([], [1]) == [1]

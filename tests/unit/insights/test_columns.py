@@ -87,7 +87,7 @@ def test_groups_are_added_up_with_the_arrays_that_are_asked_for() -> None:
     columns = Columns(sent, RELEASE, SCHEMA)
     groups = [[0, 5, 9], [1], [29, 2]]
     names = ("counts", "classes", *HISTOGRAM_ARRAYS)
-    for group, found in zip(groups, columns.totals(groups, "", names), strict=True):
+    for group, found in zip(groups, columns.totals(groups, [""] * 3, names), strict=True):
         expected = one_by_one([sent[place] for place in group]).only(names)
         close(found, expected)
         assert not found.arrays["latency"].any()
@@ -173,7 +173,7 @@ def test_segments_are_kept_apart_by_the_caller_and_named() -> None:
 def test_how_many_are_read_at_once_is_bounded_by_memory() -> None:
     assert rows_at_once(SCHEMA) > 100
     wide = type(SCHEMA)(classes=60_000, features=60_000, inputs=64, projections=256, bins=100)
-    assert 1 <= rows_at_once(wide) < 100
+    assert 1 <= rows_at_once(wide) < 500
 
 
 def test_none_at_all() -> None:
