@@ -124,7 +124,7 @@ class WindowsPolicy(_Policy):
     )
     min_group: int = Field(default=0, description="Predictions that a window holds at least before it leaves.")
     audit_share: float = Field(
-        default=0.0, description="Share of confident answers whose true label is asked for, in [0, 1]."
+        default=0.0, description="Share of the answers, drawn at random, whose true label is asked for, in [0, 1]."
     )
     privacy: dict[str, Any] | None = Field(default=None, description="Noise that devices add; null: none.")
 

@@ -82,15 +82,46 @@ class FeedbackResult:
     invalid: Sequence[tuple[str, str]]
 
 
+@dataclass(frozen=True)
+class OpenAudit:
+    """An answer that was drawn at random: its true label is asked for, and has not come.
+
+    Attributes:
+        id: of its request.
+        index: the row in that request's batch.
+        release: digest of the release that answered.
+        predicted: the class index that was predicted.
+        label: that class's name.
+        confidence: its probability.
+        segment: of the request.
+    """
+
+    id: str
+    index: int
+    release: str
+    predicted: int
+    label: str
+    confidence: float
+    segment: str
+
+
 class Recorder(Protocol):
     """Observing, as the data plane sees it. ``record`` is on the hot path: it only appends.
 
     Attributes:
         segment_field: parameter of requests by which windows are kept apart; None: they are not, and every segment is
             "".
+        audit_share: share of the answers that are drawn for an audit; 0: none.
     """
 
     segment_field: str | None
+    audit_share: float
+
+    def drawn(self, loaded: LoadedRelease, prediction_id: str, rows: int) -> tuple[int, ...]:
+        """Which rows of a request that is recorded next are drawn; asked only where there is an ``audit_share``."""
+
+    def open_audits(self, most: int) -> Sequence[OpenAudit]:
+        """Answers that were drawn and have no label yet, the newest first, ``most`` of them."""
 
     def segment_of(self, parameters: Mapping[str, Any]) -> str:
         """The segment of a request with these parameters; asked only where there is a ``segment_field``."""

@@ -10,7 +10,7 @@ import numpy as np
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Found, Retention
 from edge_agent.observing.windows import OpenWindows
-from edge_agent.ports import FeedbackItem, FeedbackResult
+from edge_agent.ports import FeedbackItem, FeedbackResult, OpenAudit
 from edgeloop.insights import Observer, Profile, holdout_share
 
 _KEPT_OBSERVERS = 8
@@ -86,6 +86,13 @@ class Labelling:
             self._count(release, segment, labels)
         return FeedbackResult(sum(map(len, counted.values())), unknown, duplicate, invalid)
 
+    def open_audit(self, found: Found) -> OpenAudit:
+        """An answer whose label is asked for, as people see it."""
+        facts, predicted = self._known.get(found.release), found.predicted
+        name = facts.labels[predicted] if facts is not None and predicted < len(facts.labels) else str(predicted)
+        identity, index = found.chunk.request_of(found.row)
+        return OpenAudit(identity, index, found.release, predicted, name, found.confidence, found.segment)
+
     def _class_index(self, release: str, label: int | str) -> int | str:
         """The class index that a label means, or a sentence that says what is wrong with it."""
         facts = self._known.get(release)
@@ -115,6 +122,8 @@ class Labelling:
                     np.array([one.found.predicted for one in some], dtype=np.int64),
                     np.array([one.label for one in some], dtype=np.int64),
                     np.array([holdout_share(_row_name(one.item)) for one in some], dtype=np.bool_),
+                    confidence=np.array([one.found.confidence for one in some]),
+                    audited=np.array([one.found.audited for one in some], dtype=np.bool_),
                 )
 
 

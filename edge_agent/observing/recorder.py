@@ -23,16 +23,16 @@ from edge_agent.observing.health import DeviceHealth, HealthSample
 from edge_agent.observing.keeper import Keeper
 from edge_agent.observing.labels import Labelling, Observers
 from edge_agent.observing.releases import KnownReleases
-from edge_agent.observing.retention import Changes, Retention
+from edge_agent.observing.retention import Batch, Changes, Retention
 from edge_agent.observing.scores import BLOCK_REQUESTS, Block, ScoresAlone
 from edge_agent.observing.segments import Segments
 from edge_agent.observing.store import Store, StoreError
 from edge_agent.observing.thinning import WIDE_VALUES, WIDE_VALUES_PER_S, Thinning
 from edge_agent.observing.watch import NO_ROWS, Answered, Watch
 from edge_agent.observing.windows import OpenWindows
-from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease
+from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease, OpenAudit
 from edge_agent.pulse import Pulse
-from edgeloop.insights import Profile, Window
+from edgeloop.insights import Profile, Window, drawn_rows
 from edgeloop.insights.policy import InsightsPolicy
 from edgeloop.records import dataclass
 
@@ -49,6 +49,7 @@ _MOST_WAITING = 32
 # After the store has refused (a full disk), it is asked again so soon.
 RETRY_S = 2.0
 _LOGGED_FAILURES = 10
+_MOST_DRAWN = 10_000
 # Until a fold has shown how large requests are.
 _FIRST_FOLD = 16
 
@@ -103,6 +104,9 @@ class WindowRecorder:
         self._checkpoint_s, self._clock = checkpoint_s, clock
         self._segments, self.segment_of = segments, segments.of
         self.segment_field: str | None = None
+        self.audit_share = 0.0
+        self._drawn: dict[str, tuple[int, ...]] = {}
+        self._keeps = feedback_keep > 0
         self._closed = closed
         self._health = DeviceHealth()
         self._waiting: deque[Answered | Block] = deque()
@@ -136,6 +140,8 @@ class WindowRecorder:
         """Keep windows apart as another policy says."""
         self._segments.follow(policy)
         self.segment_field = policy.segment_field
+        # A label for an answer that is not kept could not be counted.
+        self.audit_share = policy.audit_share if self._keeps else 0.0
 
     def wanted_outputs(self, loaded: LoadedRelease) -> Sequence[str]:
         """Names of the outputs that observing needs; none for a release without a profile."""
@@ -171,6 +177,23 @@ class WindowRecorder:
     ) -> None:
         """Note one answered request by its scores alone; they are copied."""
         self._scores.add(loaded, prediction_id, scores, segment, latency_ns, run_ns)
+
+    def drawn(self, loaded: LoadedRelease, prediction_id: str, rows: int) -> tuple[int, ...]:
+        """Which rows of a request that is recorded next are drawn for an audit."""
+        if loaded.digest not in self._watches:
+            return ()
+        found = drawn_rows(prediction_id, rows, self.audit_share)
+        if found:
+            if len(self._drawn) >= _MOST_DRAWN:  # of requests that failed to be observed
+                self._drawn.clear()
+            self._drawn[prediction_id] = found
+        return found
+
+    def open_audits(self, most: int) -> list[OpenAudit]:
+        """Answers whose true labels are asked for and have not come, the newest first."""
+        with self._windows_lock:
+            self._fold()
+            return [self._labelling.open_audit(found) for found in self._retention.open_audits(most)]
 
     def settle(self) -> None:
         """Count what waits, if it has become much; whoever has recorded calls this when its client is answered."""
@@ -268,13 +291,13 @@ class WindowRecorder:
             )
             for block in group:
                 if isinstance(block, Block):
-                    self._retention.add(loaded.digest, watch.observe_scores(loaded, window, block))
+                    self._keep(loaded.digest, watch.observe_scores(loaded, window, block, self._drawn))
             asked = [item for item in group if not isinstance(item, Block)]
             answered = [item for item in asked if item[3]]
             if len(answered) < len(asked):
                 watch.observer.error(window, len(asked) - len(answered))
             if answered:
-                self._retention.add(loaded.digest, watch.observe(loaded, window, answered))
+                self._keep(loaded.digest, watch.observe(loaded, window, answered, self._drawn))
         except Exception:
             if len(group) > 1:
                 # Blocks and errors were counted before anything could fail; one odd request must not cost the others.
@@ -285,6 +308,12 @@ class WindowRecorder:
             self._failed += 1
             if self._failed <= _LOGGED_FAILURES:
                 log.exception("a request of release %s could not be observed", loaded.digest)
+
+    def _keep(self, release: str, batch: Batch) -> None:
+        self._retention.add(release, batch)
+        if batch.audited is not None:
+            for name in batch.ids:
+                self._drawn.pop(name, None)
 
     def _watch(self, loaded: LoadedRelease) -> Watch | None:
         watch = self._watches.get(loaded.digest)

@@ -34,6 +34,8 @@ MAX_ID_CHARACTERS = 256
 MAX_BYTES = 32 << 20
 _ROW_BYTES = 100
 _CHUNK_LIMIT = 1 << 30
+#: Marks of a row: its label has come; it was drawn for an audit.
+LABELLED, AUDITED = 1, 2
 
 Array = npt.NDArray[Any]
 
@@ -49,6 +51,7 @@ class Batch:
         confidence: float [rows].
         features: float [rows, F], or None for a model without features.
         segment: of all of them.
+        audited: bool [rows], which were drawn for an audit; None: none.
     """
 
     ids: Sequence[str]
@@ -57,6 +60,7 @@ class Batch:
     confidence: Array
     features: Array | None
     segment: str = ""
+    audited: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,17 @@ class Found:
     @property
     def labelled(self) -> bool:
         """Whether the label has come."""
-        return bool(self.chunk.labelled[self.row])
+        return bool(self.chunk.marks[self.row] & LABELLED)
+
+    @property
+    def audited(self) -> bool:
+        """Whether it was drawn for an audit."""
+        return bool(self.chunk.marks[self.row] & AUDITED)
+
+    @property
+    def confidence(self) -> float:
+        """Of the class that was predicted."""
+        return float(self.chunk.column("confidence")[self.row])
 
 
 class Chunk:
@@ -103,7 +117,8 @@ class Chunk:
         self.sealed = False
         self.stored_rows = 0
         self.labels_changed = False
-        self.labelled = bytearray()
+        #: Of each row: `LABELLED` and `AUDITED`; in the store they are the column ``labelled``.
+        self.marks = bytearray()
         self.ids: list[str] = []
         self.has_features = False
         self._counts: list[npt.NDArray[np.int64]] = []
@@ -132,7 +147,9 @@ class Chunk:
         if batch.features is not None:
             self.has_features = True
             self._parts["features"].append(np.asarray(batch.features, dtype=np.float32).reshape(added, -1))
-        self.labelled.extend(bytes(added))
+        self.marks.extend(
+            bytes(added) if batch.audited is None else (AUDITED * batch.audited).astype(np.uint8).tobytes()
+        )
         width = batch.features[0].size * 4 if batch.features is not None and added else 0
         self.bytes += added * (width + _ROW_BYTES)
 
@@ -146,6 +163,12 @@ class Chunk:
             self._places.pop("", None)
             self._indexed = len(self.ids)
         return self._places.get(prediction_id)
+
+    def request_of(self, row: int) -> tuple[str, int]:
+        """The id of the request that a row is of, and the row's number in it."""
+        ends = np.cumsum(self.counts())
+        request = int(np.searchsorted(ends, row, side="right"))
+        return self.ids[request], row - int(ends[request] - self.counts()[request])
 
     def segment_of(self, row: int) -> str:
         """The segment of a row."""
@@ -200,7 +223,7 @@ class Chunk:
         chunk = cls(number, release)
         chunk.append(batch)
         chunk._segments = [(int(start), str(name)) for start, name in fields.get("segments", ())]
-        chunk.labelled[:] = labelled
+        chunk.marks[:] = labelled
         chunk.stored_rows = rows
         chunk.sealed = rows >= SEAL_ROWS
         return chunk
@@ -248,9 +271,19 @@ class Retention:
                 return Found(chunk, start + row)
         return None
 
+    def open_audits(self, most: int) -> list[Found]:
+        """Predictions that were drawn for an audit and have no label yet, the newest first, ``most`` of them."""
+        found: list[Found] = []
+        for chunk in reversed(self._chunks):
+            rows = np.flatnonzero(np.frombuffer(bytes(chunk.marks), np.uint8) == AUDITED)[::-1]
+            found += [Found(chunk, int(row)) for row in rows[: most - len(found)]]
+            if len(found) >= most:
+                break
+        return found
+
     def mark(self, found: Found) -> None:
         """Note that the label has come; it is written at the next checkpoint."""
-        found.chunk.labelled[found.row] = 1
+        found.chunk.marks[found.row] |= LABELLED
         found.chunk.labels_changed = True
 
     def prepare(self) -> Changes:
@@ -262,8 +295,8 @@ class Retention:
         for chunk in (*fresh, *relabelled):
             chunk.labels_changed = False
         return Changes(
-            fresh=[(chunk, chunk.to_bytes(), bytes(chunk.labelled)) for chunk in fresh],
-            relabelled=[(chunk, bytes(chunk.labelled)) for chunk in relabelled],
+            fresh=[(chunk, chunk.to_bytes(), bytes(chunk.marks)) for chunk in fresh],
+            relabelled=[(chunk, bytes(chunk.marks)) for chunk in relabelled],
             dropped=list(self._dropped),
         )
 

@@ -27,6 +27,8 @@ Array = npt.NDArray[Any]
 #: summarised are `NO_ROWS`; one that failed has no outputs either.
 Answered = tuple[LoadedRelease, str, Array, Sequence[Array], Mapping[str, int], str, int, int]
 NO_ROWS: Array = np.empty(0)
+#: Prediction id → the rows of it that were drawn for an audit.
+Drawn = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ class Watch:
             varies=loaded.profile.form.kind in ("image", "tokens"),
         )
 
-    def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered]) -> Batch:
+    def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered], drawn: Drawn) -> Batch:
         """Count answered requests of this release into ``window``; returns what is to be kept of them."""
         _, ids, parts, outputs, places, _, latencies, runs = zip(*answered, strict=True)
         joined = {name: _join(_column(outputs, places, name)) for name in self.outputs}
@@ -74,25 +76,28 @@ class Watch:
         features = joined[self.features].reshape(len(scores), -1) if self.features is not None else None
         counts = np.array(list(map(len, _column(outputs, places, self.outputs[0]))), dtype=np.int64)
         times = _times(latencies, runs, counts)
+        marks = _marks(drawn, ids, counts)
         shapes = self._shapes(parts)
         distinct = dict.fromkeys(shapes)
         for shape in distinct:
             alike = [found == shape for found in shapes]
             inputs = None if shape is None else _join(list(compress(parts, alike)))
             if len(distinct) == 1:
-                self._count(window, inputs, scores, features, times)
+                self._count(window, inputs, scores, features, times, marks)
             else:
                 rows = np.repeat(alike, counts)
                 some = features[rows] if features is not None else None
-                self._count(window, inputs, scores[rows], some, times[:, rows])
-        return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features, window.segment)
+                drawn_of_some = None if marks is None else marks[rows]
+                self._count(window, inputs, scores[rows], some, times[:, rows], drawn_of_some)
+        return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features, window.segment, marks)
 
-    def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block) -> Batch:
+    def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block, drawn: Drawn) -> Batch:
         """The same for requests that are observed by their scores alone."""
         scores = self._probabilities(loaded, {self.outputs[0]: block.scores})
         counts = np.fromiter(block.counts, np.int64, len(block.counts))
-        self._count(window, None, scores, None, _times(block.latencies, block.runs, counts))
-        return Batch(block.ids, counts, scores.argmax(axis=1), scores.max(axis=1), None, window.segment)
+        marks = _marks(drawn, block.ids, counts)
+        self._count(window, None, scores, None, _times(block.latencies, block.runs, counts), marks)
+        return Batch(block.ids, counts, scores.argmax(axis=1), scores.max(axis=1), None, window.segment, marks)
 
     def _shapes(self, parts: Sequence[Array]) -> list[tuple[int, ...] | None]:
         """What a row of each request's input looks like; those that look alike are counted at once. None: not given."""
@@ -100,17 +105,36 @@ class Watch:
             return [None if part is NO_ROWS else part.shape[1:] for part in parts]
         return [None if part is NO_ROWS else () for part in parts]
 
-    def _count(self, window: Window, inputs: Array | None, scores: Array, features: Array | None, times: Array) -> None:
+    def _count(
+        self,
+        window: Window,
+        inputs: Array | None,
+        scores: Array,
+        features: Array | None,
+        times: Array,
+        drawn: Array | None,
+    ) -> None:
         latency, run = times
         # What is not the run is waiting: for a place to run, and for others to run with.
         queue = np.maximum(latency - run, 0)
-        self.observer.observe(window, inputs, scores, features, latency, queue_ns=queue, run_ns=run)
+        self.observer.observe(window, inputs, scores, features, latency, queue_ns=queue, run_ns=run, drawn=drawn)
 
     def _probabilities(self, loaded: LoadedRelease, outputs: Mapping[str, Array]) -> Array:
         scores = loaded.session.probabilities(outputs)
         if scores is None:
             raise InsightsError("the outputs hold no class scores; build the package again with model-export")
         return scores
+
+
+def _marks(drawn: Drawn, ids: Sequence[str], counts: npt.NDArray[np.int64]) -> Array | None:
+    """Which rows were drawn for an audit, bool [rows]; None: none, which is what nearly every batch has."""
+    if not drawn or not (asked := [place for place, name in enumerate(ids) if name in drawn]):
+        return None
+    starts, marks = np.cumsum(counts) - counts, np.zeros(int(counts.sum()), dtype=bool)
+    for place in asked:
+        rows = [row for row in drawn[ids[place]] if row < counts[place]]
+        marks[starts[place] + np.array(rows, dtype=np.int64)] = True
+    return marks
 
 
 def _times(latencies: Sequence[int], runs: Sequence[int], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -35,6 +35,7 @@ log = Log(__name__)
 #: Runs that are expected to be shorter than this are made in the caller's thread, which is the event loop's: handing
 #: one over and back costs about 100 µs, and longer ones would keep other clients waiting.
 INLINE_NS = 250_000
+NOT_AUDITED: tuple[int, ...] = ()
 NOTHING_SERVES = "no release serves yet; `edge-agent status` says what the update is waiting for"
 
 
@@ -317,9 +318,11 @@ class DataPlane:
         self, slot: Slot, plan: Plan, call: Call, found: Sequence[Array], latency_ns: int, run_ns: int
     ) -> Answer:
         identity = call.id or f"{self._prefix}-{next(self._numbers)}"
-        recorder = slot.recorder
+        recorder, audit = slot.recorder, NOT_AUDITED
         if recorder is not None:
             segment = "" if recorder.segment_field is None else recorder.segment_of(call.parameters)
+            if recorder.audit_share:
+                audit = recorder.drawn(slot.loaded, identity, _rows(call.inputs[slot.first]))
             if plan.alone is not None:
                 recorder.record_scores(slot.loaded, identity, found[plan.alone], segment, latency_ns, run_ns)
             else:
@@ -327,7 +330,7 @@ class DataPlane:
                 if call.lent:
                     first = first.copy()
                 recorder.record(slot.loaded, identity, first, found, plan.recorded, segment, latency_ns, run_ns)
-        return Answer(identity, slot.model, slot.version, tuple(zip(plan.wanted, found, strict=False)))
+        return Answer(identity, slot.model, slot.version, tuple(zip(plan.wanted, found, strict=False)), audit)
 
     def _explain(self, slot: Slot, error: BaseException, call: Call, rows: int) -> tuple[BaseException, bool, int]:
         """What to raise for an error, whether it is a failure of the model, and rows that were not finite."""
@@ -437,6 +440,10 @@ class DataPlane:
 
 class NotFinite(InferenceError):
     """An output that has to be finite is not."""
+
+
+def _rows(first: Array) -> int:
+    return first.shape[0] if first.shape else 1
 
 
 def version_order(version: str) -> tuple[tuple[int, int | str], ...]:

@@ -1,8 +1,9 @@
-"""Feedback over HTTP: true labels for earlier predictions. Only translation."""
+"""Feedback over HTTP: true labels for earlier predictions, and for which they are asked. Only translation."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from edge_agent.ports import FeedbackItem, Recorder
 from edge_agent.serving.errors import BadRequest
@@ -11,6 +12,8 @@ from edge_agent.serving.responses import as_json
 
 #: Labels that one request may bring.
 MAX_FEEDBACK = 10_000
+#: Open audits that one request is told of.
+MAX_AUDITS = 1_000
 
 
 def give_feedback(recorder: Recorder, body: bytes) -> Response:
@@ -31,6 +34,11 @@ def give_feedback(recorder: Recorder, body: bytes) -> Response:
         text = "no such prediction is kept: the id is wrong, or feedback_keep newer rows have come since"
         return as_json({"error": text, **found}, 404)
     return as_json(found)
+
+
+def open_audits(recorder: Recorder) -> list[dict[str, Any]]:
+    """Answers whose true labels are asked for, the newest first; their labels come as any other feedback."""
+    return [vars(audit).copy() for audit in recorder.open_audits(MAX_AUDITS)]
 
 
 def _items(body: bytes) -> list[FeedbackItem]:

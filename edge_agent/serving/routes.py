@@ -18,7 +18,7 @@ from edge_agent.serving.classification import classified
 from edge_agent.serving.dataplane import NOTHING_SERVES, DataPlane
 from edge_agent.serving.errors import BadRequest, NotFound, NotReady, ServingError
 from edge_agent.serving.extensions import Extensions, Repository
-from edge_agent.serving.feedback import give_feedback
+from edge_agent.serving.feedback import give_feedback, open_audits
 from edge_agent.serving.http_messages import Request, Response
 from edge_agent.serving.parameters import Place, shared
 from edge_agent.serving.responses import DONE, Answering, as_error, as_json, aside, error_body, read_object
@@ -99,6 +99,7 @@ class Routes:
             ("POST", "/edgeloop/v1/flush"): lambda request: aside(self._flush),
             ("POST", "/edgeloop/v1/rollback"): lambda request: aside(lambda: self._roll_back(request)),
             ("POST", "/edgeloop/v1/feedback"): lambda request: aside(lambda: self._feedback(request.body)),
+            ("GET", "/edgeloop/v1/audits"): lambda request: aside(self._audits),
         }
         self._of_models: dict[tuple[str, ...], tuple[str, Callable[[Request, ModelPath], Answering]]] = {
             ("infer",): ("POST", self._infer),
@@ -250,6 +251,9 @@ class Routes:
         if self._recorder is None:
             raise BadRequest("this agent does not observe (observe = false), so it keeps nothing to label")
         return give_feedback(self._recorder, body)
+
+    def _audits(self) -> Response:
+        return as_json({"audits": [] if self._recorder is None else open_audits(self._recorder)})
 
     def _flush(self) -> Response:
         self._operations.flush()

@@ -52,7 +52,7 @@ class InsightsPolicy(Part):
         segment_field: parameter of requests by whose values windows are kept apart, or None.
         segment_values: those values; () for the first `MAX_SEGMENTS` that come.
         min_group: predictions that a window holds at least before it leaves a device; 0 for any number.
-        audit_share: share of confident answers whose true label is asked for.
+        audit_share: share of the answers, drawn at random however confident they are, whose true label is asked for.
         drift: when a device raises its own alarm.
         privacy: noise that is added before anything leaves, or None.
     """

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge_agent.ports import FeedbackItem, FeedbackResult, LoadedRelease, Recorder
+from edge_agent.ports import FeedbackItem, FeedbackResult, LoadedRelease, OpenAudit, Recorder
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.http import Door, Handler
 from edge_agent.serving.repository import Repository
 from edge_agent.serving.responses import error_body
 from edge_agent.serving.routes import Routes
 from edge_agent.serving.shared_memory import SharedMemory
+from edgeloop.insights import drawn_rows
 from edgeloop.package import Package
 from edgeloop.runtime import ModelSession
 
@@ -142,6 +143,14 @@ class NotingRecorder:
         self.failed: list[str] = []
         self.segment_field: str | None = None
         self.items: list[FeedbackItem] = []
+        self.audit_share = 0.0
+        self.audits: list[OpenAudit] = []
+
+    def drawn(self, loaded: LoadedRelease, prediction_id: str, rows: int) -> tuple[int, ...]:
+        return drawn_rows(prediction_id, rows, self.audit_share)
+
+    def open_audits(self, most: int) -> list[OpenAudit]:
+        return self.audits[:most]
 
     def wanted_outputs(self, loaded: LoadedRelease) -> tuple[str, ...]:
         return self.wanted

@@ -18,6 +18,7 @@ from edge_agent.serving.calls import Answer, Call
 from edge_agent.serving.dataplane import DataPlane, ServingRules
 from edge_agent.serving.errors import BadRequest, Busy, ModelFailed, NotFound, NotReady
 from edge_agent.serving.slot import MOST_PLANS
+from edgeloop.insights import drawn_rows
 from edgeloop.package import Package
 from edgeloop.runtime import InferenceError
 from tests.doubles.door import NotingRecorder, loaded
@@ -449,3 +450,12 @@ def test_no_request_is_lost_in_a_hundred_switches(
     assert min(answered for answered, _ in results) > 0
     assert set.union(*(versions for _, versions in results)) == {"1", "2"}
     plane.close()
+
+
+def test_an_answer_that_was_drawn_says_so(plane: DataPlane, recorder: NotingRecorder) -> None:
+    assert ask(plane).audit == ()
+    recorder.audit_share = 1.0
+    assert ask(plane).audit == tuple(range(len(ask(plane).outputs[0][1])))
+    recorder.audit_share = 0.3
+    drawn = [ask(plane, identity=f"p{number}").audit for number in range(40)]
+    assert drawn == [drawn_rows(f"p{number}", 1, 0.3) for number in range(40)]

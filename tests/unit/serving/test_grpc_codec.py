@@ -14,7 +14,7 @@ pytest.importorskip("grpc", reason="pip install 'edgeloop[agent,grpc]'")
 from edge_agent.serving.calls import Answer
 from edge_agent.serving.errors import BadRequest, Forbidden
 from edge_agent.serving.grpc import inference_pb2 as pb
-from edge_agent.serving.grpc.codec import CONTENTS, read_request, write_response
+from edge_agent.serving.grpc.codec import CONTENTS, plain, read_request, write_response
 from edge_agent.serving.grpc.wire import MAX_TYPED_BYTES, MOST_FIELDS, split
 from edgeloop.runtime.datatypes import OIP_TO_NUMPY
 from tests.doubles.grpc_door import request
@@ -278,3 +278,12 @@ def test_raw_contents_are_not_copied() -> None:
     data = request(("x", "FP32", [100], np.arange(100, dtype=np.float32).tobytes())).SerializeToString()
     _, raw = split(data)
     assert np.shares_memory(np.frombuffer(raw[0], np.uint8), np.frombuffer(data, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"), [((), {}), ((0,), {"audit": True}), ((3,), {"audit": True, "audit_rows": "3"})]
+)
+def test_an_answer_says_that_its_label_is_asked_for(rows: tuple[int, ...], said: dict[str, Any]) -> None:
+    found = read(request(("x", "FP32", (1,), bytes(4))))
+    response = write_response(found, Answer("a", "m", "1", (), rows), None)
+    assert plain(response.parameters) == said

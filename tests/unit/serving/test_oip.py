@@ -414,3 +414,14 @@ def test_any_array_goes_there_and_back_in_binary(data: st.DataObject, datatype: 
     read = oip.read_request(*body(json.loads(written[:length])["outputs"][0], binary=written[length:]))
     assert read.inputs["x"].shape == values.shape
     assert read.inputs["x"].tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "said"), [((), None), ((0,), {"audit": True}), ((0, 17), {"audit": True, "audit_rows": "0,17"})]
+)
+def test_an_answer_says_that_its_label_is_asked_for(binary: bool, rows: tuple[int, ...], said: Any) -> None:
+    written, length = oip.write_response("m", "1", "id", [("x", np.zeros(2, np.float32), binary)], rows)
+    head = json.loads(written[:length])
+    assert head.get("parameters") == said
+    assert (head["id"], head["outputs"][0]["name"]) == ("id", "x")
