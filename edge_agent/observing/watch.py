@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import compress
 from operator import is_, itemgetter
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ Answered = tuple[LoadedRelease, str, Array, Sequence[Array], Mapping[str, int], 
 NO_ROWS: Array = np.empty(0)
 #: Prediction id → the rows of it that were drawn for an audit.
 Drawn = Mapping[str, tuple[int, ...]]
+NONE_DRAWN: Drawn = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,9 @@ class Watch:
             varies=loaded.profile.form.kind in ("image", "tokens"),
         )
 
-    def observe(self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered], drawn: Drawn) -> Batch:
+    def observe(
+        self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered], drawn: Drawn = NONE_DRAWN
+    ) -> Batch:
         """Count answered requests of this release into ``window``; returns what is to be kept of them."""
         _, ids, parts, outputs, places, _, latencies, runs = zip(*answered, strict=True)
         joined = {name: _join(_column(outputs, places, name)) for name in self.outputs}
@@ -91,7 +95,7 @@ class Watch:
                 self._count(window, inputs, scores[rows], some, times[:, rows], drawn_of_some)
         return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features, window.segment, marks)
 
-    def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block, drawn: Drawn) -> Batch:
+    def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block, drawn: Drawn = NONE_DRAWN) -> Batch:
         """The same for requests that are observed by their scores alone."""
         scores = self._probabilities(loaded, {self.outputs[0]: block.scores})
         counts = np.fromiter(block.counts, np.int64, len(block.counts))
