@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.observing import ladder
@@ -308,6 +308,7 @@ steps = st.lists(
 
 
 @given(steps, st.sampled_from([0, 3]), st.sampled_from([0.8, 3.0, 6.0]))
+@example([("put", 0), ("put", 0), ("put", 0), ("send", 3), ("put", 0)], 0, 3.0)  # nearly all of the room is under way
 @settings(max_examples=40, deadline=None)
 def test_whatever_happens_no_count_is_lost_or_doubled(
     tmp_path_factory: pytest.TempPathFactory, todo: object, min_group: int, limit: float
@@ -330,7 +331,9 @@ def test_whatever_happens_no_count_is_lost_or_doubled(
         if what == "put":
             put(outbox, store, number + 1, digest(number % 2), "ab"[number // 2])
             put_in[digest(number % 2)] += number + 1
-            assert outbox.state().bytes <= max(int(limit * SIZE), 2 * SIZE)
+            state = outbox.state()
+            sent = state.bytes - state.unsent_bytes  # what has left may have been counted, and stays as it is
+            assert state.bytes <= max(int(limit * SIZE), sent + 2 * SIZE)
         elif what == "send":
             take(outbox.send_next(number, 1 << 20))
         elif what == "live":
