@@ -1,7 +1,8 @@
 """What observing costs: `make bench`, or ``python -m benchmarks.observe_cost``.
 
 A batch of 256 rows of a 64 → 128 → 10 network is counted into a window; the bound is 1.5 µs per row. Smaller batches
-and a large model are shown too, with its input as so many numbers and as an image. The best of many rounds counts: this measures the code, not what else the machine does.
+and a large model are shown too, with its input as so many numbers and as an image. The best of many rounds counts: this
+measures the code, not what else the machine does.
 """
 
 from __future__ import annotations
