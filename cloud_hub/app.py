@@ -11,6 +11,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_hub import exit_codes
+from cloud_hub.accuracy import FleetAccuracy
 from cloud_hub.alarms import Alarms
 from cloud_hub.announce import Announcer
 from cloud_hub.blobs import Blobs
@@ -87,6 +88,7 @@ class Hub:
         self.insights = InsightStore(
             self.db, self.releases.schema, interval_s=settings.insights_interval_s, clock=clock
         )
+        self.accuracy = FleetAccuracy(self.channels, self.releases, self.insights, clock=clock)
         self.quarantine = Quarantine(self.db, rows_each=settings.quarantine_rows)
         self.ingest = Ingest(
             self.db,

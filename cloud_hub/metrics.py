@@ -25,6 +25,7 @@ class HubCollector(Collector):
         """Every figure."""
         yield from self._network()
         yield from self._fleet()
+        yield from self._accuracy()
         states = self._hub.workers.states
         up = {state.name: state.alive for state in states}
         failures = {state.name: state.failures for state in states}
@@ -54,6 +55,29 @@ class HubCollector(Collector):
         yield _gauge("cloud_hub_releases", "Published releases.", hub.releases.count())
         yield _gauges("cloud_hub_alarms", "Open drift alarms.", "scope", hub.alarms.open_by_scope())
         yield _gauges("cloud_hub_webhook_deliveries", "Messages to webhooks.", "state", hub.webhooks.counts())
+
+    def _accuracy(self) -> Iterable[Metric]:
+        """Of the last hour. Where there is nothing to say, nothing is said: a 0 would be an accuracy."""
+        recent = self._hub.accuracy.recent()
+        share = GaugeMetricFamily(
+            "cloud_hub_accuracy",
+            "Accuracy of the last hour's answers, by what it rests on.",
+            labels=["channel", "release", "by"],
+        )
+        trusted = GaugeMetricFamily(
+            "cloud_hub_accuracy_trusted", "1 while the estimate can be trusted.", labels=["channel", "release"]
+        )
+        for stretch in recent:
+            found = stretch.accuracy
+            trusted.add_metric([stretch.channel, stretch.release], float(found.estimate.trusted))
+            for by, one in (
+                ("estimate", found.estimate.expected),
+                ("audits", found.audits.accuracy),
+                ("labels", found.labels.plain),
+            ):
+                if one is not None:
+                    share.add_metric([stretch.channel, stretch.release, by], one.value)
+        yield from (share, trusted)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 import edgeloop
 from cloud_hub.api import (
+    accuracy,
     alarms,
     blobs,
     channels,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 API = "/api/v1"
 #: In the order in which the documentation shows them.
-_PARTS = (devices, releases, blobs, channels, rollouts, insights, drift, alarms, webhooks, retraining, labels)
+_PARTS = (devices, releases, blobs, channels, rollouts, insights, accuracy, drift, alarms, webhooks, retraining, labels)
 _DESCRIPTION = "Models go down to devices, insights come up, better models go down again."
 
 

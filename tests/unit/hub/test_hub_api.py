@@ -84,6 +84,7 @@ def test_insights_of_an_empty_hub(api: ApiHub) -> None:
     totals = api.get("insights/totals")
     assert (totals["predictions"], totals["classes"], totals["by_release"]) == (0, [], {})
     assert api.get("insights", channel="stable") == []
+    assert api.get("accuracy", channel="stable") == []
     assert api.get("quarantine") == {"counts": {}, "newest": []}
     api.get("insights", 422)
 

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgeloop.insights import Observer, Profile, Window, drawn_rows
+from edgeloop.insights import Window, drawn_rows
 from edgeloop.insights.accuracy import FEWEST_ROWS, Z, assess, audited, estimate, labelled, wilson
-from edgeloop.insights.calibrating import calibrated
 from tests.doubles.digits import splits
-from tests.unit.insights.worlds import digit_outputs, slip
+from tests.unit.insights.worlds import digit_outputs, digits_profile, digits_window, slip
 
 Array = npt.NDArray[Any]
-
-
-@functools.cache
-def profile() -> Profile:
-    """Of the digits' network."""
-    known = splits().validation
-    features, scores = digit_outputs(known.x)
-    return calibrated(Profile.fit(known.x, scores, features), known.x, scores, features, known.y)
-
-
-def seen(x: Array, *, audit: Array | None = None, label: Array | None = None, y: Array | None = None) -> Window:
-    """A window of answers to images; of some the labels have come, as audits or as chosen by somebody."""
-    features, scores = digit_outputs(x)
-    window, observer = Window.zero(profile().schema, "sha256:a"), Observer(profile())
-    observer.observe(window, x, scores, features, np.zeros(0, np.int64), drawn=audit)
-    for chosen, of_audit in ((audit, True), (label, False)):
-        if chosen is not None and y is not None:
-            top, sure, none = scores.argmax(axis=1)[chosen], scores.max(axis=1)[chosen], np.zeros(chosen.sum(), bool)
-            observer.feedback(window, None, top, y[chosen], none, confidence=sure, audited=none | of_audit)
-    return window
 
 
 def truth(x: Array, y: Array) -> float:
@@ -50,7 +28,7 @@ def marks(chosen: Any) -> Array:
 
 def test_without_drift_the_estimate_is_near_and_trusted() -> None:
     test = splits().test
-    found = estimate(seen(test.x), profile())
+    found = estimate(digits_window(test.x), digits_profile())
     assert found.expected is not None and found.trusted and found.reason == ""
     assert abs(found.expected.value - truth(test.x, test.y)) < 0.03
     assert found.expected.low < truth(test.x, test.y) < found.expected.high
@@ -60,15 +38,15 @@ def test_without_drift_the_estimate_is_near_and_trusted() -> None:
 def test_a_slipped_camera_is_warned_of() -> None:
     test = splits().test
     x = slip(test.x, 1)
-    found = estimate(seen(x), profile())
+    found = estimate(digits_window(x), digits_profile())
     assert found.expected is not None and abs(found.expected.value - truth(x, test.y)) > 0.05
     assert not found.trusted and "farther from the validation data" in found.reason
 
 
 def test_the_parts_of_a_window_say_the_same_as_the_whole() -> None:
     x = splits().test.x
-    parts = seen(x[:200]).merge(seen(x[200:]))
-    whole, merged = estimate(seen(x), profile()), estimate(parts, profile())
+    parts = digits_window(x[:200]).merge(digits_window(x[200:]))
+    whole, merged = estimate(digits_window(x), digits_profile()), estimate(parts, digits_profile())
     assert whole.expected is not None and merged.expected is not None
     assert merged.expected.value == pytest.approx(whole.expected.value, abs=1e-6)
     assert (merged.beyond, merged.trusted) == (whole.beyond, whole.trusted)
@@ -76,16 +54,16 @@ def test_the_parts_of_a_window_say_the_same_as_the_whole() -> None:
 
 def test_it_says_why_it_cannot_say() -> None:
     x = splits().test.x
-    few, full = estimate(seen(x[: FEWEST_ROWS - 1]), profile()), seen(x)
+    few, full = estimate(digits_window(x[: FEWEST_ROWS - 1]), digits_profile()), digits_window(x)
     assert few.expected is not None and not few.trusted and "too few" in few.reason
-    assert estimate(full, profile().with_calibration(None)).reason.startswith("this release has no calibration")
-    assert estimate(Window.zero(profile().schema), profile()).expected is None
+    assert estimate(full, digits_profile().with_calibration(None)).reason.startswith("this release has no calibration")
+    assert estimate(Window.zero(digits_profile().schema), digits_profile()).expected is None
     full.arrays["expected_rows"][1:] = 0  # as where rows are observed by their scores alone
-    blind = estimate(full, profile())
+    blind = estimate(full, digits_profile())
     assert not blind.trusted and "not known" in blind.reason
-    moved = seen(x)
+    moved = digits_window(x)
     moved.arrays["expected"][0] *= 0.9
-    assert "confidence has moved" in estimate(moved, profile()).reason
+    assert "confidence has moved" in estimate(moved, digits_profile()).reason
 
 
 def test_audits_of_a_drifted_window_find_the_truth_that_the_estimate_misses() -> None:
@@ -95,7 +73,7 @@ def test_audits_of_a_drifted_window_find_the_truth_that_the_estimate_misses() ->
     shares, held = [], []
     for number in range(40):
         audit = np.array([bool(drawn_rows(f"{number}-{row}", 1, 0.1)) for row in range(len(x))])
-        found = audited(seen(x, audit=audit, y=test.y))
+        found = audited(digits_window(x, audit=audit, y=test.y))
         assert found.accuracy is not None and (found.drawn, found.labelled) == (audit.sum(), audit.sum())
         shares.append(found.accuracy.value)
         held.append(found.accuracy.low <= right <= found.accuracy.high)
@@ -107,17 +85,17 @@ def test_an_audit_that_contradicts_the_estimate_takes_its_trust_away() -> None:
     test = splits().test
     wrong = (test.y + 1) % 10  # a world in which all answers are wrong, and look as ever
     audit = marks(slice(0, 60))
-    window = seen(test.x, audit=audit, y=wrong)
-    assert estimate(window, profile()).trusted
-    found = assess(window, profile())
+    window = digits_window(test.x, audit=audit, y=wrong)
+    assert estimate(window, digits_profile()).trusted
+    found = assess(window, digits_profile())
     assert not found.estimate.trusted and found.estimate.reason.startswith("the audits say")
-    assert assess(seen(test.x, audit=audit, y=test.y), profile()).estimate.trusted
+    assert assess(digits_window(test.x, audit=audit, y=test.y), digits_profile()).estimate.trusted
 
 
 def test_labels_of_the_unsure_answers_alone_do_not_speak_for_all() -> None:
     test = splits().test
     sure = digit_outputs(test.x)[1].max(axis=1)
-    unsure = labelled(seen(test.x, label=marks(np.argsort(sure)[:100]), y=test.y))
+    unsure = labelled(digits_window(test.x, label=marks(np.argsort(sure)[:100]), y=test.y))
     assert unsure.plain is not None and unsure.plain.high < truth(test.x, test.y)
     assert unsure.weighted is None
 
@@ -127,7 +105,7 @@ def test_labels_chosen_by_confidence_are_weighted_back() -> None:
     rng = np.random.default_rng(5)
     sure = digit_outputs(test.x)[1].max(axis=1)
     chosen = rng.random(len(sure)) < np.where(sure < np.median(sure), 0.8, 0.2)
-    found = labelled(seen(test.x, label=chosen, y=test.y))
+    found = labelled(digits_window(test.x, label=chosen, y=test.y))
     assert found.plain is not None and found.weighted is not None
     right = truth(test.x, test.y)
     assert abs(found.weighted.value - right) < abs(found.plain.value - right)
@@ -136,7 +114,7 @@ def test_labels_chosen_by_confidence_are_weighted_back() -> None:
 
 def test_audits_are_in_no_other_count_of_labels_than_all() -> None:
     test = splits().test
-    window = seen(test.x, audit=marks(slice(0, 50)), label=marks(slice(50, 80)), y=test.y)
+    window = digits_window(test.x, audit=marks(slice(0, 50)), label=marks(slice(50, 80)), y=test.y)
     assert window.arrays["audits"].sum(axis=1).tolist()[:2] == [50, 50]
     assert window.arrays["expected_labels"][0].sum() == window.arrays["confusion"].sum() == 30
     assert window.feedback == 80

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.ndimage import rotate
 
 from edgeloop.insights import Observer, Profile, Window
+from edgeloop.insights.calibrating import calibrated
 from tests.doubles.digits import classifier, splits
 
 Array = npt.NDArray[Any]
@@ -87,3 +88,25 @@ def unseen_digits() -> tuple[Array, Array]:
     """The 997 digits that the network was not trained on: images [997, 64] and labels [997]."""
     a, b = splits().validation, splits().test
     return np.concatenate([a.x, b.x]), np.concatenate([a.y, b.y])
+
+
+@functools.cache
+def digits_profile() -> Profile:
+    """Of the digits' network, calibrated on its validation rows."""
+    known = splits().validation
+    features, scores = digit_outputs(known.x)
+    return calibrated(Profile.fit(known.x, scores, features), known.x, scores, features, known.y)
+
+
+def digits_window(
+    x: Array, *, audit: Array | None = None, label: Array | None = None, y: Array | None = None
+) -> Window:
+    """A window of answers to images; of some the labels have come, as audits or as chosen by somebody."""
+    features, scores = digit_outputs(x)
+    window, observer = Window.zero(digits_profile().schema, "sha256:a"), Observer(digits_profile())
+    observer.observe(window, x, scores, features, np.zeros(0, np.int64), drawn=audit)
+    for chosen, of_audit in ((audit, True), (label, False)):
+        if chosen is not None and y is not None:
+            top, sure, none = scores.argmax(axis=1)[chosen], scores.max(axis=1)[chosen], np.zeros(chosen.sum(), bool)
+            observer.feedback(window, None, top, y[chosen], none, confidence=sure, audited=none | of_audit)
+    return window
