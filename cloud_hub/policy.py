@@ -5,7 +5,7 @@ These models are the schema of ``PUT /api/v1/channels/{channel}`` and of ``docs/
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -107,6 +107,16 @@ class GatePolicy(_Policy):
     )
 
 
+class PrivacyPolicy(_Policy):
+    """How little a device may tell of any one prediction; the device's owner may ask for less."""
+
+    epsilon: float = Field(
+        default=3.0, ge=0.01, le=100, description="What a period may tell of a prediction and a label of each window."
+    )
+    delta: float = Field(default=1e-6, ge=1e-15, le=0.01, description="Probability with which it may tell more.")
+    days: float = Field(default=1.0, ge=0.001, le=3660, description="Length of a period, days.")
+
+
 class WindowsPolicy(_Policy):
     """What devices put into their windows, and how much of it they send; the device's owner may allow less."""
 
@@ -126,7 +136,7 @@ class WindowsPolicy(_Policy):
     audit_share: float = Field(
         default=0.0, description="Share of the answers, drawn at random, whose true label is asked for, in [0, 1]."
     )
-    privacy: dict[str, Any] | None = Field(default=None, description="Noise that devices add; null: none.")
+    privacy: PrivacyPolicy | None = Field(default=None, description="Noise that devices add; null: none.")
 
     @model_validator(mode="after")
     def _as_devices_read_it(self) -> WindowsPolicy:

@@ -75,6 +75,7 @@ class AgentOperations:
             "recovered_windows": seen.recovered_windows,
             "kept_predictions": seen.kept_predictions,
             "unobserved": {"without_profile": seen.without_profile, "failed": seen.failed},
+            "privacy": asdict(seen.privacy),
             "trouble": seen.trouble,
             "strain": self._strain(),
             "messaging": asdict(self._messaging()),

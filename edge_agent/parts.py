@@ -31,6 +31,7 @@ from edge_agent.updates.rules import CrashLoop
 from edge_agent.updates.testing import TestingRules, load_tested
 from edgeloop.insights import InsightsError, Profile
 from edgeloop.insights.policy import Limits
+from edgeloop.insights.privacy.rule import PrivacyRule
 from edgeloop.package import Index, Package, PackageError, audit_in_child
 
 if TYPE_CHECKING:
@@ -93,11 +94,15 @@ def observing(settings: Settings, closed: Callable[[], None]) -> Observing:
 
 def limits(settings: Settings) -> Limits:
     """What the device's owner lets leave it."""
+    privacy = None
+    if settings.privacy_epsilon:
+        privacy = PrivacyRule(settings.privacy_epsilon, settings.privacy_delta, settings.privacy_days)
     return Limits(
         aspects=settings.insights_aspects or None,
         bytes_per_day=settings.insights_bytes_per_day or None,
         min_group=settings.insights_min_group,
         segments=settings.insights_segments,
+        privacy=privacy,
     )
 
 

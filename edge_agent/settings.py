@@ -51,6 +51,14 @@ def _options(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return value
 
 
+def _epsilon(value: float) -> float:
+    if value and value < 0.01:
+        raise ValueError("it has to be 0, or 0.01 and more: less leaves nothing but noise")
+    if value and find_spec("dp_accounting") is None:
+        raise ValueError("it needs dp-accounting, which is not installed: pip install 'edgeloop[agent,privacy]'")
+    return value
+
+
 def _aspects(names: tuple[str, ...]) -> tuple[str, ...]:
     from edgeloop.insights.aspects import ASPECTS
 
@@ -204,6 +212,17 @@ class Settings:
     replay_jitter_s: float = Field(
         default=300.0, ge=0, description="Seconds that a backlog waits at most, at random, before it begins to leave."
     )
+    privacy_epsilon: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        check=_epsilon,
+        description="What a period may tell of a prediction and a label of each window at most; 0: what the hub asks.",
+    )
+    privacy_delta: float = Field(
+        default=1e-6, ge=1e-15, le=0.01, description="Probability with which it may tell more."
+    )
+    privacy_days: float = Field(default=1.0, ge=0.001, le=3660, description="Length of a period, days.")
     feedback_keep: int = Field(default=8192, ge=0, description="Recent predictions that wait for their labels.")
     probation_s: float = Field(default=60.0, ge=0, description="Seconds that a new release is watched, at least.")
     probation_min_predictions: int = Field(default=20, ge=0, description="Predictions it is watched for, at least.")

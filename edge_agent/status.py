@@ -52,6 +52,8 @@ def table(status: Mapping[str, Any]) -> Table:
         ("restarts", f"{status['unclean_restarts']} unclean"),
     ):
         found.add_row(key, str(value))
+    if (privacy := status["privacy"])["epsilon"]:
+        found.add_row("privacy", _noise(privacy))
     if status["providers"]["trouble"]:
         found.add_row("provider", status["providers"]["trouble"])
     if status["clock"]:
@@ -79,3 +81,13 @@ def _insights(insights: Mapping[str, Any], unsent: int) -> str:
     if insights["replaying"]:
         parts.append(f"a backlog of {unsent:,} windows leaves")
     return "; ".join(parts)
+
+
+def _noise(privacy: Mapping[str, Any]) -> str:
+    """How much noise there is, and what it has cost."""
+    if privacy["trouble"]:
+        return f"nothing but volumes leaves: {privacy['trouble']}"
+    said = f"epsilon {privacy['epsilon']:g} and delta {privacy['delta']:g} in {privacy['days']:g} days"
+    left = "" if privacy["left"] is None else f"; {privacy['left']:,} windows left"
+    withheld = f"; {privacy['withheld']:,} left as volumes alone" if privacy["withheld"] else ""
+    return said + left + withheld

@@ -16,6 +16,7 @@ from edge_agent.observing.ledger import Ledger, Totals
 from edge_agent.observing.outbox import Outbox, OutboxState
 from edge_agent.observing.pace import Pace, ReplayRules
 from edge_agent.observing.policy import PolicyInForce
+from edge_agent.observing.privacy import Privacy, PrivacyState
 from edge_agent.observing.recorder import WindowRecorder
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.segments import Segments
@@ -68,6 +69,7 @@ class ObservingStatus:
         without_profile: requests that were not observed because their release has no profile.
         failed: requests that could not be observed for another reason.
         trouble: why the database cannot be written, or "".
+        privacy: the noise that what leaves carries.
     """
 
     epoch: int
@@ -83,6 +85,7 @@ class ObservingStatus:
     without_profile: int
     failed: int
     trouble: str
+    privacy: PrivacyState
 
 
 class Observing:
@@ -126,11 +129,20 @@ class Observing:
         self._known = KnownReleases(self.store)
         self.ledger = Ledger(self.store)
         self.budget = Budget(self.store, lambda: self.policy.current.bytes_per_day, clock)
+        self.privacy = Privacy(
+            self.store,
+            self.ledger,
+            lambda: self.policy.current,
+            clip_of=self._clip_of,
+            window_s=window_s,
+            clock=clock,
+        )
         self.outbox = Outbox(
             self.store,
             outbox_bytes,
             self._schema_of,
             policy=lambda: self.policy.current,
+            privacy=self.privacy,
             room=self.budget.room,
             wall=clock.wall,
         )
@@ -195,7 +207,12 @@ class Observing:
             without_profile=unobserved.without_profile,
             failed=unobserved.failed,
             trouble=self.recorder.trouble,
+            privacy=self.privacy.state(),
         )
+
+    def _clip_of(self, release: str) -> float | None:
+        facts = self._known.get(release)
+        return None if facts is None else facts.clip
 
     def _schema_of(self, release: str) -> WindowSchema:
         facts = self._known.get(release)

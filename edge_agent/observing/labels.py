@@ -51,13 +51,18 @@ class _Label(NamedTuple):
 
 
 class Labelling:
-    """Takes batches of labels. Not thread-safe: the recorder's lock guards it."""
+    """Takes batches of labels. Not thread-safe: the recorder's lock guards it.
+
+    Attributes:
+        private: whether features go into sums clipped, so that noise can hide any one of them.
+    """
 
     def __init__(self, windows: OpenWindows, retention: Retention, known: KnownReleases, observers: Observers) -> None:
         self._windows = windows
         self._retention = retention
         self._known = known
         self._observers = observers
+        self.private = False
 
     def take(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
         """Count what can be counted; every item ends in exactly one part of the result."""
@@ -112,6 +117,7 @@ class Labelling:
         facts, observer = self._known.get(release), self._observers.get(release)
         assert facts is not None and observer is not None, "checked label by label"
         window = self._windows.late(release, segment, facts.schema)
+        observer.clip = facts.clipping(self.private)
         # Rows that were observed by their scores alone have no features: they count in the confusion matrix.
         for in_full in (True, False):
             some = [one for one in labels if (one.found.features is not None) == in_full]

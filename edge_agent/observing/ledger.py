@@ -48,6 +48,12 @@ class Ledger:
         now = add(json.loads(found[0]), totals) if found else totals
         db.execute("INSERT OR REPLACE INTO ledger VALUES (?, ?)", (release, json.dumps(now)))
 
+    def instead(self, db: sqlite3.Connection, counted: Window, leaving: Window) -> None:
+        """Take it that ``leaving`` was counted, not ``counted``: other classes; all other totals are the same."""
+        classes = leaving.arrays["classes"] - counted.arrays["classes"]
+        if classes.any():
+            self.add(db, counted.release, {"classes": [int(count) for count in classes]})
+
     def by_release(self) -> dict[str, Totals]:
         """Release digest → totals.
 

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edge_agent.observing import ladder
+from edge_agent.observing.privacy import Privacy
 from edge_agent.observing.store import Store
 from edgeloop.insights import InsightsError, Window, WindowSchema
 from edgeloop.insights.policy import OTHER, InsightsPolicy
@@ -110,6 +111,7 @@ class Outbox:
         limit_bytes: size that the rows may reach.
         schema_of: schema of a release's windows.
         policy: the one in force.
+        privacy: treats what leaves for the first time, or None.
         room: bytes that may leave within so many seconds under the budget.
         wall: unix seconds.
     """
@@ -121,6 +123,7 @@ class Outbox:
         schema_of: Callable[[str], WindowSchema],
         *,
         policy: Callable[[], InsightsPolicy] = InsightsPolicy,
+        privacy: Privacy | None = None,
         room: Callable[[float], float] = lambda seconds: math.inf,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -128,6 +131,7 @@ class Outbox:
         self._limit_bytes = limit_bytes
         self._schema_of = schema_of
         self._policy = policy
+        self._privacy = privacy
         self._room = room
         self._wall = wall
 
@@ -186,6 +190,8 @@ class Outbox:
         Raises:
             StoreError: the database refused; nothing may be sent.
         """
+        if self._privacy is not None:
+            self._privacy.prepare()
         policy = self._policy()
         with self._store.transaction() as db:
             query = (
@@ -197,7 +203,7 @@ class Outbox:
             number = _fact(db, "numbered") + 1
             taken = []
             for row in found:
-                body = self._leaving(row, policy)
+                body = self._leaving(db, row, policy)
                 taken.append(OutboxRow(number, number + row.windows - 1, row.release, body))
                 db.execute(
                     "UPDATE outbox SET first = ?, size = ?, body = ? WHERE row = ?",
@@ -242,10 +248,18 @@ class Outbox:
         last_seq = self._store.fact("last_seq", 0)
         return OutboxState(rows, size, base, last_seq, rows - sent, size - sent_size, newest, level)
 
-    def _leaving(self, row: _Row, policy: InsightsPolicy) -> bytes:
-        """The body as it leaves the device: without the aspects that are not wanted any more."""
-        window = self._window(row) if policy.aspects is not None else None
-        return row.body if window is None else pack(ladder.keep(window, policy.wants))
+    def _leaving(self, db: sqlite3.Connection, row: _Row, policy: InsightsPolicy) -> bytes:
+        """The body as it leaves the device: without the aspects that are not wanted any more, and with its noise."""
+        private = policy.privacy is not None and self._privacy is not None
+        if policy.aspects is None and not private:
+            return row.body
+        window = self._window(row)
+        if window is None:  # the hub puts it aside; what nobody can read here, nobody can treat
+            return encode({}, MAX_WINDOW_BYTES) if private else row.body
+        window = ladder.keep(window, policy.wants)
+        if private and self._privacy is not None:
+            window = self._privacy.leave(db, window)
+        return pack(window)
 
     def _window(self, row: _Row) -> Window | None:
         """The window of a row; None when it is damaged: then it stays as it is, and the hub is told."""

@@ -139,6 +139,8 @@ class WindowRecorder:
     def follow(self, policy: InsightsPolicy) -> None:
         """Keep windows apart as another policy says."""
         self._segments.follow(policy)
+        with self._windows_lock:
+            self._labelling.private = policy.privacy is not None
         self.segment_field = policy.segment_field
         # A label for an answer that is not kept could not be counted.
         self.audit_share = policy.audit_share if self._keeps else 0.0
@@ -285,6 +287,7 @@ class WindowRecorder:
             if watch is None:
                 self._without_profile += sum(len(i.ids) if isinstance(i, Block) else 1 for i in group)
                 return
+            watch.observer.clip = self._clip(loaded.digest)
             session = loaded.session
             window = self._windows.serving(
                 loaded.digest, segment, watch.facts.schema, session.variant, session.provider
@@ -314,6 +317,11 @@ class WindowRecorder:
         if batch.audited is not None:
             for name in batch.ids:
                 self._drawn.pop(name, None)
+
+    def _clip(self, release: str) -> float:
+        """As it was remembered first: what a window's sums were clipped at has to be known when it leaves."""
+        facts = self._known.get(release)
+        return math.inf if facts is None else facts.clipping(self._labelling.private)
 
     def _watch(self, loaded: LoadedRelease) -> Watch | None:
         watch = self._watches.get(loaded.digest)

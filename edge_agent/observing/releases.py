@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sqlite3
 
 from edge_agent.observing.store import Store
@@ -13,10 +14,15 @@ from edgeloop.records import dataclass
 
 @dataclass(frozen=True)
 class ReleaseFacts:
-    """Shape of a release's windows and the names of its classes, in order."""
+    """Shape of the windows, the names of the classes in order, and the longest feature vector in private sums."""
 
     schema: WindowSchema
     labels: tuple[str, ...]
+    clip: float | None = None
+
+    def clipping(self, private: bool) -> float:
+        """Longest feature vector in the sums: infinity for any."""
+        return self.clip if private and self.clip is not None else math.inf
 
 
 class KnownReleases:
@@ -27,7 +33,9 @@ class KnownReleases:
         self._stored: set[str] = set()
         for digest, text in store.rows("SELECT digest, facts FROM release"):
             facts = json.loads(text)
-            self._facts[digest] = ReleaseFacts(WindowSchema(**facts["schema"]), tuple(facts["labels"]))
+            self._facts[digest] = ReleaseFacts(
+                WindowSchema(**facts["schema"]), tuple(facts["labels"]), facts.get("clip")
+            )
             self._stored.add(digest)
 
     def add(self, digest: str, facts: ReleaseFacts) -> None:
@@ -39,7 +47,7 @@ class KnownReleases:
         if digest in self._stored:
             return
         facts = self._facts[digest]
-        text = json.dumps({"schema": dataclasses.asdict(facts.schema), "labels": facts.labels})
+        text = json.dumps({"schema": dataclasses.asdict(facts.schema), "labels": facts.labels, "clip": facts.clip})
         # The transaction may still fail, so the row is not taken for stored until a start has read it.
         db.execute("INSERT OR IGNORE INTO release VALUES (?, ?)", (digest, text))
 

@@ -18,6 +18,7 @@ from edge_agent.observing.retention import Batch
 from edge_agent.observing.scores import Block
 from edge_agent.ports import LoadedRelease
 from edgeloop.insights import InsightsError, Observer, Window
+from edgeloop.insights.privacy.rule import clip_of
 from edgeloop.records import dataclass
 
 Array = npt.NDArray[Any]
@@ -64,7 +65,7 @@ class Watch:
         return cls(
             loaded=weakref.ref(loaded),
             observer=Observer(loaded.profile),
-            facts=ReleaseFacts(loaded.profile.schema, tuple(loaded.package.meta.labels)),
+            facts=ReleaseFacts(loaded.profile.schema, tuple(loaded.package.meta.labels), clip_of(loaded.profile)),
             outputs=tuple(name for name in (scores, features) if name is not None),
             features=features,
             varies=loaded.profile.form.kind in ("image", "tokens"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Annotated, Any
+from typing import Annotated
 
-from edgeloop.protocol.fields import Integer, ListOf, Nullable, Plain, Real, Text
+from edgeloop.insights.privacy.rule import PrivacyRule, stricter
+from edgeloop.protocol.fields import Integer, ListOf, Nullable, Real, Text
 from edgeloop.protocol.parts import Part, PartOf
 from edgeloop.records import dataclass
 
@@ -64,7 +64,7 @@ class InsightsPolicy(Part):
     min_group: Annotated[int, Integer(0, 1 << 31)] = 0
     audit_share: Annotated[float, Real(0.0, 1.0)] = 0.0
     drift: Annotated[DriftRule, PartOf(DriftRule)] = field(default_factory=DriftRule)
-    privacy: Annotated[Mapping[str, Any] | None, Nullable(Plain())] = None
+    privacy: Annotated[PrivacyRule | None, Nullable(PartOf(PrivacyRule))] = None
 
     def wants(self, aspect: str) -> bool:
         """Whether windows hold an aspect."""
@@ -82,6 +82,7 @@ class InsightsPolicy(Part):
             bytes_per_day=min(budgets, default=None),
             segment_field=self.segment_field if limits.segments else None,
             min_group=max(self.min_group, limits.min_group),
+            privacy=stricter(self.privacy, limits.privacy),
         )
 
 
@@ -94,9 +95,11 @@ class Limits:
         bytes_per_day: of insights, or None for any number.
         min_group: predictions that a window holds at least.
         segments: whether windows may be kept apart by a field of the requests.
+        privacy: noise that there is at least, or None.
     """
 
     aspects: tuple[str, ...] | None = None
     bytes_per_day: int | None = None
     min_group: int = 0
     segments: bool = True
+    privacy: PrivacyRule | None = None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edgeloop.insights.policy import ALWAYS, DriftRule, InsightsPolicy, Limits
+from edgeloop.insights.privacy.rule import PrivacyRule
 from edgeloop.protocol import ProtocolError
 
 
@@ -24,7 +25,7 @@ def test_it_survives_the_wire_with_the_fields_of_a_newer_hub() -> None:
         min_group=20,
         audit_share=0.001,
         drift=DriftRule(alpha=0.01, consecutive=3),
-        privacy={"epsilon": 1.0},
+        privacy=PrivacyRule(epsilon=1.0),
     )
     assert InsightsPolicy.from_wire(policy.to_wire()) == policy
     newer: dict[str, Any] = {**policy.to_wire(), "colour": "green"}
@@ -52,6 +53,8 @@ def test_it_survives_the_wire_with_the_fields_of_a_newer_hub() -> None:
         {"drift": {"alpha": 0.7}},
         {"drift": {"consecutive": 0}},
         {"privacy": []},
+        {"privacy": {"epsilon": 0.0}},
+        {"privacy": {"delta": 0.1}},
     ],
 )
 def test_what_is_out_of_its_range_is_refused(wire: Any) -> None:
@@ -73,3 +76,6 @@ def test_the_owner_of_a_device_can_only_ask_for_less() -> None:
     assert loose == asked
     assert InsightsPolicy().within(Limits(("head",), 2000)).aspects == ("head",)
     assert InsightsPolicy().within(Limits(("head",), 2000)).bytes_per_day == 2000
+    noisy = Limits(privacy=PrivacyRule(epsilon=1.0))
+    assert InsightsPolicy(privacy=PrivacyRule(epsilon=3.0)).within(noisy).privacy == noisy.privacy
+    assert InsightsPolicy().within(noisy).privacy == noisy.privacy
