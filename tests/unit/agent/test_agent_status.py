@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.status import _insights
+from edge_agent.status import _insights, _noise
 
 QUIET = {"bytes_today": 1234, "bytes_per_day": None, "gives_up": "", "replaying": False}
 
@@ -20,3 +20,21 @@ QUIET = {"bytes_today": 1234, "bytes_per_day": None, "gives_up": "", "replaying"
 )
 def test_insights_in_a_line(changes: dict[str, object], said: str) -> None:
     assert _insights({**QUIET, **changes}, 7) == said
+
+
+NOISE = {"epsilon": 3.0, "delta": 1e-6, "days": 1.0, "left": 24, "withheld": 0, "trouble": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "epsilon 3 and delta 1e-06 in 1 days; 24 windows left"),
+        (
+            {"left": 0, "withheld": 1200},
+            "epsilon 3 and delta 1e-06 in 1 days; 0 windows left; 1,200 left as volumes alone",
+        ),
+        ({"left": None, "trouble": "pip install it"}, "nothing but volumes leaves: pip install it"),
+    ],
+)
+def test_noise_in_a_line(changes: dict[str, object], said: str) -> None:
+    assert _noise({**NOISE, **changes}) == said
