@@ -1,8 +1,8 @@
 """What differential privacy costs: accuracy of a retrained head, and power to see drift, at epsilon 1, 3, 10 and off.
 
-Real digits and the example's network. A day has 24 windows, or one; delta is 1e-6. The camera slips (25°, dimmed, noise)
-and labels come: a head is fitted from the noised sums alone and judged on slipped digits that were never labelled. And
-windows of clean and of slipped digits are compared with the profile, as the hub does it.
+Real digits and the example's network. A day has 24 windows, or one; delta is 1e-6. The camera slips (25°, dimmed,
+noise) and labels come: a head is fitted from the noised sums alone and judged on slipped digits that were never
+labelled. And windows of clean and of slipped digits are compared with the profile, as the hub does it.
 """
 
 from __future__ import annotations

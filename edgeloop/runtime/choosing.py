@@ -12,8 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import field, replace
 from typing import Any
 
-import numpy as np
-
 from edgeloop.package import Package
 from edgeloop.records import dataclass
 from edgeloop.runtime.candidates import Candidate, Rules, candidates
@@ -193,7 +191,7 @@ class _Bench:
         medians: list[float | None] = []
         for contender, (times, reason) in zip(contenders, _timed(contenders, row, budget_s), strict=True):
             trial = self.table[contender.position]
-            median = float(np.median(times)) if times and not reason else None
+            median = _median(times) if times and not reason else None
             least = min((m for m in (median, trial.median_ms) if m is not None), default=None)
             self.table[contender.position] = replace(
                 trial,
@@ -231,3 +229,9 @@ def _timed(contenders: Sequence[_Contender], row: Mapping[str, Any], budget_s: f
 
 def _difference(after: int | None, before: int | None) -> int | None:
     return None if after is None or before is None else max(0, after - before)
+
+
+def _median(times: Sequence[float]) -> float:
+    """NumPy's would import ``numpy.ma``, and ``statistics`` the fractions: here, beside the first requests."""
+    ordered, middle = sorted(times), len(times) // 2
+    return (ordered[middle] + ordered[~middle]) / 2
