@@ -56,12 +56,12 @@ class World:
     def window(self, split: Split, clip: float, labels: bool) -> Window:
         """One window of them, with all labels or none."""
         features, probabilities = outputs(self.network, split.x)
-        window, observer = Window.zero(self.profile.schema, "sha256:benchmark"), Observer(self.profile)
+        window, observer = Window.zero(self.profile.schema, "sha256:benchmark"), Observer(self.profile, clip)
         nanoseconds = np.full(len(split.x), 200_000)
-        observer.observe(window, split.x, probabilities, features, nanoseconds, clip=clip)
+        observer.observe(window, split.x, probabilities, features, nanoseconds)
         if labels:
             holdout = np.arange(len(split.y)) % 4 == 0
-            observer.feedback(window, features, probabilities.argmax(axis=1), split.y, holdout, clip=clip)
+            observer.feedback(window, features, probabilities.argmax(axis=1), split.y, holdout)
         return window
 
 

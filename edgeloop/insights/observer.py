@@ -27,10 +27,15 @@ class Observer:
     """Counts what a profile knows. It has no state of its own: everything goes into the window that is given.
 
     A window must not be used from two threads at once.
+
+    Attributes:
+        profile: what normal is.
+        clip: no feature vector is longer than this in sums, so that the noise of differential privacy has a bound to go
+            by; it may be changed between two batches.
     """
 
-    def __init__(self, profile: Profile) -> None:
-        self.profile = profile
+    def __init__(self, profile: Profile, clip: float = math.inf) -> None:
+        self.profile, self.clip = profile, clip
 
     def observe(
         self,
@@ -43,7 +48,6 @@ class Observer:
         *,
         queue_ns: Array = _NOT_MEASURED,
         run_ns: Array = _NOT_MEASURED,
-        clip: float = math.inf,
         drawn: Array | None = None,
     ) -> None:
         """Add a batch of answered predictions.
@@ -61,8 +65,6 @@ class Observer:
                 are found here.
             queue_ns: of the latency, the waiting for a place to run; int64 [N] or [0].
             run_ns: of the latency, the run of the model; int64 [N] or [0].
-            clip: no feature vector is longer than this in the sums, so that the noise of differential privacy has a
-                bound to go by.
             drawn: bool [N], which rows were drawn for an audit (:func:`edgeloop.insights.drawn_rows`); None: none.
 
         Raises:
@@ -77,7 +79,7 @@ class Observer:
             nonfinite,
             queue_ns=queue_ns,
             run_ns=run_ns,
-            clip=clip,
+            clip=self.clip,
             drawn=drawn,
         )
         _same_schema(window, self.profile.schema)
@@ -92,7 +94,6 @@ class Observer:
         labels: Array,
         holdout: Array,
         *,
-        clip: float = math.inf,
         confidence: Array | None = None,
         audited: Array | None = None,
     ) -> None:
@@ -104,7 +105,6 @@ class Observer:
             predicted: the classes predicted then, int [M].
             labels: the true classes, int [M].
             holdout: bool [M], whether each goes to the held-out share: :func:`edgeloop.insights.holdout_share`.
-            clip: as in :meth:`observe`.
             confidence: of those predictions, [M], or None when it is not known.
             audited: bool [M], whether each was drawn for an audit when it was answered; None: none.
 
@@ -112,7 +112,7 @@ class Observer:
             InsightsError: the arrays do not fit the profile; the window is unchanged.
         """
         _same_schema(window, self.profile.schema)
-        batch = _labels(self.profile, features, predicted, labels, holdout, confidence, audited, clip)
+        batch = _labels(self.profile, features, predicted, labels, holdout, confidence, audited, self.clip)
         for aspect in ASPECTS:
             aspect.feedback(window.arrays, batch)
 

@@ -24,11 +24,11 @@ CLIP = 1.7
 def counted(batch: Batch, clip: float = CLIP, labels: bool = True) -> Window:
     """A window of clipped features, with a label for each prediction."""
     window = Window.zero(profile().schema, "sha256:a", "cpu-fp32", "CPU", 10.0, 20.0)
-    observer, times = Observer(profile()), {"queue_ns": batch.ns // 3, "run_ns": batch.ns // 2}
-    observer.observe(window, batch.x, batch.p, batch.f, batch.ns, **times, clip=clip)
+    observer, times = Observer(profile(), clip), {"queue_ns": batch.ns // 3, "run_ns": batch.ns // 2}
+    observer.observe(window, batch.x, batch.p, batch.f, batch.ns, **times)
     if labels:
         holdout = np.arange(len(batch)) % 4 == 0
-        observer.feedback(window, batch.f, batch.p.argmax(axis=1), batch.y, holdout, clip=clip)
+        observer.feedback(window, batch.f, batch.p.argmax(axis=1), batch.y, holdout)
     return window
 
 
