@@ -120,6 +120,8 @@ class Connection:
         self._closing = False
         self._outcome = Outcome.FAILED
         self.accepted = self.session_present = False
+        # Whether the broker has answered every subscription; before, what is published may be nobody's.
+        self.subscribed, self._subscribing = False, 0
         self.reason = ""
         self._client = self._make_client()
 
@@ -181,6 +183,8 @@ class Connection:
     def subscribe(self, filters: Sequence[str]) -> None:
         """Ask for topics at QoS 1."""
         if filters:
+            self._subscribing += 1
+            self.subscribed = False
             self._client.subscribe([(topic_filter, 1) for topic_filter in filters])
             self._wake()
 
@@ -291,6 +295,7 @@ class Connection:
         while wire.has_packets:
             if self._client.loop_read() != _SUCCESS:
                 return False
+            wire.take()
         return True
 
     def _write(self, wire: Wire) -> bool:
@@ -408,6 +413,8 @@ class Connection:
             self._callbacks.refused(f"the broker refused a publish: {reason}")
 
     def _on_subscribe(self, _client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _props: Any) -> None:
+        self._subscribing -= 1
+        self.subscribed = self._subscribing == 0
         for reason in reasons:
             if reason.is_failure:
                 self._callbacks.refused(f"the broker refused a subscription: {reason}")

@@ -211,6 +211,12 @@ class Link:
         return connection is not None and connection.accepted
 
     @property
+    def subscribed(self) -> bool:
+        """Whether the broker has accepted the connection and answered every subscription."""
+        connection = self._connection
+        return connection is not None and connection.accepted and connection.subscribed
+
+    @property
     def packet_limit(self) -> int:
         """Largest packet that the broker takes, bytes, as far as it has said so (MQTT 5); 0: it has not."""
         connection = self._connection

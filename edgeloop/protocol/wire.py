@@ -54,8 +54,9 @@ class Wire:
         self._out = bytearray()
         self._acknowledged: deque[int] = deque()
         self._lock = threading.Lock()
-        self._publishes: deque[bytes] = deque()
-        self._publish_bytes = 0
+        # One queue, whoever made the packet: what is published first goes out first, whatever its QoS.
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
         self.acknowledged = 0
         self.ended = False
 
@@ -73,9 +74,11 @@ class Wire:
 
     def send(self, data: bytes) -> int:
         """Take a packet to be sent with others; raises BlockingIOError when too much waits."""
-        if len(self._out) > MOST_WAITING:
-            raise BlockingIOError
-        self._out += data
+        with self._lock:
+            if self._queued_bytes + len(self._out) > MOST_WAITING:
+                raise BlockingIOError
+            self._queue.append(data)
+            self._queued_bytes += len(data)
         return len(data)
 
     def fileno(self) -> int:
@@ -102,10 +105,10 @@ class Wire:
         head = len(topic).to_bytes(2, "big") + topic + (b"\0" if self._properties else b"")
         packet = (b"\x31" if retain else b"\x30") + _length(len(head) + len(payload)) + head + payload
         with self._lock:
-            if len(self._publishes) >= most or self._publish_bytes + len(packet) > most_bytes:
+            if len(self._queue) >= most or self._queued_bytes + len(packet) > most_bytes:
                 return False
-            self._publishes.append(packet)
-            self._publish_bytes += len(packet)
+            self._queue.append(packet)
+            self._queued_bytes += len(packet)
         return True
 
     # -- for the connection's loop --------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ class Wire:
     @property
     def waits(self) -> bool:
         """Whether something waits to be sent."""
-        return bool(self._out or self._acknowledged or self._publishes)
+        return bool(self._out or self._acknowledged or self._queue)
 
     @property
     def pending(self) -> bool:
@@ -126,12 +129,15 @@ class Wire:
         return bool(self._for_paho) or self.ended
 
     def fill(self) -> None:
-        """Read what has come, and tell of every message in it. A lost connection is for paho to see.
+        """Read what has come, and take the messages out of it. A lost connection is for paho to see.
 
         Raises:
             WireError: the broker breaks the protocol.
         """
+        self.take()
         for _ in range(READS):
+            if self._for_paho:
+                return
             try:
                 data = self._sock.recv(READ_BYTES)
             except _NOT_NOW:
@@ -142,7 +148,7 @@ class Wire:
                 self.ended = True
                 return
             self._in += data
-            self._take_packets()
+            self.take()
             if len(data) < READ_BYTES and not isinstance(self._sock, ssl.SSLSocket):
                 return
 
@@ -154,11 +160,11 @@ class Wire:
             self.acknowledged += count
             take = self._acknowledged.popleft
             out += b"".join([b"\x40\x02" + take().to_bytes(2, "big") for _ in range(count)])
-        if self._publishes and len(out) <= MOST_WAITING:
+        if self._queue and len(out) <= MOST_WAITING:
             with self._lock:
-                out += b"".join(self._publishes)
-                self._publishes.clear()
-                self._publish_bytes = 0
+                out += b"".join(self._queue)
+                self._queue.clear()
+                self._queued_bytes = 0
         while out:
             try:
                 del out[: self._sock.send(out)]
@@ -168,9 +174,16 @@ class Wire:
                 self.ended = True
                 out.clear()
 
-    def _take_packets(self) -> None:
+    def take(self) -> None:
+        """Tell of every message that has been read, up to the first packet that paho has to see before them.
+
+        Raises:
+            WireError: the broker breaks the protocol.
+        """
         buffer, at, size = self._in, 0, len(self._in)
-        while at + 1 < size:
+        # A broker that kept the session sends its messages right behind the CONNACK: whoever is told of the connection
+        # must hear of it first.
+        while at + 1 < size and not self._for_paho:
             start, length, shift = at + 1, 0, 0
             while start < size:
                 digit = buffer[start]

@@ -118,11 +118,11 @@ class MqttSource:
 
     @property
     def trouble(self) -> str:
-        """Why there is no broker."""
+        """Why there is no broker, or no subscription yet."""
         link = self._link
-        return (
-            "" if link is None or link.connected else f"no broker at {link.address}: {link.last_error or 'connecting'}"
-        )
+        if link is None or link.subscribed:
+            return ""
+        return f"no broker at {link.address}: {link.last_error or 'connecting'}"
 
     # ── the link's thread ─────────────────────────────────────────────────────────────────────
 

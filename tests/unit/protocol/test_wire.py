@@ -37,15 +37,17 @@ class Ends:
         self.wire = Wire(mine, lambda *told: self.told.append(told), properties=properties, max_packet_bytes=most)
         self.wire.setblocking(False)
         self.other.settimeout(10)
+        self._paho = b""
 
     def fill(self) -> None:
+        """As the connection does: paho reads its packets as they come, in between."""
         self.wire.fill()
+        while self.wire.has_packets and (more := self.wire.recv(100)):
+            self._paho += more
+            self.wire.take()
 
     def paho(self) -> bytes:
-        data = b""
-        while self.wire.has_packets and (more := self.wire.recv(100)):
-            data += more
-        return data
+        return self._paho
 
     def close(self) -> None:
         self.wire.close()
@@ -71,6 +73,16 @@ def test_messages_are_told_of_and_other_packets_left(ends: Ends) -> None:
         ends.fill()
     assert ends.told == [(b"a/b", b"1", 0, 0, False), (b"c", b"2", 7, 1, True), (b"d", large, 8, 1, False)]
     assert ends.paho() == ping
+
+
+def test_messages_wait_until_paho_has_read_what_came_before_them(ends: Ends) -> None:
+    connack = packet(0x20, b"\x01\x00")
+    ends.other.sendall(connack + publish(b"kept", b"1", 1) + publish(b"kept", b"2", 2))
+    ends.wire.fill()
+    assert ends.told == [], "who is told of the connection hears of it first"
+    assert ends.wire.recv(100) == connack
+    ends.wire.take()
+    assert [payload for _, payload, *_ in ends.told] == [b"1", b"2"]
 
 
 @pytest.mark.parametrize("properties", [False, True])
@@ -127,16 +139,16 @@ def test_what_goes_out_is_sent_together_and_bounded(ends: Ends) -> None:
     assert ends.wire.send(b"\xc0\x00") == 2
     ends.wire.acknowledge(3)
     ends.wire.acknowledge(258)
-    assert ends.wire.publish(b"t", b"xy", retain=True, most=2, most_bytes=100)
-    assert not ends.wire.publish(b"t", b"x" * 100, retain=False, most=2, most_bytes=100)
-    assert ends.wire.publish(b"t", b"z", retain=False, most=2, most_bytes=100)
-    assert not ends.wire.publish(b"t", b"z", retain=False, most=2, most_bytes=100)
+    assert ends.wire.publish(b"t", b"xy", retain=True, most=3, most_bytes=100)
+    assert not ends.wire.publish(b"t", b"x" * 100, retain=False, most=3, most_bytes=100)
+    assert ends.wire.publish(b"t", b"z", retain=False, most=3, most_bytes=100)
+    assert not ends.wire.publish(b"t", b"z", retain=False, most=3, most_bytes=100)
     assert ends.wire.waits
     ends.wire.flush()
     assert not ends.wire.waits
     acknowledgements = b"\x40\x02\x00\x03\x40\x02\x01\x02"
     messages = publish(b"t", b"xy", retained=True) + publish(b"t", b"z")
-    assert ends.other.recv(100) == b"\xc0\x00" + acknowledgements + messages
+    assert ends.other.recv(100) == acknowledgements + b"\xc0\x00" + messages
 
 
 def test_paho_keeps_what_the_network_does_not_take(ends: Ends) -> None:
