@@ -20,6 +20,7 @@ from edgeloop import __version__
 
 if TYPE_CHECKING:
     from edge_agent.flows.assembly import Flows
+    from edgeloop.insights.accuracy import Accuracy
 
 #: A test that is under way ends first; it is seldom longer, and the request stays with the agent in any case.
 LONGEST_ROLLBACK_S = 300.0
@@ -74,6 +75,7 @@ class AgentOperations:
             "unclean_restarts": seen.unclean_restarts,
             "recovered_windows": seen.recovered_windows,
             "kept_predictions": seen.kept_predictions,
+            "accuracy": None if loaded is None else _plain(self._observing.recorder.accuracy(loaded.digest)),
             "unobserved": {"without_profile": seen.without_profile, "failed": seen.failed},
             "privacy": asdict(seen.privacy),
             "trouble": seen.trouble,
@@ -131,3 +133,7 @@ class AgentOperations:
         )
         flowing = () if self._flows is None else self._flows.metrics()
         return exposition((*found, *flowing)), CONTENT_TYPE
+
+
+def _plain(found: Accuracy | None) -> dict[str, Any] | None:
+    return None if found is None else asdict(found)

@@ -54,6 +54,8 @@ def table(status: Mapping[str, Any]) -> Table:
         found.add_row(key, str(value))
     if (privacy := status["privacy"])["epsilon"]:
         found.add_row("privacy", _noise(privacy))
+    if status["accuracy"] is not None:
+        found.add_row("accuracy", accuracy_line(status["accuracy"]))
     if status["providers"]["trouble"]:
         found.add_row("provider", status["providers"]["trouble"])
     if status["clock"]:
@@ -91,3 +93,21 @@ def _noise(privacy: Mapping[str, Any]) -> str:
     left = "" if privacy["left"] is None else f"; {privacy['left']:,} windows left"
     withheld = f"; {privacy['withheld']:,} left as volumes alone" if privacy["withheld"] else ""
     return said + left + withheld
+
+
+def accuracy_line(found: Mapping[str, Any]) -> str:
+    """The device's own figures of about the last hour."""
+    estimate, audits, labels = found["estimate"], found["audits"], found["labels"]
+    said = [f"{_share(estimate['expected'])} expected" if estimate["expected"] else "no estimate"]
+    if not estimate["trusted"]:
+        said.append(f"not to be trusted: {estimate['reason']}")
+    if audits["drawn"] or audits["labelled"]:
+        share = f"{_share(audits['accuracy'])} by " if audits["accuracy"] else ""
+        said.append(f"{share}{audits['labelled']:,} of {audits['drawn']:,} audits")
+    if labels["plain"]:
+        said.append(f"{_share(labels['plain'])} of {labels['plain']['rows']:,} chosen labels")
+    return "; ".join(said)
+
+
+def _share(share: Mapping[str, Any]) -> str:
+    return f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%})"

@@ -17,11 +17,13 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from edge_agent.clock import Clock
 from edge_agent.observing.health import DeviceHealth, HealthSample
 from edge_agent.observing.keeper import Keeper
 from edge_agent.observing.labels import Labelling, Observers
+from edge_agent.observing.own import OwnAccuracy
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Batch, Changes, Retention
 from edge_agent.observing.scores import BLOCK_REQUESTS, Block, ScoresAlone
@@ -35,6 +37,9 @@ from edge_agent.pulse import Pulse
 from edgeloop.insights import Profile, Window, drawn_rows
 from edgeloop.insights.policy import InsightsPolicy
 from edgeloop.records import dataclass
+
+if TYPE_CHECKING:
+    from edgeloop.insights.accuracy import Accuracy
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +110,7 @@ class WindowRecorder:
         self._segments, self.segment_of = segments, segments.of
         self.segment_field: str | None = None
         self.audit_share = 0.0
+        self._own = OwnAccuracy(clock)
         self._drawn: dict[str, tuple[int, ...]] = {}
         self._keeps = feedback_keep > 0
         self._closed = closed
@@ -234,6 +240,11 @@ class WindowRecorder:
     def unobserved(self) -> Unobserved:
         """What was answered and not observed."""
         return Unobserved(self._without_profile, self._failed)
+
+    def accuracy(self, release: str) -> Accuracy | None:
+        """What the closed windows of about the last hour say of a release's accuracy; None without any."""
+        observer = self._observers.get(release)
+        return None if observer is None else self._own.of(release, observer.profile)
 
     @property
     def kept_predictions(self) -> int:
@@ -385,6 +396,7 @@ class WindowRecorder:
             self._checkpoint_due = now + self._checkpoint_s
             self._retry_at = 0.0 if written else now + RETRY_S
         if written and closing:
+            self._own.closed(closing)
             self._closed()
         return written
 
