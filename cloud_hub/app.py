@@ -28,6 +28,7 @@ from cloud_hub.light_windows import Layout, LightWindows
 from cloud_hub.quarantine import Quarantine
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
+from cloud_hub.retention import Keep, Retention
 from cloud_hub.rollouts import Rollouts
 from cloud_hub.settings import Settings
 from cloud_hub.supervise import Supervisor, every
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 MAX_IN_FLIGHT = 65_535
 ROLLOUTS_TICK_S = 0.5
 DRIFT_TICK_S = 1.0
+RETENTION_TICK_S = 10.0
 TRAINING_TICK_S = 1.0
 WEBHOOKS_TICK_S = 0.5
 
@@ -89,6 +91,8 @@ class Hub:
             self.db, self.releases.schema, interval_s=settings.insights_interval_s, clock=clock
         )
         self.accuracy = FleetAccuracy(self.channels, self.releases, self.insights, clock=clock)
+        keep = Keep(settings.keep_intervals_s, settings.keep_hours_s, settings.keep_days_s)
+        self.retention = Retention(self.db, self.insights, keep, clock=clock)
         self.quarantine = Quarantine(self.db, rows_each=settings.quarantine_rows)
         self.ingest = Ingest(
             self.db,
@@ -151,6 +155,7 @@ class Hub:
         self.workers.start("announce", self.announcer.run)
         self.workers.start("rollouts", every(ROLLOUTS_TICK_S, self.rollouts.tick))
         self.workers.start("drift", every(DRIFT_TICK_S, self.drift.tick))
+        self.workers.start("retention", every(RETENTION_TICK_S, lambda: self.retention.tick()))
         self.workers.start("training", every(TRAINING_TICK_S, self.training.tick))
         self.workers.start("webhooks", every(WEBHOOKS_TICK_S, self.webhooks.tick))
         self.link.start()

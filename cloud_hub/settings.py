@@ -45,6 +45,17 @@ class Settings(BaseSettings):
     insights_interval_s: float = Field(
         default=60.0, ge=0.1, le=86_400, description="Length of the intervals that windows are merged into, seconds."
     )
+    keep_intervals_s: float = Field(
+        default=172_800.0, ge=7200, description="How long windows are kept by interval, then by the hour, seconds."
+    )
+    keep_hours_s: float = Field(
+        default=5_184_000.0,
+        ge=691_200,
+        description="How long they are kept by the hour, then by the day, seconds; drift looks back eight days.",
+    )
+    keep_days_s: float = Field(
+        default=0.0, ge=0, description="How long they are kept by the day, seconds; 0: for ever. Totals always are."
+    )
     ingest_queue: int = Field(default=8192, ge=16, description="Messages from devices that wait in memory, at most.")
     ingest_batch: int = Field(default=2048, ge=1, description="Messages that are committed together, at most.")
     quarantine_rows: int = Field(
