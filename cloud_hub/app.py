@@ -39,6 +39,8 @@ from edgeloop.protocol.link import Link
 
 log = logging.getLogger(__name__)
 
+#: Acknowledgements of a batch come in thousands.
+GATHER_S = 0.003
 #: The largest Receive Maximum that MQTT 5 knows.
 MAX_IN_FLIGHT = 65_535
 ROLLOUTS_TICK_S = 0.5
@@ -155,7 +157,7 @@ class Hub:
         self.workers.start("announce", self.announcer.run)
         self.workers.start("rollouts", every(ROLLOUTS_TICK_S, self.rollouts.tick))
         self.workers.start("drift", every(DRIFT_TICK_S, self.drift.tick))
-        self.workers.start("retention", every(RETENTION_TICK_S, lambda: self.retention.tick()))
+        self.workers.start("retention", every(RETENTION_TICK_S, self.retention.work))
         self.workers.start("training", every(TRAINING_TICK_S, self.training.tick))
         self.workers.start("webhooks", every(WEBHOOKS_TICK_S, self.webhooks.tick))
         self.link.start()
@@ -199,6 +201,7 @@ class Hub:
             manual_ack=True,
             # What has no room here waits at the broker, which drops it when it has none either: devices send again.
             # Half of the queue: a read that has begun may bring more.
+            gather_s=GATHER_S,
             receive_maximum=min(self.settings.ingest_queue // 2, MAX_IN_FLIGHT),
             max_queued=10_000,
             version=known,

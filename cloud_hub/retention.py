@@ -57,6 +57,10 @@ class Retention:
     ) -> None:
         self._db, self._insights, self._keep, self._clock = db, insights, keep, clock
 
+    def work(self) -> None:
+        """Do a part of what is due."""
+        self.tick()
+
     def tick(self) -> int:
         """Do a part of what is due; returns how many long intervals were made."""
         now, made = self._clock(), 0

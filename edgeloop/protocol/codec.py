@@ -31,6 +31,7 @@ MAX_KEY_BYTES = 128
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 _ARGUMENT_WIDTH = {24: 1, 25: 2, 26: 4, 27: 8}
 _FLOAT_FORMAT = {25: ">e", 26: ">f", 27: ">d"}
+_PAIR = 0x82  # an array of two, as most counts of a window are: [bytes a count, bytes]
 _PLAIN_SIMPLE = {20: False, 21: True, 22: None}
 
 
@@ -85,6 +86,8 @@ def _read(data: bytes, max_bytes: int, max_depth: int) -> Any:
         raise ProtocolError(f"the payload has {len(data)} bytes; at most {max_bytes} are read")
     try:
         value, end = _Reader(bytes(data), max_depth).item(0, 1)
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"a text is not UTF-8: {error.reason}") from error
     except IndexError:
         raise ProtocolError(f"the payload ends after {len(data)} bytes, where an item has to begin") from None
     if end != len(data):
@@ -95,7 +98,8 @@ def _read(data: bytes, max_bytes: int, max_depth: int) -> Any:
 class _Reader:
     """One pass over the bytes: every method takes an offset and returns the offset behind what it read.
 
-    Nothing is made before its bytes are known to be there. Where the bytes end too early, indexing raises IndexError.
+    Nothing is made before its bytes are known to be there. Where the bytes end too early, indexing raises IndexError;
+    where a text is none, UnicodeDecodeError is raised.
     """
 
     __slots__ = ("_data", "_left", "_max_depth")
@@ -136,7 +140,7 @@ class _Reader:
     def _rare(self, major: int, argument: int, at: int) -> tuple[Any, int]:
         if major == _TEXT:
             end = self._skip(at, argument)
-            return self._text(self._data[at:end], at), end
+            return str(self._data[at:end], "utf-8"), end
         if major == _TAG:
             raise ProtocolError(f"a CBOR tag ({argument}) before offset {at}; tags are not allowed")
         if argument not in _PLAIN_SIMPLE:
@@ -178,7 +182,7 @@ class _Reader:
                     self._skip(start, first - 0x60)
             else:
                 start, end = self._long_key(at)
-            key = self._text(data[start:end], start)
+            key = str(data[start:end], "utf-8")
             if key in values:
                 raise ProtocolError(f"the key {key!r} comes twice in one map, again at offset {at}")
             values[key], at = read(end, depth)
@@ -201,8 +205,10 @@ class _Reader:
             if end > len(data):
                 self._skip(start, length)
             return data[start:end], end
-        if 0x80 <= first < 0x98:
-            return self._array(at + 1, first - 0x80, depth)
+        if first == _PAIR and data[at + 1] < 0x18:
+            self._enter(at + 1, 2, depth)
+            value, end = self._value(at + 2, depth + 1)
+            return [data[at + 1], value], end
         return self.item(at, depth)
 
     def _long_key(self, at: int) -> tuple[int, int]:
@@ -217,12 +223,6 @@ class _Reader:
         if length > MAX_KEY_BYTES:
             raise ProtocolError(f"a map key at offset {at} has {length} bytes; at most {MAX_KEY_BYTES} are read")
         return start, self._skip(start, length)
-
-    def _text(self, data: bytes, at: int) -> str:
-        try:
-            return str(data, "utf-8")
-        except UnicodeDecodeError as error:
-            raise ProtocolError(f"the text at offset {at} is not UTF-8: {error.reason}") from error
 
     def _float(self, info: int, at: int) -> tuple[float, int]:
         form = _FLOAT_FORMAT.get(info)

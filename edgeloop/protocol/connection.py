@@ -57,6 +57,7 @@ class Options:
     manual_ack: bool
     session_s: int = 0
     receive_maximum: int = 0
+    gather_s: float = 0.0
 
 
 class Delivery:
@@ -270,6 +271,8 @@ class Connection:
                     watched = wanted
                 ready = selector.select(0.0 if reading and wire.pending else self._patience_s())
                 if any(key.fileobj is self._wake_out for key, _ in ready):
+                    if self._options.gather_s:
+                        time.sleep(self._options.gather_s)
                     self._swallow_wake()
                 if (reading and not self._read(wire)) or client.loop_misc() != _SUCCESS:
                     return

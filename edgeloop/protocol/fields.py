@@ -128,6 +128,8 @@ class Plain(_Checked):
 
     def read(self, value: Any, where: str) -> dict[str, Any]:
         """Check one value."""
+        if type(value) is dict:
+            return value
         if not isinstance(value, Mapping):
             raise ProtocolError(f"{where} is a {type(value).__name__}; it has to be a map")
         return dict(value)

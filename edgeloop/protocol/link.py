@@ -68,6 +68,9 @@ class Link:
         session_s: seconds for which the broker keeps subscriptions and unacknowledged messages of this client id while
             it is away (3.1.1: for ever); 0 begins anew at each connect.
         receive_maximum: messages that the broker may send ahead of their acknowledgement (MQTT 5 only); 0: its choice.
+            A broker that sends more is not read until there are fewer.
+        gather_s: seconds that the first of what other threads send waits for what follows it, so that they wake this
+            one's thread once for all; 0 does not wait.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Link:
         backoff_s: tuple[float, float] = (0.2, 15.0),
         session_s: int = 0,
         receive_maximum: int = 0,
+        gather_s: float = 0.0,
     ) -> None:
         self._options = Options(
             host=host,
@@ -105,6 +109,7 @@ class Link:
             manual_ack=manual_ack,
             session_s=session_s,
             receive_maximum=receive_maximum,
+            gather_s=gather_s,
         )
         self._backoff_s = backoff_s
         self._handlers: list[tuple[str, list[str], Handler]] = []

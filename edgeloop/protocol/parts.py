@@ -50,16 +50,20 @@ class Part:
         Raises:
             ProtocolError: a field is missing, of a wrong type or out of its bounds.
         """
-        where = where or cls.__name__
-        if not isinstance(value, Mapping):
-            raise ProtocolError(f"{where} is a {type(value).__name__}; it has to be a map")
+        if type(value) is not dict and not isinstance(value, Mapping):  # the first is what the codec gives, and quick
+            raise ProtocolError(f"{where or cls.__name__} is a {type(value).__name__}; it has to be a map")
         rest = dict(value)
         read: dict[str, Any] = {}
         for name, (kind, required) in wire_fields(cls).items():
             if name in rest:
-                read[name] = kind.read(rest.pop(name), f"{where}.{name}")
+                found = rest.pop(name)
+                try:
+                    read[name] = kind.read(found, name)
+                except ProtocolError:
+                    kind.read(found, f"{where or cls.__name__}.{name}")  # says the whole name
+                    raise
             elif required:
-                raise ProtocolError(f"{where}.{name} is missing")
+                raise ProtocolError(f"{where or cls.__name__}.{name} is missing")
         return cls(**read, extra=rest)
 
     def to_wire(self, where: str = "") -> dict[str, Any]:

@@ -38,7 +38,7 @@ def fill(hub: Pipeline, hours: int, *, first: int = 1, segment: str = "") -> int
 def lengths(hub: Pipeline) -> dict[float, int]:
     with hub.db.read() as connection:
         query = select(windows.c.resolution_s, func.count()).group_by(windows.c.resolution_s)
-        return {length: count for length, count in connection.execute(query)}
+        return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def whole(hub: Pipeline) -> Window:
