@@ -176,7 +176,9 @@ class EmbeddedBroker:
         if self._stop.is_set():  # stop() came between, and saw no child
             self._process.terminate()
             return ""
-        self._pid_file.write_text(str(self._process.pid))
+        fresh = self._pid_file.with_suffix(".new")
+        fresh.write_text(str(self._process.pid))
+        fresh.replace(self._pid_file)  # whoever reads it finds a whole number
         until = time.monotonic() + READY_S
         while time.monotonic() < until and not self._stop.is_set():
             if self._process.poll() is not None:
