@@ -128,7 +128,10 @@ def estimate(window: Window, profile: Profile) -> Estimate:
     calibration = profile.calibration
     rows, placed, beyond_count = (int(n) for n in window.arrays["expected_rows"])
     if calibration is None:
-        why = "this release has no calibration: no labelled rows were there when it was made"
+        why = (
+            "this release has no calibration: it was built from too few labelled rows, or its head was retrained for a "
+            "world that the validation data do not show; audits and labels say more"
+        )
         return Estimate(None, False, why, None)
     if rows == 0:
         return Estimate(None, False, "nothing was counted for an estimate yet", None)
