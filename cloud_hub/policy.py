@@ -163,5 +163,5 @@ class ChannelPolicy(_Policy):
 
     def for_devices(self) -> InsightsPolicy:
         """What the channel's followers are told of it."""
-        rule = self.drift.model_dump(include={"alpha", "min_effect", "min_predictions", "consecutive"})
+        rule = self.drift.model_dump(exclude={"interval_s"})
         return InsightsPolicy.from_wire({**self.insights.model_dump(), "drift": rule})

@@ -223,8 +223,8 @@ class Agent:
         }
         if loaded is None:
             return Vitals(health=health)
-        session = loaded.session
-        return Vitals(session.variant, session.provider, dict(session.placement), health)
+        session, alarms = loaded.session, self._observing.recorder.alarms.open
+        return Vitals(session.variant, session.provider, dict(session.placement), health, alarms)
 
 
 def _calm_collector() -> None:

@@ -285,6 +285,7 @@ class Messaging:
             serial=self._serial(),
             mono=time.monotonic_ns() // 1_000_000,
             epoch=self._store.epoch,
+            alarms=vitals.alarms,
         )
 
     def _update_report(self, updates: Updates) -> UpdateReport:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.metrics import CONTENT_TYPE, Metric, exposition
 from edge_agent.observing.assembly import Observing
+from edge_agent.observing.own_alarms import plain
 from edge_agent.operator_key import HEADER, NAME
 from edge_agent.ports import MessagingState
 from edge_agent.serving.dataplane import DataPlane
@@ -79,6 +80,7 @@ class AgentOperations:
             "unobserved": {"without_profile": seen.without_profile, "failed": seen.failed},
             "privacy": asdict(seen.privacy),
             "trouble": seen.trouble,
+            "alarms": plain(self._observing.recorder.alarms.open),
             "strain": self._strain(),
             "messaging": asdict(self._messaging()),
             **({"sources": [], "sinks": []} if self._flows is None else self._flows.status()),
@@ -129,6 +131,7 @@ class AgentOperations:
             Metric("insights_replaying", "Whether a backlog of windows waits or leaves.", insights["replaying"]),
             Metric("clock_trouble", "Whether the device's clock is or was wrong.", bool(status["clock"])),
             Metric("unclean_restarts", "Starts after a kill or a power cut.", status["unclean_restarts"]),
+            Metric("drift_alarms", "Drifts that the device sees in its own windows.", len(status["alarms"])),
             Metric("broker_connected", "Whether the broker is there.", connected),
         )
         flowing = () if self._flows is None else self._flows.metrics()

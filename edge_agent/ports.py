@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgeloop.insights import Profile
 from edgeloop.package import Package
+from edgeloop.protocol import DeviceAlarm
 from edgeloop.records import dataclass
 from edgeloop.runtime import ModelSession
 
@@ -207,6 +208,7 @@ class Vitals:
     provider: str = ""
     placement: Mapping[str, int] = field(default_factory=dict)
     health: Mapping[str, Any] = field(default_factory=dict)
+    alarms: tuple[DeviceAlarm, ...] = ()
 
 
 @dataclass(frozen=True)

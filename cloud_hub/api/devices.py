@@ -45,6 +45,9 @@ class DeviceAnswer(BaseModel):
     health: dict[str, Any] = Field(default_factory=dict)
     unclean_restarts: int = Field(default=0, description="Starts after a kill; each lost one checkpoint at most.")
     ledger: dict[str, Any] = Field(default_factory=dict, description="The device's own totals of its closed windows.")
+    alarms: list[dict[str, Any]] = Field(
+        default_factory=list, description="Drifts that the device sees in its own windows, by its own clock."
+    )
     clock_skew_s: float | None = Field(description="Its clock minus the hub's, seconds.", examples=[-0.02])
     agent_version: str = Field(default="", examples=["0.1.0"])
     first_seen: float = Field(description="Unix seconds.")
@@ -63,7 +66,7 @@ class DesiredBody(BaseModel):
 
 def answer(device: Device) -> DeviceAnswer:
     """A device as JSON: the reported document, flattened, and what the hub knows besides."""
-    own = ("previous", "variant", "provider", "placement", "health", "unclean_restarts", "ledger")
+    own = ("previous", "variant", "provider", "placement", "health", "unclean_restarts", "ledger", "alarms")
     return DeviceAnswer(
         device=device.device,
         online=device.online,

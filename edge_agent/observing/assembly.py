@@ -160,6 +160,7 @@ class Observing:
             clock=clock,
             profile_of=profile_of,
             closed=closed,
+            drift=lambda: self.policy.current.drift,
         )
         self.policy.follow(self.recorder.follow)
         if self.store.started_unclean:

@@ -24,6 +24,7 @@ from edge_agent.observing.health import DeviceHealth, HealthSample
 from edge_agent.observing.keeper import Keeper
 from edge_agent.observing.labels import Labelling, Observers
 from edge_agent.observing.own import OwnAccuracy
+from edge_agent.observing.own_alarms import OwnAlarms
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Batch, Changes, Retention
 from edge_agent.observing.scores import BLOCK_REQUESTS, Block, ScoresAlone
@@ -35,7 +36,7 @@ from edge_agent.observing.windows import OpenWindows
 from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease, OpenAudit
 from edge_agent.pulse import Pulse
 from edgeloop.insights import Profile, Window, drawn_rows
-from edgeloop.insights.policy import InsightsPolicy
+from edgeloop.insights.policy import DriftRule, InsightsPolicy
 from edgeloop.records import dataclass
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class WindowRecorder:
     """Implements :class:`edge_agent.ports.Recorder`.
 
     Attributes:
+        alarms: drifts that this device sees in its own windows.
         recovered_windows: windows that a killed agent had left open and that were closed at this start.
         trouble: why the store refuses to be written, or "".
 
@@ -86,7 +88,8 @@ class WindowRecorder:
         clock: the device's.
         profile_of: the profile of a release that is on this device and not loaded, for labels that come after a
             restart; None when it is gone.
-        closed: called after windows were closed, from the thread that closed them.
+        closed: called after windows were closed, from the thread that closed them, and when an alarm has changed.
+        drift: when the device raises its own alarm.
     """
 
     def __init__(
@@ -103,7 +106,9 @@ class WindowRecorder:
         clock: Clock,
         profile_of: Callable[[str], Profile | None] = lambda digest: None,
         closed: Callable[[], None] = lambda: None,
+        drift: Callable[[], DriftRule] = DriftRule,
     ) -> None:
+        self.alarms = OwnAlarms(self.profile, drift, closed)
         self._keeper = keeper
         self._known = known
         self._checkpoint_s, self._clock = checkpoint_s, clock
@@ -246,6 +251,11 @@ class WindowRecorder:
         observer = self._observers.get(release)
         return None if observer is None else self._own.of(release, observer.profile)
 
+    def profile(self, release: str) -> Profile | None:
+        """The profile of a release, or None when it is no longer on this device."""
+        observer = self._observers.get(release)
+        return None if observer is None else observer.profile
+
     @property
     def kept_predictions(self) -> int:
         """Rows of recent predictions that are kept for their labels."""
@@ -360,6 +370,7 @@ class WindowRecorder:
             self._wide.look(now)
             try:
                 self.put_away()
+                self.alarms.look()
             except Exception:
                 log.exception("the recorder's thread met an unforeseen error and goes on")
 
@@ -397,6 +408,7 @@ class WindowRecorder:
             self._retry_at = 0.0 if written else now + RETRY_S
         if written and closing:
             self._own.closed(closing)
+            self.alarms.add(closing)
             self._closed()
         return written
 

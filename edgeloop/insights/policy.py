@@ -29,16 +29,18 @@ class DriftRule(Part):
     """When a device raises its own alarm; the hub's fields of the same names.
 
     Attributes:
-        alpha: chance of a false alarm.
+        alpha: chance that one comparison errs, at most.
         min_effect: smallest share of the mass that has to have moved (total variation).
         min_predictions: windows are merged until they hold this many.
         consecutive: drifted comparisons in a row that raise an alarm.
+        false_alarms_per_year: of one device, at most; None: only alpha counts.
     """
 
     alpha: Annotated[float, Real(0.0, 0.5)] = 0.001
     min_effect: Annotated[float, Real(0.0, 1.0)] = 0.15
     min_predictions: Annotated[int, Integer(1)] = 500
     consecutive: Annotated[int, Integer(1, 1000)] = 2
+    false_alarms_per_year: Annotated[float | None, Nullable(Real(1e-9, 1e9))] = 12.0
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,31 @@ class UpdateReport(Part):
 
 
 @dataclass(frozen=True)
+class DeviceAlarm(Part):
+    """A drift that a device has seen in its own windows, several times in a row; it is told until it is gone.
+
+    Attributes:
+        release: digest of the release whose windows moved.
+        since: unix seconds by the device's clock, start of the first window that had moved.
+        seen: unix seconds by the device's clock, end of the latest one.
+        aspects: what moved, the largest effect first.
+        effect: share of the mass that moved at most, 0…1.
+        p_value: how often chance shows as much in one comparison.
+        moved: what moved, a sentence for a person.
+        suggestion: what to look at first.
+    """
+
+    release: Annotated[str, _DIGEST]
+    since: Annotated[float, _CLOCK]
+    seen: Annotated[float, _CLOCK]
+    aspects: Annotated[tuple[str, ...], ListOf(Text(64), 16)]
+    effect: Annotated[float, Real(0.0, 1.0)]
+    p_value: Annotated[float, Real(0.0, 1.0)]
+    moved: Annotated[str, _SENTENCE] = ""
+    suggestion: Annotated[str, _SENTENCE] = ""
+
+
+@dataclass(frozen=True)
 class Reported(Message):
     """What a device says of itself; retained, published on change and at least every report interval.
 
@@ -93,6 +118,7 @@ class Reported(Message):
         serial: serial of the channel document seen last.
         mono: milliseconds of the device's monotonic clock, which orders documents between two boots.
         epoch: the epoch that ``ledger`` belongs to.
+        alarms: drifts that the device sees in its own windows now.
     """
 
     device: Annotated[str, _NAME]
@@ -110,6 +136,7 @@ class Reported(Message):
     serial: Annotated[int, _COUNT] = 0
     mono: Annotated[int, _COUNT] = 0
     epoch: Annotated[int, _COUNT] = 0
+    alarms: Annotated[tuple[DeviceAlarm, ...], ListOf(PartOf(DeviceAlarm), 16)] = ()
 
 
 @dataclass(frozen=True)

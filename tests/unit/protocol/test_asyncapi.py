@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from edgeloop.protocol.messages import DEVICE_MESSAGES, ReleaseRef, RolloutRef, UpdateReport
+from edgeloop.protocol.messages import DEVICE_MESSAGES, DeviceAlarm, ReleaseRef, RolloutRef, UpdateReport
 from edgeloop.protocol.parts import schema_of
 from edgeloop.protocol.topics import DEVICE_KINDS, RETAINED_KINDS, Topics
 
@@ -30,7 +30,7 @@ def test_it_is_asyncapi_3() -> None:
 
 
 def test_schemas_are_those_of_the_messages() -> None:
-    parts = [*DEVICE_MESSAGES.values(), UpdateReport, ReleaseRef, RolloutRef]
+    parts = [*DEVICE_MESSAGES.values(), UpdateReport, DeviceAlarm, ReleaseRef, RolloutRef]
     assert without_descriptions(DOCUMENT["components"]["schemas"]) == {part.__name__: schema_of(part) for part in parts}
 
 
