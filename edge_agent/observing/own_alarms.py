@@ -2,8 +2,8 @@
 
 Closed windows are added up to stretches as large as the channel's policy says, and each is compared with the profile in
 the recorder's thread, when nothing waits to be counted. The code for it is imported with the first stretch. What the
-law of chance takes to draw (0.12 s of a server's core and 0.4 MB were measured for a new release, 7 ms later on) is paid
-there, some milliseconds at a time, and never by a request.
+law of chance takes to draw (0.12 s of a server's core and 0.4 MB were measured for a new release, 7 ms later on) is
+paid there, some milliseconds at a time, and never by a request.
 
 Streaks are in memory: an agent that starts again begins anew, and the hub has what was sent.
 """

@@ -61,7 +61,8 @@ class Fleet:
 
     def _message(self, name: str) -> Incoming:
         window = self.window(name)
-        message = Insights(name, 1, self._sent, self._sent, self._sent, window.to_wire(), CHANNEL)
+        epoch = 1 + self.names.index(name)  # no two devices have the same
+        message = Insights(name, epoch, self._sent, self._sent, self._sent, window.to_wire(), CHANNEL)
         return Incoming("insights", name, message.to_bytes(), self.world.clock())
 
     def window(self, name: str, segment: str = "") -> Window:
