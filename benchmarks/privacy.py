@@ -27,7 +27,7 @@ EPSILONS: tuple[float | None, ...] = (None, 10.0, 3.0, 1.0)
 DELTA = 1e-6
 #: Labels and windows of a day.
 DAYS = ((600, 24), (600, 1), (6_000, 24), (6_000, 1), (60_000, 1))
-SIZES = (1_000, 3_000, 10_000, 30_000)
+SIZES = (1_000, 10_000, 30_000)
 SLIPS = (CLEAN, Slip("turned by 8°", degrees=8.0), Slip("turned by 15°", degrees=15.0), FIRST_SLIP)
 
 
@@ -121,7 +121,7 @@ def main() -> int:
     except ImportError:
         print(f"this needs dp-accounting: {INSTALL}", file=sys.stderr)
         return 1
-    world, draws, trials = World.make(), 1 if quick else 5, 5 if quick else 40
+    world, draws, trials = World.make(), 1 if quick else 3, 5 if quick else 20
     columns = "".join(f"{'off' if epsilon is None else f'epsilon {epsilon:g}':>14}" for epsilon in EPSILONS)
 
     judged = FIRST_SLIP(world.judge, seed=99)

@@ -22,6 +22,7 @@ from cloud_hub.records.database import Database
 from cloud_hub.records.decision_tables import light_windows as table
 from edgeloop.insights import HISTOGRAMS, Window, WindowSchema
 from edgeloop.insights.alarming import Streak
+from edgeloop.insights.aspects.privacy import NOISED, WITHHELD
 from edgeloop.insights.drift import class_groups, counts_of, group_classes
 
 Kind = Literal["device", "segment"]
@@ -197,6 +198,8 @@ class LightWindows:
         self._offsets[device] = best = min(offset, self._offsets.get(device, offset))
         if offset - best > LATE_S or not window.predictions:
             return
+        if "privacy" in window.arrays and window.arrays["privacy"][[NOISED, WITHHELD]].any():
+            return  # noise hides who carries a drift, as it is meant to
         if (layout := self._layout(window.release)) is None:
             return
         since = now - min(max(window.end - window.start, 0.0), IDLE_S)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from edgeloop.insights.aspects.privacy import noise_variance
 from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.histograms import HISTOGRAMS, histogram
 from edgeloop.insights.levels import known_at, resolved
@@ -29,7 +30,9 @@ MIN_EFFECT = 0.15
 ROWS_PER_CLASS = 5
 #: Neighbouring classes of a model with more than this are counted together: the hub keeps them of every device.
 MOST_CLASS_GROUPS = 256
-FEATURES, FEATURE_ROWS = "features", "feature_rows"
+#: A histogram whose noise leaves it no more than so many rows' worth says nothing: its few counts are the noise's.
+LEAST_WORTH = 30.0
+FEATURES, FEATURE_ROWS, NOISE = "features", "feature_rows", "noise"
 _FINEST: Mapping[str, int] = {}
 UP, DOWN, BOTH, MIX = "up", "down", "both", "mix"
 _WORDS = {UP: "upward", DOWN: "downward", BOTH: "both ways"}
@@ -137,7 +140,8 @@ def counts_of(window: Window, starts: Array, levels: Mapping[str, int] = _FINEST
 
     Returns:
         ``classes`` int64 [G]; each histogram that there is, int64 [rows, b]; ``feature_sum`` and ``feature_squares``
-        float64 [F] with ``feature_rows`` int64 [].
+        float64 [F] with ``feature_rows`` int64 []; ``noise`` float64 [], the largest variance of privacy's noise in one
+        of these counts.
     """
     arrays = window.arrays
     found = {"classes": group_classes(arrays["classes"], starts)}
@@ -145,7 +149,9 @@ def counts_of(window: Window, starts: Array, levels: Mapping[str, int] = _FINEST
     projected = (arrays[name] for name in histogram("projections").names if name in arrays)
     rows = sum(int(array[:1].sum()) for array in projected)  # at whatever level: their features are in the sums
     moments = {"feature_sum": arrays["feature_sum"], "feature_squares": arrays["feature_squares"]}
-    return {name: array for name, array in found.items() if array.size} | moments | {FEATURE_ROWS: np.array(rows)}
+    added = max(-(-len(arrays["classes"]) // len(starts)), 2 ** max(levels.values(), default=0))
+    others = {FEATURE_ROWS: np.array(rows), NOISE: np.array(noise_variance(arrays) * added)}
+    return {name: array for name, array in found.items() if array.size} | moments | others
 
 
 class Comparison:
@@ -214,17 +220,28 @@ class Comparison:
 class _Histogram:
     """One histogram of every window: counts [D, B] against [B], or against [D, B] with the law of chance of [B]."""
 
-    def __init__(self, name: str, windows: Array, reference: Array, against: Array | None, say: _Say) -> None:
+    def __init__(
+        self,
+        name: str,
+        windows: Array,
+        reference: Array,
+        against: Array | None,
+        say: _Say,
+        noise: Floats,
+        normal: float,
+    ) -> None:
         self._name, self._say, self._reference = name, say, reference
         sizes = windows.sum(axis=-1)
+        worth = _worth(sizes, reference, noise, normal)
         theirs = reference[None] if against is None else against
         rows = theirs.sum(axis=-1)
-        self.applies: Array = (sizes > 0) & (rows > 0) & bool(reference.sum())
-        self._sizes = sizes
+        told = (worth == 1.0) | (sizes * worth >= LEAST_WORTH)
+        self.applies: Array = (sizes > 0) & (rows > 0) & told & bool(reference.sum())
+        self._sizes = sizes * worth
         self._now = windows / np.maximum(sizes, 1)[:, None]
         self._normal = np.broadcast_to(theirs / np.maximum(rows, 1)[:, None], self._now.shape)
-        self._statistics = g_statistic(windows, theirs)
-        usable = np.where(self.applies, sizes, 0)
+        self._statistics = g_statistic(windows * worth[:, None], theirs)
+        usable = np.where(self.applies, self._sizes, 0)
         self._p = p_values(self._statistics, reference, usable)
         self._effects: Floats = np.abs(self._now - self._normal).sum(axis=-1) / 2
 
@@ -280,7 +297,8 @@ def _histograms(
     input_names: Sequence[str],
 ) -> Iterator[_Histogram]:
     others = None if against is None else against["classes"]
-    yield _Histogram("classes", windows["classes"], reference["classes"], others, _said_of_classes)
+    noise = windows.get(NOISE, np.zeros(len(windows["classes"]))), float(reference.get(NOISE, np.zeros(())))
+    yield _Histogram("classes", windows["classes"], reference["classes"], others, _said_of_classes, *noise)
     for found in HISTOGRAMS:
         if found.name not in windows:
             continue
@@ -288,7 +306,21 @@ def _histograms(
         for row in range(len(normal)):
             others = None if against is None else against[found.name][:, row]
             say = _said(found.title(input_names, row))
-            yield _Histogram(found.key(row), counts[:, row], normal[row], others, say)
+            yield _Histogram(found.key(row), counts[:, row], normal[row], others, say, *noise)
+
+
+def _worth(sizes: Array, reference: Array, noise: Floats, normal: float) -> Floats:
+    """How many rows without noise tell as much as one with: float64 [D], 1.0 where there is none.
+
+    Noise of variance v in a count where e are expected spreads it as if 1 / (1 + v / e) as many rows had been seen. The
+    bin with the least is taken, so that chance alarms no more often than it may; and the reference's own noise is added
+    as it counts at the window's size.
+    """
+    rows = reference.sum()
+    shares = (reference + 0.5) / (rows + 0.5 * len(reference))
+    expected = np.maximum(sizes * shares.min(), np.finfo(float).tiny)
+    total = noise + normal * (sizes / max(float(rows), 1.0)) ** 2
+    return np.asarray(np.where(total > 0, 1.0 / (1.0 + total / expected), 1.0))
 
 
 def class_groups(reference: Array) -> Array:
@@ -319,7 +351,9 @@ def _features(windows: Mapping[str, Array], reference: Mapping[str, Array]) -> _
         reference["feature_squares"],
         int(reference[FEATURE_ROWS]),
     )
-    return _Features(deviates, shifts, rows > 0)
+    # With noise in the sums the law of chance is another one; the histograms have to do.
+    exact = windows.get(NOISE, np.zeros(len(rows))) + reference.get(NOISE, np.zeros(())) == 0
+    return _Features(deviates, shifts, (rows > 0) & exact)
 
 
 def _said_of_classes(now: Floats, normal: Floats, effect: float) -> tuple[str, str]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeloop.insights import Observer, Window
+from edgeloop.insights import Observer, Window, compare
 from edgeloop.insights.aspects import ASPECTS
 from edgeloop.insights.aspects.privacy import noise_variance
+from edgeloop.insights.drift import NOISE, Comparison
 from edgeloop.insights.privacy import mechanism, projection
 from edgeloop.insights.privacy.mechanism import TREATMENT, How, noise, volume
 from edgeloop.insights.privacy.noise import GRID, noised, system_noise
@@ -212,3 +213,27 @@ def test_a_period_has_room_for_its_windows_and_no_more() -> None:
     stricter_plan = work_out(0.5, 1e-6, 24, {plan.multiplier: 4})
     spent = {plan.multiplier: 4, stricter_plan.multiplier: stricter_plan.left}
     assert 0 < stricter_plan.left < 20 and epsilon_of(1e-6, spent) <= 0.5
+
+
+@pytest.mark.parametrize(("rows", "variance"), [(800, 200.0), (3_000, 200.0), (800, 2_000.0)])
+def test_noise_alone_is_no_drift(rows: int, variance: float) -> None:
+    """Windows of a known histogram with noise, against a reference of finite size: chance alarms as often as it may."""
+    rng, reference, alarms = np.random.default_rng(0), np.full(10, 30), 0
+    windows = 0
+    for _ in range(20):
+        shares = rng.dirichlet(reference + 0.5)
+        noisy = rng.multinomial(rows, shares, size=40) + rng.normal(0, math.sqrt(variance), (40, 10))
+        counts = np.array([projection.counts_with_total(row, rows) for row in noisy])
+        seen = {"classes": counts, NOISE: np.full(40, variance)}
+        alarms += Comparison(seen, {"classes": reference}, alpha=0.01, min_effect=0.0).drifted.sum()
+        windows += len(counts)
+    assert alarms <= 0.03 * windows
+
+
+def test_a_large_move_is_seen_through_the_noise() -> None:
+    batch = random_batch(20_000, 9)
+    moved = Batch(batch.x + 2.0, batch.p, batch.f + 2.0, batch.ns, batch.y)
+    window = noise(counted(moved, labels=False), 20.0, CLIP, random_noise(1))
+    report = compare(window, profile().reference, window.schema)
+    assert report.drifted and all(aspect.name != "features" for aspect in report.aspects)
+    assert {aspect.name.split("[")[0] for aspect in report.moved} >= {"inputs", "projections"}
