@@ -68,6 +68,8 @@ def test_build_makes_a_package_of_a_joblib_file(folder: Path) -> None:
     validation, profile = package.validation(), package.profile()
     assert validation is not None and profile is not None
     assert len(validation[1]) == 270 and profile.reference.predictions == 270
+    assert profile.calibration is not None and profile.calibration.rows == 270
+    assert abs(profile.calibration.accuracy - package.meta.metrics["cpu-fp32"]["accuracy"]) < 1e-3
     assert "latency_ms" in package.meta.metrics["cpu-int8"]
 
 

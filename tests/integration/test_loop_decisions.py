@@ -138,6 +138,7 @@ def test_a_retrained_release_costs_little_and_says_where_it_comes_from(world: Wo
     assert not profile.reference.arrays["confidence"].any() and not profile.reference.arrays["classes"].any()
     assert profile.reference.arrays["inputs"].any() and profile.reference.arrays["projections"].any()
     assert np.array_equal(profile.edges.of("inputs"), old.edges.of("inputs"))
+    assert profile.calibration is None, "what the old head meant by its confidence is not what the new one does"
     for variant, metrics in after.meta.metrics.items():
         assert metrics["accuracy"] != before.meta.metrics[variant]["accuracy"]
     verdict = run.verdict
