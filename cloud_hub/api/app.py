@@ -15,6 +15,7 @@ from cloud_hub.api import (
     devices,
     drift,
     errors,
+    insight_groups,
     insights,
     labels,
     operations,
@@ -31,7 +32,21 @@ if TYPE_CHECKING:
 
 API = "/api/v1"
 #: In the order in which the documentation shows them.
-_PARTS = (devices, releases, blobs, channels, rollouts, insights, accuracy, drift, alarms, webhooks, retraining, labels)
+_PARTS = (
+    devices,
+    releases,
+    blobs,
+    channels,
+    rollouts,
+    insights,
+    insight_groups,
+    accuracy,
+    drift,
+    alarms,
+    webhooks,
+    retraining,
+    labels,
+)
 _DESCRIPTION = "Models go down to devices, insights come up, better models go down again."
 
 

@@ -21,8 +21,9 @@ class IntervalAnswer(BaseModel):
     """The merged windows of one release in one interval."""
 
     start: float = Field(description="Unix seconds.", examples=[1767225600.0])
-    interval_s: float = Field(examples=[60.0])
+    interval_s: float = Field(description="Older ones are longer.", examples=[60.0])
     release: str
+    segment: str = Field(description="Empty where the traffic is not divided.")
     windows: int = Field(description="Device windows that are merged in it.", examples=[12])
     predictions: int
     errors: int
@@ -43,6 +44,7 @@ class TotalsAnswer(BaseModel):
     escalations: int
     nonfinite: int
     windows: int
+    correct: int = Field(description="Labels that agree with the prediction.")
     classes: list[int]
     by_release: dict[str, dict[str, Any]]
 
@@ -78,7 +80,7 @@ def router(hub: Hub) -> APIRouter:
     ) -> list[IntervalAnswer]:
         """Merged windows of a channel by interval."""
         rows = hub.insights.rows(channel, release, since, until)
-        return [_interval(row, hub.insights.interval_s) for row in rows]
+        return [_interval(row) for row in rows]
 
     @routes.get("/insights/totals")
     def totals(channel: Channel = None, release: ReleaseDigest = None) -> TotalsAnswer:
@@ -104,14 +106,15 @@ def router(hub: Hub) -> APIRouter:
     return routes
 
 
-def _interval(row: Merged, interval_s: float) -> IntervalAnswer:
+def _interval(row: Merged) -> IntervalAnswer:
     window = row.window
     confusion = np.asarray(window.arrays["confusion"])
     labelled = int(confusion.sum())
     return IntervalAnswer(
         start=row.start,
-        interval_s=interval_s,
+        interval_s=row.resolution_s,
         release=window.release,
+        segment=window.segment,
         windows=row.merged,
         predictions=window.predictions,
         errors=window.errors,
