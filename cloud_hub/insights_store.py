@@ -214,6 +214,21 @@ class InsightStore:
                 entry["classes"] = add_lists(entry["classes"], own)
         return {**total, "classes": classes, "by_release": by_release}
 
+    def by_release(self) -> list[tuple[str, str, dict[str, int]]]:
+        """(channel, release, what was counted there, ever)."""
+        query = select(insight_totals).order_by(insight_totals.c.channel, insight_totals.c.release)
+        with self._db.read() as connection:
+            rows = connection.execute(query).all()
+        return [(row.channel, row.release, {name: getattr(row, name) for name in RELEASE_COUNTS}) for row in rows]
+
+    def lately(self, seconds: float, names: Sequence[str]) -> dict[tuple[str, str], Window]:
+        """(channel, release) → the sum of its latest intervals, with the arrays of these names only."""
+        found: dict[tuple[str, str], Window] = {}
+        for row in self.each(since=self._clock() - seconds):
+            key, window = (row.channel, row.window.release), row.window.without_segment().only(names)
+            found[key] = window if key not in found else found[key].merge(window)
+        return found
+
     def schema(self, release: str) -> WindowSchema:
         """The schema of a stored window's release; raises `LookupError`."""
         schema = self.schema_of(release)

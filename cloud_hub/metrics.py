@@ -10,9 +10,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from cloud_hub.counting import AGE_BOUNDS_S, Ages
+from edgeloop.insights import latency_quantile_ns
+from edgeloop.insights.aspects.latency import NAMES as LATENCIES
 
 if TYPE_CHECKING:
     from cloud_hub.app import Hub
+
+
+LATELY_S = 3600.0
+QUANTILES = (0.5, 0.9, 0.99)
 
 
 class HubCollector(Collector):
@@ -26,6 +32,7 @@ class HubCollector(Collector):
         yield from self._network()
         yield from self._fleet()
         yield from self._accuracy()
+        yield from self._releases()
         states = self._hub.workers.states
         up = {state.name: state.alive for state in states}
         failures = {state.name: state.failures for state in states}
@@ -55,6 +62,35 @@ class HubCollector(Collector):
         yield _gauge("cloud_hub_releases", "Published releases.", hub.releases.count())
         yield _gauges("cloud_hub_alarms", "Open drift alarms.", "scope", hub.alarms.open_by_scope())
         yield _gauges("cloud_hub_webhook_deliveries", "Messages to webhooks.", "state", hub.webhooks.counts())
+
+    def _releases(self) -> Iterable[Metric]:
+        """Each release on each channel: what it counted, how long it took, how far it has moved."""
+        hub, keys = self._hub, ["channel", "release"]
+        counted = {
+            name: CounterMetricFamily(f"cloud_hub_release_{name}", f"Counted {name} of a release, ever.", labels=keys)
+            for name in ("predictions", "errors", "feedback")
+        }
+        for channel, release, counts in hub.insights.by_release():
+            for name, family in counted.items():
+                family.add_metric([channel, release], float(counts[name]))
+        times = GaugeMetricFamily(
+            "cloud_hub_latency_seconds", "Times of the last hour's predictions.", labels=[*keys, "of", "quantile"]
+        )
+        for place, window in hub.insights.lately(LATELY_S, LATENCIES).items():
+            for name, quantile in itertools.product(LATENCIES, QUANTILES):
+                if (value := latency_quantile_ns(window.arrays[name], quantile)) is not None:
+                    times.add_metric([*place, name, str(quantile)], value / 1e9)
+        effects = GaugeMetricFamily(
+            "cloud_hub_drift_effect",
+            "Share of the mass that has moved, at the latest comparison.",
+            labels=[*keys, "against", "aspect"],
+        )
+        for report in hub.drift.reports():
+            for against, compared in report["against"].items():
+                for aspect in compared["aspects"]:
+                    labels = [report["channel"], report["release"], against, aspect["name"]]
+                    effects.add_metric(labels, float(aspect["effect"]))
+        yield from (*counted.values(), times, effects)
 
     def _accuracy(self) -> Iterable[Metric]:
         """Of the last hour. Where there is nothing to say, nothing is said: a 0 would be an accuracy."""

@@ -79,6 +79,12 @@ def test_groups_and_export(api: ApiHub, package: Package) -> None:
     ]
     assert sum(dict(table[0]["counts"])["classes"]) == 30
     assert len(dict(table[0]["sums"])["feature_sum"]) == 16
+    figures = api.http.get("/metrics").text
+    where = f'channel="stable",release="{digest}"'
+    assert f"cloud_hub_release_predictions_total{{{where}}} 60.0" in figures
+    times = [line for line in figures.splitlines() if line.startswith("cloud_hub_latency_seconds{")]
+    assert len(times) == 3, "three quantiles of the one time that was measured"
+    assert all(digest in line and 0.0019 < float(line.split()[-1]) < 0.0021 for line in times)
     until = time.monotonic() + 20
     while list(api.hub.settings.data.glob("*.parquet")):
         assert time.monotonic() < until, "the file is deleted when it has been sent"
