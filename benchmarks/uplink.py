@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeloop.insights import Observer, Profile, Window, holdout_share
+from edgeloop.insights import HISTOGRAMS, Observer, Profile, Window, coarsen, holdout_share
 from edgeloop.protocol import Insights, Topics
 
 INPUTS, FEATURES, CLASSES = 64, 128, 10
@@ -125,8 +125,12 @@ def main() -> int:
 
     sizes = {"inputs": 0, "inputs, compressed": 0, "JSON lines": 0, "JSON lines, compressed": 0}
     plain: list[int] = []
+    coarse: dict[int, list[int]] = {1: [], 2: [], 3: []}
     for number, (window, inputs, lines) in enumerate(day(world, profile, predictions, 0), start=1):
         plain.append(publish_bytes(window, number))
+        for level, found in coarse.items():
+            levels = {histogram.name: level for histogram in HISTOGRAMS}
+            found.append(publish_bytes(coarsen(window, levels), number))
         sizes["inputs"] += len(inputs)
         sizes["inputs, compressed"] += len(zlib.compress(inputs))
         sizes["JSON lines"] += len(lines)
@@ -137,6 +141,8 @@ def main() -> int:
     ]
     total = sum(plain)
     _row("windows", total, max(plain), total)
+    for level, found in coarse.items():
+        _row(f"under a byte budget: {2**level} bins as one", sum(found), max(found), total)
     _row(f"windows, {LABELS_A_WINDOW} labels in each: with head statistics", sum(labelled), max(labelled), total)
     for name, size in sizes.items():
         _row(name, size, size // WINDOWS, total)
