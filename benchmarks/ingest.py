@@ -2,8 +2,9 @@
 
 Many devices send recorded window messages of about 1 KB through Mosquitto at QoS 1. The hub decodes, checks, merges,
 stores and acknowledges every one of them; the counter only counts. Both get the same messages in turn, one stands still
-while the other works, each on one processor core of its own; broker and sender have the other core. Then the sender
-sends three times as many as the hub has shown to take, and the hub's memory is watched.
+while the other works, on the same processor core; broker and sender have another. Messages a second of processor time
+are compared, since on the clock whatever else runs takes its share. Then the sender sends three times as many as the
+hub has shown to take, and the hub's memory is watched.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import cbor2
 import numpy as np
 import psutil
 
-from benchmarks.kit.processes import MB, Running, running
+from benchmarks.kit.processes import MB, Running, cpu_seconds, running
 from cloud_hub.broker import choose, mosquitto_config
 from edgeloop.insights import Observer, Profile, Window
 from tests.doubles.packages import FEATURES, WIDTH, make_package
@@ -67,27 +68,34 @@ def main() -> int:
         rounds = [one_round(hub, counter, flood) for _ in range(2 if quick else ROUNDS)]
         taken, counted = (statistics.median(found) for found in zip(*rounds, strict=True))
         ratio = statistics.median(mine / theirs for mine, theirs in rounds)
-        print(f"hub {taken:,.0f} messages/s, paho-mqtt that counts {counted:,.0f}: {ratio:.2f} (bound {LEAST_OF_BARE})")
+        print(
+            f"hub {taken:,.0f} messages a second of one core, paho-mqtt that counts {counted:,.0f}: {ratio:.2f}"
+            f" (bound {LEAST_OF_BARE})"
+        )
         check(hub)
         growth = overload(hub, flood, OVERLOAD * taken, 5.0 if quick else OVERLOAD_S)
     return 0 if ratio >= LEAST_OF_BARE and growth <= MOST_GROWTH else 1
 
 
 def one_round(hub: HubProcess, counter: Running, flood: Running) -> tuple[float, float]:
-    """Messages a second of the hub, and of the counter."""
+    """Messages a second of processor time of the hub, and of the counter: on the clock others take their share."""
     assert hub.process is not None
     total = DEVICES * EACH
     with still(counter.pid):
+        used = cpu_seconds(hub.process.pid)
         flood.ask(json.dumps({"fleet": FLEET, "each": EACH, "wait": True}))
-        taken = total / json.loads(flood.line())["done_s"]
+        wall = total / json.loads(flood.line())["done_s"]
+        taken = total / (cpu_seconds(hub.process.pid) - used)
     with still(hub.process.pid):
         counter.ask(str(total))
+        used = cpu_seconds(counter.pid)
         flood.ask(json.dumps({"fleet": BARE_FLEET, "each": EACH, "wait": False}))
         began = time.monotonic()
         counter.line()
-        counted = total / (time.monotonic() - began)
+        counter_wall = total / (time.monotonic() - began)
+        counted = total / (cpu_seconds(counter.pid) - used)
         flood.line()
-    print(f"  hub {taken:,.0f}  counter {counted:,.0f}", flush=True)
+    print(f"  hub {taken:,.0f} ({wall:,.0f} on the clock)  counter {counted:,.0f} ({counter_wall:,.0f})", flush=True)
     return taken, counted
 
 
