@@ -4,7 +4,8 @@
 
 It is `edge-agent run` itself; a thread asks the agent over HTTP, waits for a checkpoint, prints as JSON which modules
 the first request has brought and which there are in the end, and stops the process. The thread imports nothing that the
-agent does not have anyway, and the line to the hub is made when the first answer is there.
+agent does not have anyway. The line to the hub is made, and the device's health looked at, when the first answer is
+there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable
 
 from edge_agent.app import Agent
 from edge_agent.cli import command
+from edge_agent.observing.health import DeviceHealth, HealthSample
 
 #: Long enough for a checkpoint and a report at the settings of the test.
 SETTLE_S = 0.5
@@ -52,7 +54,15 @@ def connect_when_answered(agent: Agent, connect: Callable[[Agent], None] = Agent
     connect(agent)
 
 
+def sample_when_answered(
+    health: DeviceHealth, sample: Callable[[DeviceHealth], HealthSample] = DeviceHealth.sample
+) -> HealthSample:
+    return sample(health) if ANSWERED.is_set() else HealthSample(None, None, None)
+
+
 if __name__ == "__main__":
-    Agent._connect = connect_when_answered  # type: ignore[method-assign]  # so that its imports are not the request's
+    # So that what they import is not the request's.
+    Agent._connect = connect_when_answered  # type: ignore[method-assign]
+    DeviceHealth.sample = sample_when_answered  # type: ignore[method-assign]
     threading.Thread(target=ask, args=(int(sys.argv[2]), sys.stdin.buffer.read()), daemon=True).start()
     sys.exit(command(["run", "--config", sys.argv[1]]))
