@@ -249,5 +249,8 @@ def _create(db: sqlite3.Connection) -> None:
 
 
 def _new_epoch() -> int:
-    """Milliseconds and 16 random bits, so that two epochs differ also where the clock stands at 1970."""
-    return (max(int(time.time() * 1000), 0) << 16 | int.from_bytes(os.urandom(2), "big")) % (1 << 62) or 1
+    """62 random bits: no two devices of a fleet have the same, also where they all began at 1970 in the same second.
+
+    The hub refuses an epoch that another device had first: a data folder was copied then.
+    """
+    return (int.from_bytes(os.urandom(8), "big") >> 2) or 1
