@@ -223,8 +223,9 @@ class Agent:
         }
         if loaded is None:
             return Vitals(health=health)
-        session, alarms = loaded.session, self._observing.recorder.alarms.open
-        return Vitals(session.variant, session.provider, dict(session.placement), health, alarms)
+        session = loaded.session
+        placement = dict(session.placement)
+        return Vitals(session.variant, session.provider, placement, health, self._observing.told_alarms)
 
 
 def _calm_collector() -> None:

@@ -23,6 +23,7 @@ from edge_agent.observing.segments import Segments
 from edge_agent.observing.store import Store
 from edgeloop.insights import Profile, WindowSchema
 from edgeloop.insights.policy import Limits
+from edgeloop.protocol import DeviceAlarm
 from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
@@ -178,6 +179,14 @@ class Observing:
     def stop(self, timeout_s: float = 5.0) -> None:
         """Close all windows and the database; nothing is lost when the disk takes it."""
         self.store.close(clean=self.recorder.stop(timeout_s))
+
+    @property
+    def told_alarms(self) -> tuple[DeviceAlarm, ...]:
+        """The device's own alarms as the hub is told of them: none where what leaves carries noise.
+
+        They come from the exact windows; the hub compares the noised ones itself.
+        """
+        return () if self.privacy.wanted else self.recorder.alarms.open
 
     def status(self) -> ObservingStatus:
         """What status shows.

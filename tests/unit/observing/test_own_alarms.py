@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_agent.observing.assembly import Observing
 from edge_agent.observing.own_alarms import OwnAlarms, plain
 from edgeloop.insights import Observer, Profile, Window
 from edgeloop.insights.alarming import QUIET_WINDOWS
-from edgeloop.insights.policy import DriftRule
+from edgeloop.insights.policy import DriftRule, Limits
+from edgeloop.insights.privacy.rule import PrivacyRule
 from edgeloop.protocol import Reported
 from tests.unit.insights.worlds import digit_outputs, slip, unseen_digits
 
@@ -60,6 +62,20 @@ def test_it_is_raised_after_stretches_in_a_row_and_says_what_moved_since_when() 
     told = Reported("d", "stable", None, alarms=device.alarms.open)
     assert Reported.from_bytes(told.to_bytes()).alarms == device.alarms.open
     assert plain(device.alarms.open)[0]["moved"] == alarm.moved
+
+
+def test_a_device_whose_windows_leave_noised_tells_nobody_else(tmp_path: Path) -> None:
+    device = Device()
+    device.sees("dddd")
+    for name, limits, told in (
+        ("open", Limits(), device.alarms.open),
+        ("noised", Limits(privacy=PrivacyRule(3.0, 1e-6, 1.0)), ()),
+    ):
+        observing = Observing(tmp_path / f"{name}.db", limits=limits)
+        observing.recorder.alarms = device.alarms
+        assert observing.told_alarms == told
+        observing.stop()
+    assert len(device.alarms.open) == 1, "the device itself still knows"
 
 
 def test_it_ends_when_the_drift_is_gone() -> None:
