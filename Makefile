@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Extras that the tests install. `make test EXTRAS=dev,torch` adds PyTorch, whose tests are skipped without it.
 EXTRAS ?= dev
+# Processes that share the tests, a file each at a time: most of them wait for other processes.
+WORKERS ?= 2
 JSON   ?=
 
 .PHONY: demo test check bench soak protos clean
@@ -23,7 +25,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python -m examples.digits $(if $(JSON),--json $(JSON))
 
 test: $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/ruff check .
