@@ -22,7 +22,7 @@ from cloud_hub.ports import Publisher, RolloutStarter
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import channels as table
 from edgeloop.insights.policy import KEY
-from edgeloop.protocol import ChannelDocument, ProtocolError, RolloutRef, Topics, check_name
+from edgeloop.protocol import ChannelDocument, ProtocolError, RolloutRef, SignedChannel, Topics, check_name
 
 if TYPE_CHECKING:
     from cloud_hub.releases import Releases
@@ -220,7 +220,8 @@ class Channels:
     def publish(self, name: str) -> bool:
         """Send the document, retained; False when there is no connection (it is sent on the next connect)."""
         with self._publishing:  # else an older document could be the one that the broker retains
-            return self._publisher.publish(self._topics.channel(name), self.document(name).to_bytes(), retain=True)
+            payload = SignedChannel(self.document(name).to_bytes()).to_bytes()
+            return self._publisher.publish(self._topics.channel(name), payload, retain=True)
 
     def publish_all(self) -> None:
         """Send every document: what the hub does on each connect, since a broker may have forgotten them."""

@@ -16,7 +16,7 @@ from cloud_hub.records.counters import DEVICE_COUNTS, read_counts
 from cloud_hub.records.database import Database, chunks
 from cloud_hub.records.tables import device_totals
 from cloud_hub.records.tables import devices as table
-from edgeloop.protocol import Desired, Presence, ProtocolError, Reported, Topics, check_name
+from edgeloop.protocol import Desired, Presence, ProtocolError, Reported, SignedDesired, Topics, check_name
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,8 @@ class Devices:
                 self._publish(device.device, Desired.from_wire(device.desired))
 
     def _publish(self, device: str, desired: Desired) -> None:
-        self._publisher.publish(self._topics.desired(device), desired.to_bytes(), retain=True)
+        payload = SignedDesired(desired.to_bytes()).to_bytes()
+        self._publisher.publish(self._topics.desired(device), payload, retain=True)
 
     def _upsert(self, connection: Connection, device: str, now: float, *, seen: bool, **values: Any) -> None:
         if seen:

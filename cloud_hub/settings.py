@@ -28,6 +28,10 @@ class Settings(BaseSettings):
 
     data: Path = Field(default=Path("cloud-hub-data"), description="Folder of records, blobs and releases.")
     fleet: str = Field(default="default", description="Name of the fleet: the topics below edgeloop/v1/<fleet>/.")
+    insecure: bool = Field(
+        default=False,
+        description="Development: no signatures, no certificates, no tokens; every address has to be loopback.",
+    )
     listen_host: str = Field(default="127.0.0.1", description="Address of the HTTP interface.")
     listen_port: int = Field(default=8800, ge=0, le=65535, description="Port of the HTTP interface; 0 chooses one.")
     public_url: str = Field(

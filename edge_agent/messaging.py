@@ -26,6 +26,8 @@ from edgeloop.protocol import (
     Presence,
     ProtocolError,
     Reported,
+    SignedChannel,
+    SignedDesired,
     Topics,
     UpdateReport,
 )
@@ -198,7 +200,7 @@ class Messaging:
         if not payload:  # a retained message that was taken back
             self.desired = Desired()
         else:
-            self.desired = Desired.from_bytes(payload)
+            self.desired = Desired.from_bytes(SignedDesired.from_bytes(payload).document)
         self._follow(self.desired.channel or self._identity.channel)
         self._due.set()
 
@@ -211,7 +213,7 @@ class Messaging:
     def _on_channel(self, topic: str, payload: bytes) -> None:
         if not payload:
             return
-        document = ChannelDocument.from_bytes(payload)
+        document = ChannelDocument.from_bytes(SignedChannel.from_bytes(payload).document)
         address = self._topics.parse(topic)
         if document.channel != address.channel:
             raise ProtocolError(f"the document is of channel {document.channel!r}, the topic of {address.channel!r}")

@@ -97,6 +97,10 @@ class Settings:
         description="Base URL of the hub; channel documents may name another.",
         check=_a_url,
     )
+    insecure: bool = Field(
+        default=False,
+        description="Development: no signatures, no certificates; the hub and its broker have to be on this machine.",
+    )
     broker_host: str = Field(default="127.0.0.1", description="Address of the MQTT broker.")
     broker_port: int = Field(default=1883, ge=1, le=65535, description="Its port.")
     broker_username: str | None = Field(default=None, description="User name at the broker.")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         ReleaseRef,
         Reported,
         RolloutRef,
+        SignedChannel,
+        SignedDesired,
         UpdateReport,
         position,
     )
@@ -43,6 +45,8 @@ __all__ = [
     "ReleaseRef",
     "Reported",
     "RolloutRef",
+    "SignedChannel",
+    "SignedDesired",
     "Topics",
     "UpdateReport",
     "check_name",

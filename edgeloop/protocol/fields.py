@@ -123,6 +123,25 @@ class Boolean(_Checked):
 
 
 @dataclass(frozen=True)
+class Octets(_Checked):
+    """A byte string of at most ``most`` bytes."""
+
+    most: int
+
+    def read(self, value: Any, where: str) -> bytes:
+        """Check one value."""
+        if not isinstance(value, bytes):
+            raise ProtocolError(f"{where} is a {type(value).__name__}; it has to be a byte string")
+        if len(value) > self.most:
+            raise ProtocolError(f"{where} has {len(value)} bytes; at most {self.most} are read")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        """The kind as JSON Schema."""
+        return {"type": "string", "format": "binary", "maxLength": self.most}
+
+
+@dataclass(frozen=True)
 class Plain(_Checked):
     """A map whose contents another layer checks; the codec has bounded its size and depth."""
 

@@ -19,6 +19,7 @@ from edgeloop.protocol.fields import (
     ListOf,
     MapOf,
     Nullable,
+    Octets,
     Pair,
     Plain,
     Real,
@@ -187,11 +188,29 @@ class Desired(Message):
         channel: the channel to follow, or None for the one in the device's own settings.
         pin: digest of a release to stay on, or None.
         policy: settings of the device that the hub may steer.
+        device: the device that it is meant for; "" in a fleet without signatures.
+        serial: grows with every change; an older document is ignored.
     """
 
     channel: Annotated[str | None, Nullable(_NAME)] = None
     pin: Annotated[str | None, Nullable(_DIGEST)] = None
     policy: Annotated[Mapping[str, Any], Plain()] = field(default_factory=dict)
+    device: Annotated[str, Text(64)] = ""
+    serial: Annotated[int, _COUNT] = 0
+
+
+@dataclass(frozen=True)
+class SignedDesired(Message):
+    """What is on a device's ``desired`` topic: the document's bytes, and who answers for them.
+
+    Attributes:
+        document: the bytes of a `Desired`.
+        signature: of those bytes, by the key that the fleet's ``channels`` role has; empty in a fleet without
+            signatures.
+    """
+
+    document: Annotated[bytes, Octets(1 << 20)]
+    signature: Annotated[bytes, Octets(1024)] = b""
 
 
 @dataclass(frozen=True)
@@ -203,12 +222,14 @@ class ReleaseRef(Part):
         name: the package's name.
         version: the package's version.
         index_size: bytes of the index, at most 4 MiB: the device reads no more.
+        target: path of the release in the fleet's signed metadata; "" in a fleet without signatures.
     """
 
     digest: Annotated[str, _DIGEST]
     name: Annotated[str, Text(128)]
     version: Annotated[str, Text(128)]
     index_size: Annotated[int, Integer(1, 4 << 20)]
+    target: Annotated[str, Text(256)] = ""
 
 
 @dataclass(frozen=True)
@@ -254,6 +275,20 @@ class ChannelDocument(Message):
 
 
 @dataclass(frozen=True)
+class SignedChannel(Message):
+    """What is on a channel's topic: the document's bytes, and the metadata that vouch for them.
+
+    Attributes:
+        document: the bytes of a `ChannelDocument`.
+        metadata: file name → bytes of the metadata of The Update Framework that a device needs to verify the document
+            and the releases in it; empty in a fleet without signatures.
+    """
+
+    document: Annotated[bytes, Octets(1 << 20)]
+    metadata: Annotated[Mapping[str, bytes], MapOf(Octets(512_000), 512)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Answers(Message):
     """True labels for earlier predictions of a device, from the hub.
 
@@ -282,7 +317,7 @@ DEVICE_MESSAGES: Mapping[str, type[Message]] = {
     "insights": Insights,
     "ack": Ack,
     "answers": Answers,
-    "desired": Desired,
-    "channel": ChannelDocument,
+    "desired": SignedDesired,
+    "channel": SignedChannel,
 }
 """The message of each kind of topic; ``samples`` and ``escalations`` are named by the design and not spoken yet."""

@@ -30,6 +30,8 @@ from edgeloop.protocol import (
     ReleaseRef,
     Reported,
     RolloutRef,
+    SignedChannel,
+    SignedDesired,
     UpdateReport,
     decode,
 )
@@ -44,6 +46,7 @@ FILES = 4_000 if SOAK else 200
 MOST_GROWTH = 64 << 20
 
 REF = ReleaseRef(RELEASE, "digits", "1", 4096)
+CHANNEL = ChannelDocument("stable", 9, REF, RolloutRef("r1", REF, 0.25), "http://hub:8800")
 VALID: dict[str, bytes] = {
     "presence": Presence("a", True, 7, "0.1.0").to_bytes(),
     "reported": Reported(
@@ -52,8 +55,8 @@ VALID: dict[str, bytes] = {
     ).to_bytes(),
     "insights": envelope("a", 1, 40, content=window((20, 10, 300))),
     "ack": Ack(5, 70, (3, 4)).to_bytes(),
-    "desired": Desired("stable", RELEASE, {"observe": True}).to_bytes(),
-    "channel": ChannelDocument("stable", 9, REF, RolloutRef("r1", REF, 0.25), "http://hub:8800").to_bytes(),
+    "desired": SignedDesired(Desired("stable", RELEASE, {"observe": True}).to_bytes(), b"s" * 64).to_bytes(),
+    "channel": SignedChannel(CHANNEL.to_bytes(), {"timestamp.json": b"{}"}).to_bytes(),
     "answers": Answers((("id-1", 3), ("id-2", "seven"))).to_bytes(),
 }  # fmt: skip
 READERS: dict[str, Callable[[bytes], object]] = {
@@ -61,8 +64,8 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "reported": Reported.from_bytes,
     "insights": Insights.from_bytes,
     "ack": Ack.from_bytes,
-    "desired": Desired.from_bytes,
-    "channel": ChannelDocument.from_bytes,
+    "desired": lambda data: Desired.from_bytes(SignedDesired.from_bytes(data).document),
+    "channel": lambda data: ChannelDocument.from_bytes(SignedChannel.from_bytes(data).document),
     "answers": Answers.from_bytes,
 }
 

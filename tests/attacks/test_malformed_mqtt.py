@@ -12,7 +12,7 @@ import cbor2
 import pytest
 
 from edge_agent.ports import FeedbackItem
-from edgeloop.protocol import ChannelDocument, Reported, Topics, encode
+from edgeloop.protocol import ChannelDocument, Reported, SignedChannel, Topics, encode
 from edgeloop.protocol.link import Link
 from tests.doubles.recording import record
 from tests.integration.agent_parts import AgentParts
@@ -64,6 +64,15 @@ WELL_FORMED_AND_WRONG: dict[str, list[dict[str, Any]]] = {
         {"channel": "stable", "serial": 9, "hub": "x" * 10_000},
     ],
 }
+
+
+#: Topics whose payload is a message in a message.
+SEALED = (TOPICS.desired(DEVICE), TOPICS.channel("stable"))
+
+
+def payload_of(topic: str, fields: dict[str, Any]) -> bytes:
+    """What goes to the topic when the message in it has these fields."""
+    return encode({"document": encode(fields)} if topic in SEALED else fields)
 
 
 def wait_for(what: Callable[[], object], seconds: float = 20.0) -> None:
@@ -119,7 +128,7 @@ def attack(agent: AgentParts, publish: Callable[[str, bytes], None], payloads: l
     assert agent.observing.outbox.state().rows == 1
     assert agent.observing.recorder.feedback([FeedbackItem("mine", 1)]).accepted == 1
 
-    publish(TOPICS.channel("stable"), ChannelDocument("stable", 3).to_bytes())
+    publish(TOPICS.channel("stable"), SignedChannel(ChannelDocument("stable", 3).to_bytes()).to_bytes())
     wait_for(lambda: [document.serial for document in agent.updates.followed] == [3])
 
 
@@ -129,11 +138,9 @@ def test_bytes_that_are_not_the_dialect(agent: AgentParts, attacker: Callable[[s
 
 
 def test_messages_with_wrong_fields(agent: AgentParts, attacker: Callable[[str, bytes], None]) -> None:
-    attack(
-        agent,
-        attacker,
-        [(topic, encode(fields)) for topic, wrong in WELL_FORMED_AND_WRONG.items() for fields in wrong],
-    )
+    fields = [(topic, payload_of(topic, fields)) for topic, wrong in WELL_FORMED_AND_WRONG.items() for fields in wrong]
+    inside = [(topic, encode({"document": wrong})) for topic in SEALED for wrong in ("text", 7, b"not a document")]
+    attack(agent, attacker, fields + inside)
 
 
 def test_random_bytes(agent: AgentParts, attacker: Callable[[str, bytes], None]) -> None:

@@ -30,6 +30,7 @@ from edgeloop.package import Package, audit
 from edgeloop.protocol import ChannelDocument, Presence, Reported, Topics, UpdateReport
 from edgeloop.runtime import ModelSession
 from examples.digits.data import Slip, Split, load
+from tests.doubles.sealed import channel_document
 
 CHANNEL = "stable"
 POLICY = ChannelPolicy.model_validate(
@@ -174,7 +175,7 @@ class World:
     def let_devices_follow(self) -> None:
         if (payload := self.broker.last.get(self.topics.channel(CHANNEL))) is None:
             return
-        document = ChannelDocument.from_bytes(payload)
+        document = channel_document(payload)
         for device in self.devices_by_name.values():
             if device.online and device.follow(document):
                 self.report(device)

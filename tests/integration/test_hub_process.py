@@ -23,6 +23,7 @@ from edgeloop.package import Package
 from edgeloop.protocol import ChannelDocument, Topics
 from edgeloop.protocol.link import Link
 from tests.doubles.packages import make_package
+from tests.doubles.sealed import channel_document
 from tests.integration.brokers import find_mosquitto
 from tests.integration.hub_process import FLEET, HubProcess, SendingDevice, wait_for
 
@@ -56,7 +57,10 @@ def listen(hub: HubProcess, channel: str = "stable") -> tuple[Link, list[Channel
     """A follower of a channel, and the documents that it has got."""
     found: list[ChannelDocument] = []
     link = Link("127.0.0.1", hub.broker_port, "follower", backoff_s=(0.05, 0.3))
-    link.subscribe(Topics(FLEET).channel(channel), lambda _, payload: found.append(ChannelDocument.from_bytes(payload)))
+    link.subscribe(
+        Topics(FLEET).channel(channel),
+        lambda _, payload: found.append(channel_document(payload)),
+    )
     link.start()
     return link, found
 

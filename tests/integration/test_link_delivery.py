@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_agent.ports import FeedbackItem
-from edgeloop.protocol import Ack, Answers, ChannelDocument, Desired, Reported
+from edgeloop.protocol import Ack, Answers, ChannelDocument, Desired, Reported, SignedChannel, SignedDesired
 from tests.doubles.recording import record
 from tests.integration.agent_parts import AgentParts
 from tests.integration.brokers import BrokerProcess, broker_or_skip
@@ -183,7 +183,8 @@ def test_channel_documents_reach_the_updates_and_older_ones_do_not(
 
     def publish(channel: str, serial: int) -> None:
         document = ChannelDocument(channel, serial, hub="http://127.0.0.1:1")
-        wait_for(lambda: hub.link.publish(hub.topics.channel(channel), document.to_bytes(), retain=True))
+        payload = SignedChannel(document.to_bytes()).to_bytes()
+        wait_for(lambda: hub.link.publish(hub.topics.channel(channel), payload, retain=True))
 
     for serial in (5, 7, 6, 7, 8):
         publish("stable", serial)
@@ -192,8 +193,8 @@ def test_channel_documents_reach_the_updates_and_older_ones_do_not(
     assert (agent.messaging.state().serial, agent.messaging.state().stale) == (8, 1)
 
     publish("night-shift", 2)
-    desired = Desired("night-shift")
-    wait_for(lambda: hub.link.publish(hub.topics.desired("dev-1"), desired.to_bytes(), retain=True))
+    desired = SignedDesired(Desired("night-shift").to_bytes()).to_bytes()
+    wait_for(lambda: hub.link.publish(hub.topics.desired("dev-1"), desired, retain=True))
     wait_for(lambda: agent.updates.followed[-1].channel == "night-shift")
     assert agent.messaging.channel == "night-shift"
     publish("stable", 9)  # no longer followed
@@ -222,7 +223,8 @@ def test_a_channels_policy_is_followed_at_once_and_a_wrong_one_holds_up_no_relea
 
     def publish(serial: int, policy: dict[str, Any]) -> None:
         document = ChannelDocument("stable", serial, policy=policy)
-        wait_for(lambda: hub.link.publish(hub.topics.channel("stable"), document.to_bytes(), retain=True))
+        payload = SignedChannel(document.to_bytes()).to_bytes()
+        wait_for(lambda: hub.link.publish(hub.topics.channel("stable"), payload, retain=True))
         wait_for(lambda: agent.updates.followed and agent.updates.followed[-1].serial == serial)
 
     publish(1, {"insights": {"min_group": 7}, "of a newer hub": 1})

@@ -15,6 +15,7 @@ from edgeloop.insights import Window
 from edgeloop.package import Package
 from edgeloop.protocol import ChannelDocument, Desired
 from tests.doubles.packages import make_package
+from tests.doubles.sealed import channel_document
 from tests.integration.loop_world import CHANNEL, POLICY, World
 
 
@@ -45,7 +46,7 @@ def fleet(world: World, number: int, **settings: Any) -> None:
 
 def documents(world: World) -> list[ChannelDocument]:
     topic = world.topics.channel(CHANNEL)
-    return [ChannelDocument.from_bytes(payload) for sent, payload in world.broker.sent if sent == topic]
+    return [channel_document(payload) for sent, payload in world.broker.sent if sent == topic]
 
 
 def decisions(world: World, rollout: str) -> list[str]:

@@ -12,6 +12,12 @@ from edge_agent.fields import Field, FieldsError, Text, read
 from edge_agent.settings import Settings, SettingsError, load
 
 
+@pytest.fixture(autouse=True)
+def of_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what the tests' own environment sets."""
+    monkeypatch.delenv("EDGE_AGENT_INSECURE")
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "agent.toml"
     path.write_text(text)

@@ -11,6 +11,7 @@ from cloud_hub.errors import Conflict
 from edgeloop.insights.policy import InsightsPolicy
 from edgeloop.package import Package
 from edgeloop.protocol import ChannelDocument, Desired, Topics
+from tests.doubles.sealed import channel_document
 from tests.unit.hub.api_kit import ApiHub
 
 TOPICS = Topics("default")
@@ -19,7 +20,7 @@ TOPICS = Topics("default")
 def documents(api: ApiHub, channel: str = "stable") -> list[ChannelDocument]:
     found = [m for m in api.sent.messages if m[0] == TOPICS.channel(channel)]
     assert all(retain for _, _, retain in found), "channel documents are retained"
-    return [ChannelDocument.from_bytes(payload) for _, payload, _ in found]
+    return [channel_document(payload) for _, payload, _ in found]
 
 
 def test_the_first_release_is_current_at_once(api: ApiHub, package: Package) -> None:

@@ -27,12 +27,16 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+def _written(default: object) -> str:
+    """A default as a TOML file has it."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default is None else str(default)
+
+
 def test_the_page_lists_every_setting_as_it_is() -> None:
     listed = {name.strip("`"): (default.strip("`"), meaning) for name, default, meaning in rows(section("Settings"))}
-    shown = {
-        name: ("" if field.default is None else str(field.default), field.description)
-        for name, field in Settings.model_fields.items()
-    }
+    shown = {name: (_written(field.default), field.description) for name, field in Settings.model_fields.items()}
     assert listed == shown
 
 

@@ -7,7 +7,15 @@ from typing import Any
 
 import yaml
 
-from edgeloop.protocol.messages import DEVICE_MESSAGES, DeviceAlarm, ReleaseRef, RolloutRef, UpdateReport
+from edgeloop.protocol.messages import (
+    DEVICE_MESSAGES,
+    ChannelDocument,
+    Desired,
+    DeviceAlarm,
+    ReleaseRef,
+    RolloutRef,
+    UpdateReport,
+)
 from edgeloop.protocol.parts import schema_of
 from edgeloop.protocol.topics import DEVICE_KINDS, RETAINED_KINDS, Topics
 
@@ -30,7 +38,8 @@ def test_it_is_asyncapi_3() -> None:
 
 
 def test_schemas_are_those_of_the_messages() -> None:
-    parts = [*DEVICE_MESSAGES.values(), UpdateReport, DeviceAlarm, ReleaseRef, RolloutRef]
+    inside = [Desired, ChannelDocument, UpdateReport, DeviceAlarm, ReleaseRef, RolloutRef]
+    parts = [*DEVICE_MESSAGES.values(), *inside]
     assert without_descriptions(DOCUMENT["components"]["schemas"]) == {part.__name__: schema_of(part) for part in parts}
 
 
