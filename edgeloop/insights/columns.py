@@ -7,25 +7,28 @@ that the reason is said in one place only, and what is rare (head statistics, a 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgeloop.insights.errors import InsightsError
+from edgeloop.insights.layout import MAX_SIDE_BY_SIDE, Layout, layout_of
+from edgeloop.insights.packing import unpack
 from edgeloop.insights.schema import WindowSchema, owners
 from edgeloop.insights.sizes import Array, Ints
 from edgeloop.insights.sums import Sums
 from edgeloop.insights.window import MAX_SEGMENT, MAX_TEXT, MAX_TIME, MIXED, Window
-from edgeloop.insights.wire import MAX_DEVICE_COUNT
+from edgeloop.insights.wire import ARRAY_FIELDS, MAX_DEVICE_COUNT
 
-#: Larger arrays are added up one by one: there is nothing to gain.
-MAX_SIZE = 4096
-#: Elements of all arrays of the windows that are read at once: 32 MiB in memory, where every window has every array.
-MAX_ELEMENTS = 1 << 22
-_FIELDS = frozenset(("release", "variant", "provider", "segment", "start", "end", "arrays"))
-_WIDTHS = (1, 2, 4, 8)
+#: Elements of all arrays of the windows that are read at once: 8 MiB, were they all counted. Memory that is taken and
+#: given back for each batch anew costs more than all the rest: 32 MiB at once take three times as long a window.
+MAX_ELEMENTS = 1 << 20
+_FIELDS = frozenset(("release", "variant", "provider", "segment", "start", "end", *ARRAY_FIELDS))
 
 
 class Head(NamedTuple):
@@ -55,28 +58,22 @@ class Columns:
 
     def __init__(self, wires: Sequence[Any], release: str, schema: WindowSchema) -> None:
         self.release, self.schema = release, schema
-        heads: list[Head] = []
-        places: list[int] = []
-        parts: dict[tuple[str, int], tuple[list[int], list[bytes]]] = {}
-        plain = _plain(schema)
+        heads: dict[int, Head] = {}
+        alike: defaultdict[str, list[int]] = defaultdict(list)
         for place, wire in enumerate(wires):
-            head = _head(wire)
-            found = None if head is None else _parts(wire["arrays"], plain)
-            if head is None or found is None:
-                continue
-            for key, data in found:
-                if (column := parts.get(key)) is None:
-                    column = parts[key] = ([], [])
-                column[0].append(len(places))
-                column[1].append(data)
-            places.append(place)
-            heads.append(head)
-        arrays, bad = _stack(parts, len(places), schema)
-        bad |= _broken(arrays, len(places), schema)
-        kept = np.flatnonzero(~bad)
-        self.places: Ints = np.asarray(places, np.int64)[kept]
-        self.heads = [heads[place] for place in kept] if bad.any() else heads
-        self.arrays = {name: array[kept] for name, array in arrays.items()} if bad.any() else arrays
+            if (head := _head(wire)) is not None:
+                heads[place] = head
+                alike[wire["layout"]].append(place)
+        read = (_read(wires, places, layout_of(text, schema)) for text, places in _known(alike, schema))
+        blocks = [block for block in read if len(block[0])]
+        found = np.concatenate([places for places, _ in blocks]) if blocks else np.zeros(0, np.int64)
+        self.places: Ints = np.sort(found)
+        self.arrays = _side_by_side(blocks, self.places, schema)
+        bad = _broken(self.arrays, len(self.places), schema)
+        if bad.any():
+            self.places = self.places[~bad]
+            self.arrays = {name: array[~bad] for name, array in self.arrays.items()}
+        self.heads = [heads[place] for place in self.places.tolist()]
         self.odd = sorted(set(range(len(wires))) - set(self.places.tolist()))
 
     def __len__(self) -> int:
@@ -137,92 +134,75 @@ class Columns:
 
 def rows_at_once(schema: WindowSchema) -> int:
     """How many windows of a release are read at once."""
-    return max(1, MAX_ELEMENTS // max(1, sum(size for size, _ in _plain(schema).values())))
-
-
-@lru_cache(maxsize=256)
-def _plain(schema: WindowSchema) -> Mapping[str, tuple[int, bool]]:
-    """Name → (size, whether it is float64) of the arrays that are read here."""
-    aspects = owners(schema)
-    return {
-        name: (spec.size, spec.dtype == "float64")
-        for name, spec in schema.arrays.items()
-        if spec.size <= MAX_SIZE and aspects[name].side_by_side
-    }
+    small = sum(spec.size for spec in schema.arrays.values() if spec.size <= MAX_SIDE_BY_SIDE)
+    return max(1, MAX_ELEMENTS // max(1, small))
 
 
 def _head(wire: Any) -> Head | None:
-    if type(wire) is not dict or type(wire.get("arrays")) is not dict or not wire.keys() <= _FIELDS:
+    """What a window says of itself; None when there is anything odd about it."""
+    if type(wire) is not dict or not wire.keys() <= _FIELDS:
         return None
-    variant, provider, segment = wire.get("variant", ""), wire.get("provider", ""), wire.get("segment", "")
-    start, end = wire.get("start", 0.0), wire.get("end", 0.0)
+    get = wire.get
+    start, end = get("start", 0.0), get("end", 0.0)
     if type(start) is not float or type(end) is not float or not (abs(start) <= MAX_TIME and abs(end) <= MAX_TIME):
         return None
-    for text in (variant, provider):
-        if type(text) is not str or len(text) > MAX_TEXT or not (text.isascii() and text.isprintable()):
-            return None
-    if type(segment) is not str or len(segment) > MAX_SEGMENT or not segment.isprintable():
+    if type(get("layout")) is not str or type(get("counts")) is not bytes or type(get("sums")) is not bytes:
         return None
-    return Head(variant, provider, segment, start, end)
+    names = get("variant", ""), get("provider", ""), get("segment", "")
+    if not (type(names[0]) is type(names[1]) is type(names[2]) is str and _are_names(*names)):
+        return None
+    return Head(*names, start, end)
 
 
-Part = tuple[tuple[str, int], bytes]
-"""((name, bytes a count, or 0 for float64), all of an array's bytes)."""
+@lru_cache(maxsize=1024)
+def _are_names(variant: str, provider: str, segment: str) -> bool:
+    named = all(len(text) <= MAX_TEXT and text.isascii() and text.isprintable() for text in (variant, provider))
+    return named and len(segment) <= MAX_SEGMENT and segment.isprintable()
 
 
-def _parts(arrays: Mapping[str, Any], plain: Mapping[str, tuple[int, bool]]) -> list[Part] | None:
-    """The bytes of each array; None when one is odd."""
-    found = []
-    for name, value in arrays.items():
-        if (spec := plain.get(name)) is None:
-            return None
-        size, floats = spec
-        width, data = (0, value) if floats else _counts(value, size)
-        if type(data) is not bytes or len(data) != (width or 8) * size:
-            return None
-        found.append(((name, width), data))
-    return found
+def _known(alike: Mapping[str, list[int]], schema: WindowSchema) -> Iterator[tuple[str, list[int]]]:
+    """The layouts that can be read side by side."""
+    for text, places in alike.items():
+        with contextlib.suppress(InsightsError):  # said again, with its reason, when the window is read alone
+            if layout_of(text, schema).side_by_side:
+                yield text, places
 
 
-def _counts(value: Any, size: int) -> tuple[int, bytes | None]:
-    """(bytes a count, the bytes with the zeros that were left out); without bytes when they are of another form."""
-    if type(value) is not list or len(value) not in (2, 4):
-        return 1, None
-    width, data = value[0], value[1]
-    if type(width) is not int or width not in _WIDTHS or type(data) is not bytes:
-        return 1, None
-    if len(value) == 4:
-        start = value[2]
-        if type(start) is not int or value[3] != size or not 0 <= start <= size or len(data) % width:
-            return 1, None
-        data = bytes(start * width) + data + bytes(max(0, (size - start) * width - len(data)))
-    return width, data
+Block = tuple[Ints, dict[str, Array]]
+"""Places of windows of one layout, and their arrays, [M, …]."""
 
 
-def _stack(
-    parts: Mapping[tuple[str, int], tuple[list[int], list[bytes]]], count: int, schema: WindowSchema
-) -> tuple[dict[str, Array], Array]:
-    """The arrays by name, and bool [M]: which windows hold a number that none can have; those are zeros in it."""
+def _read(wires: Sequence[Any], places: Sequence[int], layout: Layout) -> Block:
+    """The windows of one layout, but for those with a number that none can have."""
+    counts_size, sums_size = layout.sizes
+    chosen = [place for place in places if len(wires[place]["sums"]) == 8 * sums_size]
+    counts, whole = unpack([wires[place]["counts"] for place in chosen], counts_size)
+    data = b"".join([wires[place]["sums"] for place in itertools.compress(chosen, whole)])
+    sums = np.frombuffer(data, "<f8").astype(np.float64).reshape(len(counts), sums_size)
+    kept = np.asarray(chosen, np.int64)[whole]
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(sums).all(axis=1) & (counts.max(axis=1, initial=0) <= MAX_DEVICE_COUNT)
+    if not good.all():
+        kept, counts, sums = kept[good], counts[good], sums[good]
     arrays: dict[str, Array] = {}
-    bad = np.zeros(count, bool)
-    for (name, width), (rows, data) in parts.items():
-        spec = schema.arrays[name]
-        read = np.frombuffer(b"".join(data), f"<u{width}" if width else "<f8").reshape(len(rows), *spec.shape)
-        place = np.asarray(rows, np.int64)
-        if width in (0, 8):
-            with np.errstate(invalid="ignore"):
-                wrong = read > MAX_DEVICE_COUNT if width else ~np.isfinite(read)
-            wrong_rows = wrong.reshape(len(rows), -1).any(axis=1)
-            if wrong_rows.any():
-                bad[place[wrong_rows]] = True
-                place, read = place[~wrong_rows], read[~wrong_rows]
-        if len(rows) == count and len(place) == count:
-            arrays[name] = read.astype(spec.dtype)
-            continue
-        if name not in arrays:
-            arrays[name] = np.zeros((count, *spec.shape), spec.dtype)
-        arrays[name][place] = read
-    return arrays, bad
+    for found, numbers in ((layout.counts, counts), (layout.sums, sums)):
+        for name, spec, start, stop in found:
+            arrays[name] = numbers[:, start:stop].reshape(len(kept), *(() if spec is None else spec.shape))
+    return kept, arrays
+
+
+def _side_by_side(blocks: Sequence[Block], places: Ints, schema: WindowSchema) -> dict[str, Array]:
+    """The arrays of several layouts as those of one; what a window has not counted is zero in it."""
+    if len(blocks) == 1:
+        return blocks[0][1]
+    arrays: dict[str, Array] = {}
+    for chosen, own in blocks:
+        rows = np.searchsorted(places, chosen)
+        for name, array in own.items():
+            if name not in arrays:
+                arrays[name] = np.zeros((len(places), *array.shape[1:]), array.dtype)
+            arrays[name][rows] = array
+    return arrays
 
 
 def _broken(arrays: Mapping[str, Array], count: int, schema: WindowSchema) -> Array:

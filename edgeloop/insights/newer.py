@@ -13,14 +13,12 @@ import cbor2
 import numpy as np
 
 from edgeloop.insights.errors import InsightsError
-from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array
-from edgeloop.insights.wire import added, array_to_wire, counts_from_wire
+from edgeloop.insights.wire import added
 
 MAX_FIELDS, MAX_FIELD_BYTES = 16, 4096
 #: Of arrays that nobody here can check: 256 KiB in memory at most.
 MAX_ARRAYS, MAX_ARRAY_SIZE = 16, 2048
-MAX_NAME = 64
 #: Far above any sum of an honest device, and far enough from infinity that addition cannot get there.
 MAX_SUM = 1e100
 
@@ -50,16 +48,13 @@ def merge_fields(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, 
     return {key: merged[key] for key in sorted(merged)[:MAX_FIELDS]}
 
 
-def arrays_of(wire: Mapping[str, Any], schema: WindowSchema, max_count: int) -> dict[str, Array]:
-    """The arrays that the schema lacks: int64 or float64 [size], in the order of their names.
+def arrays_of(sent: Mapping[str, Array], max_count: int) -> dict[str, Array]:
+    """The arrays that the schema lacks, int64 or float64 [size], in the order of their names.
 
-    One of another form, too large, not finite or absurd is left out, and so is what is too many: nothing that this
-    version knows depends on it, and a window must not be lost for what a newer version may well understand.
+    One that is too large, not finite or absurd is left out, and so is what is too many: nothing that this version knows
+    depends on it, and a window must not be lost for what a newer version may well understand.
     """
-    known = schema.arrays
-    names = sorted(name for name in wire if name not in known and len(name) <= MAX_NAME)
-    found = ((name, _array_of(wire[name], max_count)) for name in names[:MAX_ARRAYS])
-    return {name: array for name, array in found if array is not None}
+    return {name: sent[name] for name in sorted(sent)[:MAX_ARRAYS] if _is_plausible(sent[name], max_count)}
 
 
 def merge_arrays(one: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, Array]:
@@ -80,21 +75,11 @@ def merge_arrays(one: Mapping[str, Array], other: Mapping[str, Array]) -> dict[s
     return merged
 
 
-def arrays_to_wire(arrays: Mapping[str, Array]) -> dict[str, Any]:
-    """As they came; see :func:`edgeloop.insights.wire.arrays_to_wire`."""
-    return {name: array_to_wire(arrays[name]) for name in sorted(arrays) if arrays[name].any()}
-
-
-def _array_of(value: Any, max_count: int) -> Array | None:
-    if type(value) is bytes:
-        if len(value) % 8 or len(value) > 8 * MAX_ARRAY_SIZE:
-            return None
-        sums = np.frombuffer(value, "<f8").astype(np.float64)
-        return sums if (np.abs(sums) <= MAX_SUM).all() else None  # NaN fails the comparison
-    counts = counts_from_wire(value, MAX_ARRAY_SIZE)
-    if counts is None or (counts.size and int(counts.max()) > max_count):
-        return None
-    return counts.astype(np.int64)
+def _is_plausible(array: Array, max_count: int) -> bool:
+    if array.size > MAX_ARRAY_SIZE:
+        return False
+    most = max_count if array.dtype.kind == "i" else MAX_SUM
+    return bool((np.abs(array) <= most).all())  # NaN fails the comparison
 
 
 def _form(array: Array) -> tuple[int, str]:

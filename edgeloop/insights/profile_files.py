@@ -126,7 +126,7 @@ def _reference(tensors: dict[str, Array], schema: WindowSchema) -> Sums:
         if array.dtype.kind == "i" and array.size and int(array.min()) < 0:
             raise InsightsError(f"the profile's reference has negative counts in {name}; {_HINT}")
     try:
-        return arrays_from_wire(arrays_to_wire(tensors, schema), schema, MAX_DEVICE_COUNT)
+        return arrays_from_wire(arrays_to_wire(tensors), schema, MAX_DEVICE_COUNT)[0]
     except InsightsError as error:
         raise InsightsError(f"the profile's reference is refused: {error}; {_HINT}") from error
 

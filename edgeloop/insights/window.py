@@ -14,7 +14,14 @@ from edgeloop.insights.errors import InsightsError
 from edgeloop.insights.schema import WindowSchema
 from edgeloop.insights.sizes import Array
 from edgeloop.insights.sums import Sums
-from edgeloop.insights.wire import MAX_DEVICE_COUNT, MAX_STORED_COUNT, added, arrays_from_wire, arrays_to_wire
+from edgeloop.insights.wire import (
+    ARRAY_FIELDS,
+    MAX_DEVICE_COUNT,
+    MAX_STORED_COUNT,
+    added,
+    arrays_from_wire,
+    arrays_to_wire,
+)
 from edgeloop.protocol.codec import decode, encode
 from edgeloop.protocol.errors import ProtocolError
 from edgeloop.records import dataclass
@@ -26,7 +33,7 @@ MAX_TIME = 1e11
 #: A merged window: 15 MiB of head statistics, a confusion matrix of 8 MiB and the rest.
 MAX_STORED_BYTES = 64 << 20
 _PLAIN = ("release", "variant", "provider", "start", "end", "schema", "extra", "segment")
-_KNOWN = ("v", "release", "variant", "provider", "segment", "start", "end", "arrays")
+_KNOWN = ("v", "release", "variant", "provider", "segment", "start", "end", *ARRAY_FIELDS)
 
 
 @dataclass(eq=False)
@@ -146,7 +153,7 @@ class Window:
         )
 
     def to_wire(self) -> dict[str, Any]:
-        """The window as a map of plain values, byte strings in place of arrays."""
+        """The window as a map of plain values; see `edgeloop.insights.wire` for what stands for its arrays."""
         return {
             **self.extra,
             "release": self.release,
@@ -155,7 +162,7 @@ class Window:
             **({"segment": self.segment} if self.segment else {}),
             "start": self.start,
             "end": self.end,
-            "arrays": arrays_to_wire(self.arrays, self.schema) | newer.arrays_to_wire(self.unknown),
+            **arrays_to_wire(self._in_order()),
         }
 
     @classmethod
@@ -188,6 +195,10 @@ class Window:
             raise InsightsError(f"the stored window is damaged: {error}. Restore the database from a backup") from error
         return _from_wire(wire, schema, MAX_STORED_COUNT)
 
+    def _in_order(self) -> dict[str, Array]:
+        known = {name: self.arrays[name] for name in self.schema.arrays if name in self.arrays}
+        return known | {name: self.unknown[name] for name in sorted(self.unknown)}
+
     def __eq__(self, other: object) -> bool:
         """Whether everything is the same to the last bit."""
         if not isinstance(other, Window):
@@ -206,7 +217,7 @@ def _from_wire(wire: Mapping[str, Any], schema: WindowSchema, max_count: int) ->
     if not isinstance(wire, Mapping):
         raise InsightsError(f"the window is a {type(wire).__name__}; it has to be a map")
     extra = newer.fields_of(wire, _KNOWN)
-    arrays = arrays_from_wire(wire.get("arrays", {}), schema, max_count)
+    arrays, others = arrays_from_wire(wire, schema, max_count)
     return Window(
         _text(wire, "release"),
         _text(wire, "variant"),
@@ -217,7 +228,7 @@ def _from_wire(wire: Mapping[str, Any], schema: WindowSchema, max_count: int) ->
         arrays,
         extra,
         _segment(wire),
-        newer.arrays_of(wire.get("arrays", {}), schema, max_count),
+        newer.arrays_of(others, max_count),
     )
 
 

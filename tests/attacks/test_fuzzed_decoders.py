@@ -143,24 +143,23 @@ def _plain(value: Any) -> bool:
     return value is None or (type(value) is int and -(1 << 63) <= value < 1 << 63) or type(value) in (bytes, str, bool)
 
 
-NO_ARRAYS: list[Any] = [None, 7, [], [1], [8, b""], [1, "x"], {"a": 1}, b"", [1, b"\1", -1, 5], [3, b"abc"]]
+NO_ARRAYS: list[Any] = [None, 7, [], [1], b"", b"\0", b"\x80", "", "counts:5", "a:1 b=2", {"a": 1}, True]
 
 
 def windows(count: int) -> list[Any]:
     """Windows whose arrays went wrong: every envelope around them can be read."""
     chance, wire, found = random.Random(5), window((20, 10, 300)).to_wire(), []
     for number in range(count):
-        arrays = dict(wire["arrays"])
-        name = chance.choice(list(arrays))
-        value = arrays[name]
+        field = chance.choice(["layout", "counts", "counts", "sums"])
+        changed: Any = wire[field]
         if number % 4 == 0:
-            arrays[name] = chance.choice(NO_ARRAYS)
-        elif isinstance(value, bytes):
-            arrays[name] = mutated(value, chance)
+            changed = chance.choice(NO_ARRAYS)
+        elif field == "layout":
+            changed = mutated(changed.encode(), chance).decode("latin-1")
         else:
-            arrays[name] = [chance.choice([1, 2, 4, 8]), mutated(value[1], chance), *value[2:]]
+            changed = mutated(changed, chance)
         fields = chance.choice([{}, {}, {"end": 1e308}, {"segment": "x" * 99}, {"future": [1] * 9}, {"variant": 5}])
-        found.append({**wire, **fields, "arrays": arrays})
+        found.append({**wire, **fields, field: changed})
     return found
 
 

@@ -23,7 +23,7 @@ from edgeloop.insights.aspects.histogram import Histogram
 from edgeloop.insights.aspects.privacy import mark_noised
 from edgeloop.insights.calibrating import calibrated
 from edgeloop.insights.forms import Kind
-from edgeloop.insights.wire import array_to_wire
+from edgeloop.insights.packing import pack
 
 Array = npt.NDArray[Any]
 ROWS, CLASSES, FEATURES = 90, 3, 7
@@ -116,8 +116,8 @@ def digest(arrays: dict[str, Array]) -> str:
     parts = hashlib.sha256()
     for name, array in arrays.items():
         if array.any():
-            wire = array_to_wire(array)
-            exact = repr(wire) if array.dtype.kind == "i" else " ".join(f"{value:.9e}" for value in array.reshape(-1))
+            flat = array.reshape(-1)
+            exact = repr(pack(flat)) if array.dtype.kind == "i" else " ".join(f"{value:.9e}" for value in flat)
             parts.update(f"{name}={exact}\n".encode())
     return parts.hexdigest()
 
