@@ -113,11 +113,11 @@ def check(key: Key) -> None:
     if not isinstance(key, SSlibKey) or key.unrecognized_fields:
         raise TrustError(f"the key {key.keyid[:16]!r} is of an unknown kind")
     try:
-        own = SSlibKey.from_crypto(key._crypto_key(), scheme=key.scheme).keyid
+        own = SSlibKey.from_crypto(key._crypto_key(), scheme=key.scheme)
     except Exception as error:  # what a hostile public key makes of its parsers
         raise TrustError(f"the key {key.keyid[:16]!r} cannot be read") from error
-    if own != key.keyid:
-        raise TrustError(f"the key {key.keyid[:16]!r} calls itself by another's id; its own is {own[:16]}")
+    if own != key:
+        raise TrustError(f"the key {key.keyid[:16]!r} calls itself by another's id; its own is {own.keyid[:16]}")
 
 
 def check_role(role: str, keys: Sequence[Key], threshold: int) -> None:
