@@ -4,15 +4,15 @@ The dialect is: a map with text keys at the top; integers of 64 bits, finite flo
 arrays and maps with text keys; definite lengths only; no tags. So there is no date, no big number, no shared reference
 and no cycle to decode. Numbers that may be NaN travel inside byte strings, whose reader checks them.
 
-Bytes from the network are read by `_Reader` below, in one pass of plain Python: no native decoder ever sees them, so
-none of its defects is within reach (``docs/decisions/protocol-codec.md``). cbor2 only writes.
+cbor2 reads and writes, with everything switched off that the dialect does not have; what it makes is looked at item by
+item before anybody else sees it (``docs/decisions/protocol-codec.md``).
 """
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from typing import Any
 
 import cbor2
@@ -24,15 +24,30 @@ MAX_BYTES = 1 << 20
 #: The head statistics of 1,280 features, as MobileNetV2 has them, take 2 x 6.6 MB in a window; of 64 features, 33 kB.
 MAX_WINDOW_BYTES = 16 << 20
 MAX_DEPTH = 8
-# A window has about 30 items and an answers message 3,000; a million one-byte items would cost the reader seconds.
+# A window has about 20 items and an answers message 3,000; a million one-byte items would become 60 MB of objects.
 MAX_ITEMS = 20_000
 MAX_KEY_BYTES = 128
+#: A payload up to this long is read before its items are counted: they are 5 MB of objects at most.
+_SHORT = 64 << 10
+# Of heads: bytes of the argument by the low five bits; the major types of strings; items in an array, a map, a tag.
+_WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}
+_STRINGS, _NESTED = (2, 3), {4: 1, 5: 2, 6: 1}
+_PLAIN = frozenset((str, bytes, bool, type(None)))
 
-_UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
-_ARGUMENT_WIDTH = {24: 1, 25: 2, 26: 4, 27: 8}
-_FLOAT_FORMAT = {25: ">e", 26: ">f", 27: ">d"}
-_PAIR = 0x82  # an array of two, as most counts of a window are: [bytes a count, bytes]
-_PLAIN_SIMPLE = {20: False, 21: True, 22: None}
+
+class _NoTags(dict[int, Callable[..., Any]]):
+    """For cbor2, which looks every tag up here before it makes anything of it."""
+
+    def __missing__(self, tag: int) -> Callable[..., Any]:
+        raise ProtocolError(f"a CBOR tag ({tag}); tags are not allowed")
+
+
+_STRICT: dict[str, Any] = {
+    "allow_indefinite": False,
+    "allow_duplicate_keys": False,
+    "strict_hashable_types": True,
+    "semantic_decoders": _NoTags(),
+}
 
 
 def encode(mapping: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> bytes:
@@ -84,152 +99,79 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) 
 def _read(data: bytes, max_bytes: int, max_depth: int) -> Any:
     if len(data) > max_bytes:
         raise ProtocolError(f"the payload has {len(data)} bytes; at most {max_bytes} are read")
+    if len(data) > _SHORT:
+        _count(data)
+    stream = BytesIO(data)
     try:
-        value, end = _Reader(bytes(data), max_depth).item(0, 1)
-    except UnicodeDecodeError as error:
-        raise ProtocolError(f"a text is not UTF-8: {error.reason}") from error
-    except IndexError:
-        raise ProtocolError(f"the payload ends after {len(data)} bytes, where an item has to begin") from None
-    if end != len(data):
+        value = cbor2.CBORDecoder(stream, max_depth=max_depth + 1, **_STRICT).decode()
+    except (cbor2.CBORDecodeError, ValueError) as error:
+        raise ProtocolError(f"the payload is not plain CBOR: {error.__cause__ or error}"[:500]) from error
+    if (end := stream.tell()) != len(data):
         raise ProtocolError(f"{len(data) - end} bytes follow the payload at offset {end}")
+    _check(value, max_depth)
     return value
 
 
-class _Reader:
-    """One pass over the bytes: every method takes an offset and returns the offset behind what it read.
-
-    Nothing is made before its bytes are known to be there. Where the bytes end too early, indexing raises IndexError;
-    where a text is none, UnicodeDecodeError is raised.
-    """
-
-    __slots__ = ("_data", "_left", "_max_depth")
-
-    def __init__(self, data: bytes, max_depth: int) -> None:
-        self._data = data
-        self._max_depth = max_depth
-        self._left = MAX_ITEMS - 1  # beside the payload itself
-
-    def item(self, at: int, depth: int) -> tuple[Any, int]:
-        """The item at an offset, and the offset behind it."""
-        data = self._data
-        first = data[at]
-        major, argument = first >> 5, first & 31
-        at += 1
-        if argument > 23:
-            if major == _SIMPLE:
-                return self._float(argument, at)
-            width = _ARGUMENT_WIDTH.get(argument)
-            if width is None:
-                raise ProtocolError(f"an indefinite or reserved length at offset {at - 1}; lengths have to be definite")
-            argument, at = int.from_bytes(data[at : at + width], "big"), self._skip(at, width)
-        if major == _BYTES:
-            end = at + argument
-            if end > len(data):
-                self._skip(at, argument)
-            return data[at:end], end
-        if major in (_UINT, _NEGATIVE):
-            if argument >> 63:
-                raise ProtocolError(f"an integer before offset {at} does not fit into 64 bits with a sign")
-            return (argument if major == _UINT else -1 - argument), at
-        if major == _MAP:
-            return self._map(at, argument, depth)
-        if major == _ARRAY:
-            return self._array(at, argument, depth)
-        return self._rare(major, argument, at)
-
-    def _rare(self, major: int, argument: int, at: int) -> tuple[Any, int]:
-        if major == _TEXT:
-            end = self._skip(at, argument)
-            return str(self._data[at:end], "utf-8"), end
-        if major == _TAG:
-            raise ProtocolError(f"a CBOR tag ({argument}) before offset {at}; tags are not allowed")
-        if argument not in _PLAIN_SIMPLE:
-            raise ProtocolError(f"the CBOR simple value {argument} before offset {at} is not allowed")
-        return _PLAIN_SIMPLE[argument], at
-
-    def _skip(self, at: int, count: int) -> int:
-        if count > len(self._data) - at:
-            raise ProtocolError(f"{count} bytes announced at offset {at}, {max(len(self._data) - at, 0)} are left")
-        return at + count
-
-    def _enter(self, at: int, count: int, depth: int) -> None:
-        if depth > self._max_depth:
-            raise ProtocolError(f"the payload is nested deeper than {self._max_depth} at offset {at}")
-        if count > len(self._data) - at:
-            raise ProtocolError(f"{count} items announced at offset {at}, {len(self._data) - at} bytes are left")
-        self._left -= count
-        if self._left < 0:
+def _check(payload: Any, max_depth: int) -> None:
+    """Refuse what is not in the dialect, one level of nesting after the other."""
+    level, depth, left = [payload], 0, MAX_ITEMS
+    while level:
+        left -= len(level)
+        if left < 0:
             raise ProtocolError(f"the payload has more than {MAX_ITEMS} items")
-
-    def _array(self, at: int, count: int, depth: int) -> tuple[list[Any], int]:
-        self._enter(at, count, depth)
-        values = []
-        for _ in range(count):
-            value, at = self._value(at, depth + 1)
-            values.append(value)
-        return values, at
-
-    def _map(self, at: int, count: int, depth: int) -> tuple[dict[str, Any], int]:
-        self._enter(at, count, depth)
-        data, read, depth = self._data, self._value, depth + 1
-        values: dict[str, Any] = {}
-        for _ in range(count):
-            first = data[at]
-            if 0x60 <= first < 0x78:
-                start = at + 1
-                end = start + first - 0x60
-                if end > len(data):
-                    self._skip(start, first - 0x60)
+        inner: list[Any] = []
+        nested = False
+        for item in level:
+            kind = type(item)
+            if kind in _PLAIN:
+                continue
+            if kind is int:
+                if not -(1 << 63) <= item < 1 << 63:
+                    raise ProtocolError(f"the integer {item} does not fit into 64 bits with a sign")
+            elif kind is float:
+                if not math.isfinite(item):
+                    raise ProtocolError(f"a number is {item}; numbers have to be finite")
+            elif kind is list:
+                inner += item
+                nested = True
+            elif kind is dict:
+                _check_keys(item)
+                inner += item.values()
+                nested = True
             else:
-                start, end = self._long_key(at)
-            key = str(data[start:end], "utf-8")
-            if key in values:
-                raise ProtocolError(f"the key {key!r} comes twice in one map, again at offset {at}")
-            values[key], at = read(end, depth)
-        return values, at
+                raise ProtocolError(f"the CBOR simple value {item!r:.40} is not allowed")
+        if nested and depth == max_depth:
+            raise ProtocolError(f"the payload is nested deeper than {max_depth}")
+        level, depth = inner, depth + 1
 
-    def _value(self, at: int, depth: int) -> tuple[Any, int]:
-        """What :meth:`item` says, sooner for what a window is made of: small numbers, byte strings and arrays."""
-        data = self._data
-        first = data[at]
-        if first < 0x18:
-            return first, at + 1
-        if 0x40 <= first < 0x5A:
-            if first < 0x58:
-                start, length = at + 1, first - 0x40
-            elif first == 0x58:
-                start, length = at + 2, data[at + 1]
-            else:
-                start, length = at + 3, data[at + 1] << 8 | data[at + 2]
-            end = start + length
-            if end > len(data):
-                self._skip(start, length)
-            return data[start:end], end
-        if first == _PAIR and data[at + 1] < 0x18:
-            self._enter(at + 1, 2, depth)
-            value, end = self._value(at + 2, depth + 1)
-            return [data[at + 1], value], end
-        return self.item(at, depth)
 
-    def _long_key(self, at: int) -> tuple[int, int]:
-        first = self._data[at]
-        width = _ARGUMENT_WIDTH.get(first & 31)
-        if first >> 5 != _TEXT:
-            raise ProtocolError(f"a map key at offset {at} is not text")
-        if width is None:
-            raise ProtocolError(f"an indefinite or reserved length at offset {at}; lengths have to be definite")
-        start = self._skip(at + 1, width)
-        length = int.from_bytes(self._data[at + 1 : start], "big")
-        if length > MAX_KEY_BYTES:
-            raise ProtocolError(f"a map key at offset {at} has {length} bytes; at most {MAX_KEY_BYTES} are read")
-        return start, self._skip(start, length)
+def _check_keys(found: dict[Any, Any]) -> None:
+    for key in found:
+        if type(key) is not str:
+            raise ProtocolError(f"a map key is {key!r:.40}; it has to be text")
+        if len(key) > MAX_KEY_BYTES or (len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES):
+            raise ProtocolError(f"the map key {key[:40]!r}… is longer than {MAX_KEY_BYTES} bytes")
 
-    def _float(self, info: int, at: int) -> tuple[float, int]:
-        form = _FLOAT_FORMAT.get(info)
-        if form is None:
-            raise ProtocolError(f"the CBOR simple value {info} before offset {at} is not allowed")
-        end = self._skip(at, struct.calcsize(form))
-        (value,) = struct.unpack_from(form, self._data, at)
-        if not math.isfinite(value):
-            raise ProtocolError(f"a number before offset {end} is {value}; numbers have to be finite")
-        return value, end
+
+def _count(data: bytes) -> None:
+    """Refuse a long payload of too many items before anything is made of them.
+
+    Only heads are looked at; what is wrong with them is found by who reads them.
+    """
+    at = items = 0
+    most = 2 * MAX_ITEMS  # keys are counted here
+    left = 1
+    while left > 0 and at < len(data):
+        major, argument = data[at] >> 5, data[at] & 31
+        at += 1
+        if argument in _WIDTHS:
+            width = _WIDTHS[argument]
+            argument, at = int.from_bytes(data[at : at + width], "big"), at + width
+        left -= 1
+        items += 1
+        if major in _STRINGS:
+            at += argument
+        elif major in _NESTED:
+            left += argument * _NESTED[major]
+        if items > most:
+            raise ProtocolError(f"the payload has more than {MAX_ITEMS} items")

@@ -16,9 +16,10 @@ from edgeloop.records import dataclass
 MAX_INTEGER = 2**63 - 1
 
 
-@lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+@lru_cache(maxsize=16_384)
+def _matches(pattern: str, value: str) -> bool:
+    """Whether a text matches as a whole; the names of devices come again and again."""
+    return re.fullmatch(pattern, value) is not None
 
 
 class Kind(Protocol):
@@ -57,7 +58,7 @@ class Text(_Checked):
             raise ProtocolError(f"{where} is a {type(value).__name__}; it has to be text")
         if len(value) > self.most:
             raise ProtocolError(f"{where} has {len(value)} characters; at most {self.most} are read")
-        if self.pattern is not None and not _compiled(self.pattern).fullmatch(value):
+        if self.pattern is not None and not _matches(self.pattern, value):
             raise ProtocolError(f"{where} is {value!r}; it has to match {self.pattern}")
         return value
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import resource
 import struct
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeloop.protocol.codec import MAX_BYTES, MAX_DEPTH, MAX_ITEMS, decode, encode
+from edgeloop.protocol.codec import MAX_BYTES, MAX_DEPTH, MAX_ITEMS, MAX_WINDOW_BYTES, decode, encode
 from edgeloop.protocol.errors import ProtocolError
 
 plain = st.recursive(
@@ -87,6 +88,13 @@ HOSTILE = {
     "no version": b"\xa1\x61x\x01",
     "too deep": b"\xa2" + V + b"\x61x" + b"\x81" * 50 + b"\x00",
     "a bomb of depth": b"\x81" * 500_000,
+    "a bomb of tags": b"\xc1" * 500_000,
+    "a tag in a key": b"\xa2" + V + b"\xc2\x41\x05\x01",
+    "a list as key": b"\xa2" + V + b"\x81\x61x\x01",
+    "a map as key": b"\xa2" + V + b"\xa0\x01",
+    "bytes as key": b"\xa2" + V + b"\x41x\x01",
+    "an end where an item has to be": b"\xa2" + V + b"\x61x\xff",
+    "a million empty lists": b"\xa2" + V + b"\x61x\x9a\x00\x0f\x00\x00" + b"\x80" * 0xF0000,
     "too many items": b"\xa2" + V + b"\x61x\x99" + struct.pack(">H", MAX_ITEMS + 1) + b"\x00" * (MAX_ITEMS + 1),
     "too long": b"\xa2" + V + b"\x61x\x5a" + struct.pack(">I", MAX_BYTES) + bytes(MAX_BYTES),
     "a long key": b"\xa2" + V + b"\x79\x01\x00" + b"k" * 256 + b"\x01",
@@ -97,6 +105,20 @@ HOSTILE = {
 def test_what_is_not_in_the_dialect_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode(data)
+
+
+def test_items_are_counted_before_they_are_made() -> None:
+    """Sixteen million empty lists would be a gigabyte."""
+    data = b"\xa2" + V + b"\x61x\x9a\x00\xff\x00\x00" + b"\x80" * 0xFF0000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ProtocolError, match="items"):
+        decode(data, MAX_WINDOW_BYTES)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+def test_long_strings_are_not_items() -> None:
+    value = {"x": b"\x80" * 500_000, "y": "\x80" * 100_000, "z": [b"a" * 70_000, {"k": 1.5}] * 2}
+    assert decode(encode(value)) == value
 
 
 @pytest.mark.parametrize(
