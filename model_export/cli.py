@@ -6,18 +6,14 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from edgeloop import __version__
-from model_export.errors import ExportError
-from model_export.exit_codes import exit_code_of
+from model_export.console import HubCaCert, HubToken, Json, err, out, print_json, progress, reporting, say, size
 
 app = typer.Typer(
     name="model-export",
@@ -26,10 +22,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-#: Results go to stdout, everything else to stderr, so that --json can be piped.
-_out, _err = Console(), Console(stderr=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as one JSON object on stdout.")]
 PackagePath = Annotated[Path, typer.Argument(help="The package's folder.")]
 
 
@@ -43,7 +35,7 @@ def main() -> None:
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the tool's version.")] = False) -> None:
     if version:
-        _out.print(f"model-export {__version__}", highlight=False)
+        out.print(f"model-export {__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -75,11 +67,11 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Make a package from an ONNX file, a scikit-learn classifier or a PyTorch module."""
-    with _reporting(as_json):
+    with reporting(as_json):
         from model_export.build import build_package
         from model_export.quantize import Int8Options
 
-        with _progress() as step:
+        with progress() as step:
             report = build_package(
                 source,
                 output,
@@ -100,33 +92,33 @@ def build(
                 on_step=step,
             )
         if as_json:
-            _print_json(report.as_dict())
+            print_json(report.as_dict())
             return
         table = Table("variant", "accuracy", "size", "latency")
         for variant, metrics in report.metrics.items():
             latency = "" if metrics.latency_ms is None else f"{metrics.latency_ms:.3f} ms"
-            table.add_row(variant, f"{metrics.accuracy:.4f}", _bytes(metrics.size_bytes), latency)
-        _out.print(table)
+            table.add_row(variant, f"{metrics.accuracy:.4f}", size(metrics.size_bytes), latency)
+        out.print(table)
         for note in report.notes:
-            _err.print(f"note: {note}", highlight=False, markup=False)
-        _out.print(f"{report.path}\n{report.digest}", highlight=False, soft_wrap=True, markup=False)
+            err.print(f"note: {note}", highlight=False, markup=False)
+        out.print(f"{report.path}\n{report.digest}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
 def inspect(package: PackagePath, as_json: Json = False) -> None:
     """Show what a package holds, after auditing it; runs nothing of it."""
-    with _reporting(as_json):
+    with reporting(as_json):
         from model_export.inspect import describe
 
         found = describe(package)
         if as_json:
-            _print_json(found)
+            print_json(found)
             return
         table = Table(show_header=False)
         for key, value in found.items():
             text = value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
             table.add_row(key, text)
-        _out.print(table)
+        out.print(table)
 
 
 @app.command()
@@ -136,81 +128,51 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Audit a package, and run its golden cases on this machine."""
-    with _reporting(as_json):
+    with reporting(as_json):
         from model_export.verify import require, verify_package
 
-        with _progress() as step:
+        with progress() as step:
             report = verify_package(package, deadline_s=deadline, on_step=step)
         if as_json and report.ok:
-            _print_json(report.as_dict())
+            print_json(report.as_dict())
         elif not as_json:
             table = Table("variant", "golden cases", "worst difference", "result")
             for check in report.checks:
                 worst = "" if check.worst_difference is None else f"{check.worst_difference:.2e}"
                 table.add_row(check.variant, str(check.cases), worst, "ok" if check.ok else check.reason)
-            _out.print(table)
+            out.print(table)
         require(report)
 
 
 @app.command()
 def publish(
     package: PackagePath,
-    hub: Annotated[str, typer.Option(help="Address of the hub: http://host:port")],
+    hub: Annotated[str, typer.Option(help="Address of the hub: https://host:port")],
     channel: Annotated[str, typer.Option(help="Channel whose devices shall get it.")],
+    token: HubToken = "",
+    ca_cert: HubCaCert = "",
     as_json: Json = False,
 ) -> None:
     """Send a package's missing files to a hub, make it a release and give it to a channel."""
-    with _reporting(as_json):
+    with reporting(as_json):
+        from model_export.hub import Hub
         from model_export.publish import publish as send
         from model_export.verify import open_audited
 
-        with _progress() as step:
+        with progress() as step, Hub(hub, token=token, ca_cert=Path(ca_cert) if ca_cert else None) as opened_hub:
             step("auditing")
             opened = open_audited(package)
             step("publishing")
-            done = send(opened, hub, channel, on_file=lambda path, size: step(f"sent {path} ({_bytes(size)})"))
+            done = send(opened, opened_hub, channel, on_file=lambda path, count: step(f"sent {path} ({size(count)})"))
         if as_json:
-            _print_json(dataclasses.asdict(done))
+            print_json(dataclasses.asdict(done))
             return
         state = f"rollout {done.rollout}" if done.rollout else "current"
-        _out.print(
+        say(
             f"{done.name} {done.version} is a release on channel {done.channel} ({state}); "
-            f"sent {done.files_sent} of {done.files} files, {_bytes(done.bytes_sent)} of {_bytes(done.bytes)}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            f"sent {done.files_sent} of {done.files} files, {size(done.bytes_sent)} of {size(done.bytes)}"
         )
-        _out.print(done.digest, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _reporting(as_json: bool) -> Iterator[None]:
-    """Errors become a message, a hint and an exit code."""
-    try:
-        yield
-    except ExportError as error:
-        code = exit_code_of(error)
-        if as_json:
-            _print_json({"error": str(error), "hint": error.hint, "exit_code": int(code), "kind": code.name.lower()})
-        _err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        if error.hint:
-            _err.print(f"  try: {error.hint}", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(int(code)) from error
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Steps as they begin: a spinner on a terminal, plain lines elsewhere, on stderr always."""
-    if not _err.is_terminal:
-        yield lambda text: _err.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
-        return
-    with _err.status("starting") as status:
-
-        def step(text: str) -> None:
-            _err.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
-            status.update(text)
-
-        yield step
+        say(done.digest)
 
 
 def _labels(text: str) -> tuple[str, ...] | None:
@@ -234,13 +196,3 @@ def _roles(pairs: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"--role {pair} is not NAME=ROLE with a role of {', '.join(ROLES)}")
         roles[name] = role
     return roles
-
-
-def _bytes(count: int) -> str:
-    if count < 10_000:
-        return f"{count} B"
-    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

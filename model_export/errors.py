@@ -60,4 +60,12 @@ class HubUnreachableError(ExportError):
 
 
 class HubRefusedError(ExportError):
-    """A hub answered, and did not take the release."""
+    """A hub answered, and said no.
+
+    Attributes:
+        status: of the HTTP answer.
+    """
+
+    def __init__(self, message: str, hint: str = "", status: int = 0) -> None:
+        super().__init__(message, hint)
+        self.status = status

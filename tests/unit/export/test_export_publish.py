@@ -14,7 +14,9 @@ import pytest
 
 from edgeloop.package import Package
 from model_export.errors import HubRefusedError, HubUnreachableError
-from model_export.publish import publish
+from model_export.hub import Hub
+from model_export.publish import Published
+from model_export.publish import publish as send
 from tests.doubles import digits
 
 
@@ -89,6 +91,11 @@ def _digest(body: bytes) -> str:
     return "sha256:" + hashlib.sha256(body).hexdigest()
 
 
+def publish(package: Package, url: str, channel: str, **options: Any) -> Published:
+    with Hub(url, pause_s=0.001) as hub:
+        return send(package, hub, channel, **options)
+
+
 @pytest.fixture
 def hub() -> Iterator[SmallHub]:
     server = SmallHub()
@@ -127,17 +134,17 @@ def test_only_missing_files_are_sent(hub: SmallHub, package: Package) -> None:
 
 def test_a_hub_that_is_busy_for_a_moment_is_asked_again(hub: SmallHub, package: Package) -> None:
     hub.failures = [503, 500, 429]
-    assert publish(package, hub.url, "stable", pause_s=0.001).digest == package.digest
+    assert publish(package, hub.url, "stable").digest == package.digest
 
 
 def test_a_hub_that_is_not_there_is_a_clear_error(package: Package) -> None:
     with SmallHub() as closed:
         url = closed.url
     with pytest.raises(HubUnreachableError, match="no hub could be reached") as caught:
-        publish(package, url, "stable", pause_s=0.001)
+        publish(package, url, "stable")
     assert "cloud-hub serve" in caught.value.hint
     with pytest.raises(HubUnreachableError):
-        publish(package, "not an address", "stable", pause_s=0.001)
+        publish(package, "not an address", "stable")
 
 
 def test_another_server_at_the_address_is_recognised(hub: SmallHub, package: Package) -> None:
@@ -161,4 +168,4 @@ def test_a_file_that_has_gone_is_a_clear_error(hub: SmallHub, tmp_path: Path) ->
     package = Package.open(tmp_path / "p")
     (package.root / max(package.index.entries, key=lambda entry: entry.size).path).unlink()
     with pytest.raises(Exception, match="changed while"):
-        publish(package, hub.url, "stable", pause_s=0.001)
+        publish(package, hub.url, "stable")

@@ -1,0 +1,76 @@
+"""What the commands share: where results and errors go, and how an error becomes an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from model_export.errors import ExportError
+from model_export.exit_codes import exit_code_of
+
+#: Results go to stdout, everything else to stderr, so that --json can be piped.
+out, err = Console(), Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as one JSON object on stdout.")]
+HubToken = Annotated[
+    str, typer.Option("--token", envvar="MODEL_EXPORT_TOKEN", help="API token of the hub.", show_envvar=True)
+]
+HubCaCert = Annotated[
+    str,
+    typer.Option(
+        "--ca-cert", envvar="MODEL_EXPORT_CA_CERT", help="Certificate (PEM) of the hub's own CA; else the system's CAs."
+    ),
+]
+
+
+@contextmanager
+def reporting(as_json: bool) -> Iterator[None]:
+    """Errors become a message, a hint and an exit code."""
+    try:
+        yield
+    except ExportError as error:
+        code = exit_code_of(error)
+        if as_json:
+            print_json({"error": str(error), "hint": error.hint, "exit_code": int(code), "kind": code.name.lower()})
+        err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        if error.hint:
+            err.print(f"  try: {error.hint}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(int(code)) from error
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Steps as they begin: a spinner on a terminal, plain lines elsewhere, on stderr always."""
+    if not err.is_terminal:
+        yield lambda text: err.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
+        return
+    with err.status("starting") as status:
+
+        def step(text: str) -> None:
+            err.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
+            status.update(text)
+
+        yield step
+
+
+def say(text: str) -> None:
+    """A line of a result."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """The result as JSON."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def size(count: int) -> str:
+    """Bytes as a person reads them."""
+    if count < 10_000:
+        return f"{count} B"
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
