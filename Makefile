@@ -8,7 +8,12 @@ EXTRAS ?= dev
 WORKERS ?= 2
 JSON   ?=
 
-.PHONY: demo test check bench soak protos clean
+# Packages that `make lock` may move to newer versions: names, or all.
+UPGRADE ?=
+comma  := ,
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check bench soak lock protos clean
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -16,9 +21,12 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "python cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 2; }
 
-# One stamp for each set of extras, so that nothing is installed twice.
-$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+# One stamp for each set of extras, so that nothing is installed twice. Every file that is installed has a hash in
+# requirements/, the tools that build the project as well; PyTorch alone has none, and its file says why.
+$(VENV)/.installed-%: pyproject.toml $(wildcard requirements/*.txt) | $(BIN)/python
+	$(PIP) --require-hashes $(foreach extra,$(subst $(comma), ,$*),-r requirements/$(extra).txt)
+	$(if $(findstring torch,$*),$(PIP) -r requirements/torch-itself.txt)
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(VENV)/.installed-demo
@@ -39,6 +47,12 @@ bench: $(VENV)/.installed-$(EXTRAS)
 # The long form of the tests that kill processes at random moments.
 soak: $(VENV)/.installed-$(EXTRAS)
 	EDGELOOP_SOAK=1 $(BIN)/python -m pytest tests/system tests/attacks
+
+# Resolve what pyproject.toml needs, and write requirements/ with the hashes. uv's environment is its own.
+lock: | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.9'
+	UPGRADE='$(UPGRADE)' $(VENV)/lock/bin/python requirements/lock.py
 
 # Write the gRPC door's messages anew. The generator's version decides which protobuf can read them: 6.31 and later.
 protos: $(BIN)/python

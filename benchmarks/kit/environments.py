@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -27,14 +27,13 @@ class InstallError(Exception):
     """An environment cannot be made; the message is one line that says why."""
 
 
-def environment(name: str, requirements: Sequence[str], *, constraints: Path | None = None) -> Path:
+def environment(name: str, requirements: Sequence[str]) -> Path:
     """An environment that has the requirements; returns its Python.
 
     Raises:
         InstallError: `pip` refused.
     """
-    recipe = "\n".join([*requirements, sys.version, constraints.read_text() if constraints else ""])
-    return _made(name, recipe, [*_constrained(constraints), *requirements])
+    return _made(name, "\n".join([*requirements, sys.version]), requirements)
 
 
 def agent_environment(extras: str = "agent") -> Path:
@@ -43,19 +42,18 @@ def agent_environment(extras: str = "agent") -> Path:
     Raises:
         InstallError: `pip` refused.
     """
-    constraints, project = ROOT / "constraints.txt", ROOT / "pyproject.toml"
+    locks = [ROOT / "requirements" / f"{extra}.txt" for extra in extras.split(",")]
     with tempfile.TemporaryDirectory() as temporary:
         for source in _SOURCES:
             if (ROOT / source).is_dir():
                 shutil.copytree(ROOT / source, Path(temporary, source), ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(ROOT / source, temporary)
-        recipe = "\n".join([sys.version, constraints.read_text(), project.read_text()])
-        python = _made(
-            f"edgeloop-{extras.replace(',', '-')}", recipe, [*_constrained(constraints), f"{temporary}[{extras}]"]
-        )
+        recipe = "\n".join([sys.version, *(lock.read_text() for lock in locks)])
+        hashed = ["--require-hashes", *(argument for lock in locks for argument in ("-r", str(lock)))]
+        python = _made(f"edgeloop-{extras.replace(',', '-')}", recipe, hashed)
         # What it depends on is there; the code may be newer.
-        _pip(python, ["--no-deps", "--force-reinstall", temporary])
+        _pip(python, ["--no-deps", "--no-build-isolation", "--force-reinstall", temporary])
     return python
 
 
@@ -63,10 +61,6 @@ def site_packages(python: Path) -> Path:
     """Where an environment keeps what is installed in it."""
     (found,) = python.parents[1].glob("lib/python3*/site-packages")
     return found
-
-
-def _constrained(constraints: Path | None) -> Iterable[str]:
-    return () if constraints is None else ("-c", str(constraints))
 
 
 def _made(name: str, recipe: str, arguments: Sequence[str]) -> Path:
