@@ -30,7 +30,7 @@ FILES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "dev": (("dev",), ("demo", "grpc")),
     "torch": (("dev", "torch"), ("dev",)),
 }
-#: What PyTorch 2.13 itself needs. It is not resolved: its wheels ask for CUDA's 3 GB on some machines; torch-itself.txt.
+#: What PyTorch 2.13 itself needs. It is not resolved: on some machines its wheels ask for 3 GB of CUDA.
 TORCH_NEEDS = ("filelock", "typing-extensions>=4.10", "sympy>=1.13.3", "networkx>=2.5.1", "jinja2", "fsspec>=0.8.5")
 #: Where the project runs; uv leaves out what only others need, and the markers that say so are true everywhere here.
 MACHINES = ("sys_platform == 'linux'", "sys_platform == 'darwin'")
@@ -48,7 +48,8 @@ def main() -> None:
         needs = {name: _needs(folder, extras) for name, (extras, _) in FILES.items()}
     for name, (_, includes) in FILES.items():
         own = {package: text for package, text in needs[name].items() if not any(package in needs[i] for i in includes)}
-        lines = ["# Written by `make lock`; not by hand.", *(f"-r {include}.txt" for include in includes), *own.values()]
+        included = [f"-r {include}.txt" for include in includes]
+        lines = ["# Written by `make lock`; not by hand.", *included, *own.values()]
         (HERE / f"{name}.txt").write_text("\n".join(lines) + "\n")
         print(f"requirements/{name}.txt: {len(own)} packages, and what it includes")
 
@@ -96,15 +97,10 @@ def _needs(folder: Path, extras: Sequence[str]) -> dict[str, str]:
 
 def _uv(folder: Path, *arguments: str) -> str:
     # No setting of this machine has a say: the same pyproject.toml gives the same files everywhere.
-    done = subprocess.run(
-        [str(UV), *arguments, "--no-config"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    command = [str(UV), *arguments, "--no-config"]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        sys.exit(f"uv {arguments[0]} failed; UPGRADE=all, or UPGRADE=NAME of the package that is in the way, frees pins")
+        sys.exit(f"uv {arguments[0]} failed; UPGRADE=NAME of a package that is in the way, or UPGRADE=all, frees pins")
     return done.stdout
 
 
