@@ -30,9 +30,12 @@ from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
 from cloud_hub.retention import Keep, Retention
 from cloud_hub.rollouts import Rollouts
+from cloud_hub.sealing import Unsigned
 from cloud_hub.settings import Settings
 from cloud_hub.supervise import Supervisor, every
 from cloud_hub.training.runs import Training
+from cloud_hub.trust.key_files import KeyFiles
+from cloud_hub.trust.online import OnlineTrust
 from cloud_hub.webhooks import Webhooks
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
@@ -48,6 +51,7 @@ DRIFT_TICK_S = 1.0
 RETENTION_TICK_S = 10.0
 TRAINING_TICK_S = 1.0
 WEBHOOKS_TICK_S = 0.5
+TRUST_TICK_S = 10.0
 
 
 class Hub:
@@ -74,6 +78,7 @@ class Hub:
             self.folder.close()
             raise
         try:
+            self.trust = None if settings.insecure else _open_trust(settings, self.db, clock)
             self.broker = _start_broker(settings)
         except BaseException:
             self.db.close()
@@ -85,10 +90,21 @@ class Hub:
         topics = Topics(settings.fleet)
         self.blobs = Blobs(settings.data / "blobs", max_bytes=settings.max_blob_bytes)
         self.releases = Releases(self.db, self.blobs, settings.data / "releases", clock=clock)
+        sealer = self.trust or Unsigned()
         self.channels = Channels(
-            self.db, self.releases, topics, self.announcer, hub_url=lambda: self.public_url, clock=clock
+            self.db,
+            self.releases,
+            topics,
+            self.announcer,
+            hub_url=lambda: self.public_url,
+            sealer=sealer,
+            clock=clock,
         )
-        self.devices = Devices(self.db, topics, self.announcer, clock=clock)
+        self.devices = Devices(self.db, topics, self.announcer, sealer=sealer, moved=self._publish_channel, clock=clock)
+        if self.trust is not None:
+            self.trust.tells(self.channels.publish_all)
+            self.trust.tells(self.devices.publish_all)
+            self.trust.keeps(self.channels.in_use)
         self.insights = InsightStore(
             self.db, self.releases.schema, interval_s=settings.insights_interval_s, clock=clock
         )
@@ -124,6 +140,7 @@ class Hub:
             self.alarms,
             self.rollouts,
             settings.data / "training",
+            sealer=sealer,
             clock=clock,
         )
         self.labels = Labels(self.devices, topics, self.announcer)
@@ -153,6 +170,8 @@ class Hub:
 
     def start(self) -> None:
         """Begin to work: connect, and start the background work."""
+        if self.trust is not None:
+            self.trust.tick()
         self.workers.start("ingest", self.ingest.run)
         self.workers.start("announce", self.announcer.run)
         self.workers.start("rollouts", every(ROLLOUTS_TICK_S, self.rollouts.tick))
@@ -160,6 +179,8 @@ class Hub:
         self.workers.start("retention", every(RETENTION_TICK_S, self.retention.work))
         self.workers.start("training", every(TRAINING_TICK_S, self.training.tick))
         self.workers.start("webhooks", every(WEBHOOKS_TICK_S, self.webhooks.tick))
+        if self.trust is not None:
+            self.workers.start("trust", every(TRUST_TICK_S, self.trust.tick))
         self.link.start()
 
     def stop(self) -> None:
@@ -183,6 +204,10 @@ class Hub:
             records = f"the records cannot be written: {error.__cause__ or error}"
         dead = [state.name for state in self.workers.states if not state.alive]
         return {"broker": broker, "records": records, "workers": f"not running: {', '.join(dead)}" if dead else ""}
+
+    def _publish_channel(self, channel: str) -> None:
+        if self.channels.find(channel) is not None:
+            self.channels.publish(channel)
 
     def _layout_of(self, release: str) -> Layout | None:
         profile = self.releases.profile(release)
@@ -228,6 +253,12 @@ def _open_records(settings: Settings) -> Database:
             exit_codes.DATA_UNUSABLE,
         ) from error
     return db
+
+
+def _open_trust(settings: Settings, db: Database, clock: Callable[[], float]) -> OnlineTrust:
+    keys = KeyFiles(settings.data / "trust" / "keys")
+    keys.ensure()
+    return OnlineTrust(db, keys, clock=clock)
 
 
 def _start_broker(settings: Settings) -> EmbeddedBroker | None:

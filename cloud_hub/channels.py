@@ -1,16 +1,16 @@
 """Channels: which release a stream of devices runs, and the retained document that says so.
 
-The document of a channel is a function of its row. Every change raises the serial in the transaction that makes it
-and is published after the commit; on every connect of the hub all documents are published again, so no broker has to
-remember them.
+The document of a channel is a function of its row. Every change raises the serial, and is signed where the fleet has
+signatures, in the transaction that makes it, and is published after the commit; on every connect of the hub all
+documents are published again, so no broker has to remember them.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -18,11 +18,12 @@ from sqlalchemy import Connection, Row, select
 
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.policy import ChannelPolicy
-from cloud_hub.ports import Publisher, RolloutStarter
+from cloud_hub.ports import Publisher, RolloutStarter, Sealer
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import channels as table
+from cloud_hub.sealing import Unsigned
 from edgeloop.insights.policy import KEY
-from edgeloop.protocol import ChannelDocument, ProtocolError, RolloutRef, SignedChannel, Topics, check_name
+from edgeloop.protocol import ChannelDocument, ProtocolError, ReleaseRef, RolloutRef, Topics, check_name
 
 if TYPE_CHECKING:
     from cloud_hub.releases import Releases
@@ -79,6 +80,7 @@ class Channels:
         topics: of the fleet.
         publisher: sends the documents.
         hub_url: base URL that devices fetch files from; called at each publish.
+        sealer: answers for the documents.
         clock: unix seconds.
     """
 
@@ -90,10 +92,12 @@ class Channels:
         publisher: Publisher,
         *,
         hub_url: Callable[[], str],
+        sealer: Sealer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._db, self._releases, self._topics = db, releases, topics
         self._publisher, self._hub_url, self._clock = publisher, hub_url, clock
+        self._sealer = sealer or Unsigned()
         self._publishing = threading.Lock()
 
     def get(self, name: str) -> Channel:
@@ -125,10 +129,14 @@ class Channels:
                 now = self._clock()
                 connection.execute(
                     table.insert().values(
-                        name=name, serial=1, policy_json=ChannelPolicy().model_dump_json(), created=now, changed=now
+                        name=name,
+                        serial=self._sealer.next_serial(0),
+                        policy_json=ChannelPolicy().model_dump_json(),
+                        created=now,
+                        changed=now,
                     )
                 )
-                self._db.after_commit(lambda: self.publish(name))
+                self._tell(name)
         return self.get(name)
 
     def set_policy(self, name: str, policy: Any) -> Channel:
@@ -145,10 +153,12 @@ class Channels:
         with self._db.begin() as connection:
             channel = self.ensure(name)
             values: dict[str, Any] = {"policy_json": parsed.model_dump_json(), "changed": self._clock()}
-            if parsed.for_devices() != channel.policy.for_devices():
-                values["serial"] = table.c.serial + 1
-                self._db.after_commit(lambda: self.publish(name))
+            concerns_devices = parsed.for_devices() != channel.policy.for_devices()
+            if concerns_devices:
+                values["serial"] = self._sealer.next_serial(channel.serial)
             connection.execute(table.update().where(table.c.name == name).values(**values))
+            if concerns_devices:
+                self._tell(name)
         return self.get(name)
 
     def offer(self, name: str, digest: str, rollouts: RolloutStarter) -> Offered:
@@ -159,9 +169,9 @@ class Channels:
 
         Raises:
             NotFound: there is no such release.
-            Conflict: a rollout is under way.
+            Conflict: a rollout is under way, or no publisher has signed the release.
         """
-        self._releases.get(digest)
+        self._sealer.check(self._releases.get(digest).ref)
         channel = self.ensure(name)
         rollout: str | None = None
         if channel.current is None:
@@ -184,13 +194,20 @@ class Channels:
         return self.get(name)
 
     def set_rollout(self, name: str, rollout: ActiveRollout | None) -> Channel:
-        """Show a rollout in the document, or none: devices then go back to the current release. Raises `NotFound`."""
+        """Show a rollout in the document, or none: devices then go back to the current release.
+
+        Raises:
+            NotFound: there is no such channel or candidate.
+            Conflict: no publisher has signed the candidate.
+        """
         with self._db.begin() as connection:
             channel = self.get(name)
             if rollout is None:
                 self._change(connection, channel, rollout_id=None, candidate=None, fraction=None)
             else:
-                self._releases.get(rollout.candidate)
+                candidate = self._releases.get(rollout.candidate)
+                if channel.rollout is None or channel.rollout.id != rollout.id:
+                    self._sealer.check(candidate.ref)
                 self._change(
                     connection,
                     channel,
@@ -207,26 +224,48 @@ class Channels:
         return ChannelDocument(
             channel=channel.name,
             serial=channel.serial,
-            current=None if channel.current is None else self._releases.get(channel.current).ref,
+            current=None if channel.current is None else self._ref(channel.current),
             rollout=None
             if rollout is None
-            else RolloutRef(
-                id=rollout.id, candidate=self._releases.get(rollout.candidate).ref, fraction=rollout.fraction
-            ),
+            else RolloutRef(id=rollout.id, candidate=self._ref(rollout.candidate), fraction=rollout.fraction),
             hub=self._hub_url(),
             policy={KEY: channel.policy.for_devices().to_wire()},
         )
 
     def publish(self, name: str) -> bool:
-        """Send the document, retained; False when there is no connection (it is sent on the next connect)."""
+        """Send the document, retained; False when there is no connection (it is sent on the next connect).
+
+        Nothing is sent while nobody can answer for it. Never inside a transaction: another thread may be publishing,
+        and needs one.
+        """
         with self._publishing:  # else an older document could be the one that the broker retains
-            payload = SignedChannel(self.document(name).to_bytes()).to_bytes()
-            return self._publisher.publish(self._topics.channel(name), payload, retain=True)
+            with self._db.begin():  # document and signature belong together; it is signed here where it is not yet
+                payload = self._sealer.seal(name, self.document(name).to_bytes())
+            return payload is not None and self._publisher.publish(self._topics.channel(name), payload, retain=True)
 
     def publish_all(self) -> None:
         """Send every document: what the hub does on each connect, since a broker may have forgotten them."""
         for channel in self.all():
             self.publish(channel.name)
+
+    def in_use(self) -> Mapping[str, Sequence[str]]:
+        """Digest of each release that a channel may still need → the channels: current, previous and candidate."""
+        found: dict[str, list[str]] = {}
+        for channel in self.all():
+            candidate = None if channel.rollout is None else channel.rollout.candidate
+            for digest in {channel.current, channel.previous, candidate} - {None}:
+                found.setdefault(str(digest), []).append(channel.name)
+        return found
+
+    def _ref(self, digest: str) -> ReleaseRef:
+        """The release as the document names it: with its path in the signed metadata."""
+        ref = self._releases.get(digest).ref
+        return replace(ref, target=self._sealer.target(ref))
+
+    def _tell(self, name: str) -> None:
+        """Sign the document in the transaction under way, and send it after the commit."""
+        self._sealer.seal(name, self.document(name).to_bytes())
+        self._db.after_commit(lambda: self.publish(name))
 
     def _change(self, connection: Connection, channel: Channel, **values: Any) -> None:
         """Write ``values`` with the next serial, and publish after the commit; nothing when nothing changes."""
@@ -236,9 +275,9 @@ class Channels:
         connection.execute(
             table.update()
             .where(table.c.name == channel.name)
-            .values(serial=table.c.serial + 1, changed=self._clock(), **values)
+            .values(serial=self._sealer.next_serial(row.serial), changed=self._clock(), **values)
         )
-        self._db.after_commit(lambda: self.publish(channel.name))
+        self._tell(channel.name)
 
 
 def parse_policy(policy: Any) -> ChannelPolicy:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, select
 
 from cloud_hub.errors import BadRequest, NotFound
-from cloud_hub.ports import Publisher
+from cloud_hub.ports import Publisher, Sealer
 from cloud_hub.records.counters import DEVICE_COUNTS, read_counts
 from cloud_hub.records.database import Database, chunks
 from cloud_hub.records.tables import device_totals
 from cloud_hub.records.tables import devices as table
-from edgeloop.protocol import Desired, Presence, ProtocolError, Reported, SignedDesired, Topics, check_name
+from cloud_hub.sealing import Unsigned
+from edgeloop.protocol import Desired, Presence, ProtocolError, Reported, Topics, check_name
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,24 @@ class Devices:
         db: the records.
         topics: of the fleet.
         publisher: sends the desired documents.
+        sealer: answers for them.
+        moved: called with the channel that a device is told to follow, before it is told: what that channel's topic
+            holds must not be older than what the device has seen elsewhere.
         clock: unix seconds.
     """
 
     def __init__(
-        self, db: Database, topics: Topics, publisher: Publisher, *, clock: Callable[[], float] = time.time
+        self,
+        db: Database,
+        topics: Topics,
+        publisher: Publisher,
+        *,
+        sealer: Sealer | None = None,
+        moved: Callable[[str], object] = lambda _channel: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._db, self._topics, self._publisher, self._clock = db, topics, publisher, clock
+        self._sealer, self._moved = sealer or Unsigned(), moved
 
     def get(self, device: str) -> Device:
         """The device; raises `NotFound`."""
@@ -164,15 +176,32 @@ class Devices:
         return found
 
     def set_desired(self, device: str, desired: Desired) -> None:
-        """Say what the hub wants of a device, which need not have been seen yet. Raises `BadRequest`."""
+        """Say what the hub wants of a device, which need not have been seen yet.
+
+        Args:
+            device: its name.
+            desired: what is wanted; the device's name and the next serial are put in here.
+
+        Raises:
+            BadRequest: it is no name for a device, or nothing that can be sent.
+        """
         try:
             check_name(device, "device")
-            text = json.dumps(desired.to_wire(), default=_plain)
         except ProtocolError as error:
             raise BadRequest(str(error)) from error
         with self._db.begin() as connection:
+            known = connection.execute(select(table.c.desired_json).where(table.c.device == device)).scalar()
+            serial = self._sealer.next_serial(int(json.loads(known or "{}").get("serial", 0)))
+            wanted = replace(desired, device=device, serial=serial)
+            try:
+                text = json.dumps(wanted.to_wire(), default=_plain)
+            except ProtocolError as error:
+                raise BadRequest(str(error)) from error
             self._upsert(connection, device, self._clock(), seen=False, desired_json=text)
-            self._db.after_commit(lambda: self._publish(device, desired))
+            if wanted.channel is not None:
+                channel = wanted.channel
+                self._db.after_commit(lambda: self._moved(channel))
+            self._db.after_commit(lambda: self._publish(device, wanted))
 
     def publish_all(self) -> None:
         """Send every desired document again: what the hub does on each connect."""
@@ -181,8 +210,8 @@ class Devices:
                 self._publish(device.device, Desired.from_wire(device.desired))
 
     def _publish(self, device: str, desired: Desired) -> None:
-        payload = SignedDesired(desired.to_bytes()).to_bytes()
-        self._publisher.publish(self._topics.desired(device), payload, retain=True)
+        if (payload := self._sealer.seal_desired(desired.to_bytes())) is not None:
+            self._publisher.publish(self._topics.desired(device), payload, retain=True)
 
     def _upsert(self, connection: Connection, device: str, now: float, *, seen: bool, **values: Any) -> None:
         if seen:

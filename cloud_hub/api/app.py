@@ -22,6 +22,7 @@ from cloud_hub.api import (
     releases,
     retraining,
     rollouts,
+    trust,
     webhooks,
 )
 from cloud_hub.api.body_limit import BodyLimit
@@ -46,6 +47,7 @@ _PARTS = (
     webhooks,
     retraining,
     labels,
+    trust,
 )
 _DESCRIPTION = "Models go down to devices, insights come up, better models go down again."
 
@@ -56,6 +58,7 @@ def create_api(hub: Hub) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, limit_of=_limit_of)
     app.include_router(operations.router(hub))
+    app.include_router(trust.files_router(hub))
     for part in _PARTS:
         app.include_router(part.router(hub), prefix=API)
     return app

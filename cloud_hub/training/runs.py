@@ -22,9 +22,11 @@ from cloud_hub.channels import Channel, Channels
 from cloud_hub.errors import BadRequest, Conflict, HubError, NotFound
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.policy import GatePolicy
+from cloud_hub.ports import Sealer
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Release, Releases
 from cloud_hub.rollouts import Rollouts
+from cloud_hub.sealing import Unsigned
 from cloud_hub.training import run_records as records
 from cloud_hub.training.candidate import Candidate, TrainingError, gather, make, next_version
 from cloud_hub.training.gate import Evidence, Verdict, judge
@@ -53,6 +55,7 @@ class Training:
         alarms: what triggers a run.
         rollouts: rolls candidates out.
         folder: for candidates in the making, and the heads of refused ones.
+        sealer: answers for the releases that pass.
         clock: unix seconds.
     """
 
@@ -66,8 +69,10 @@ class Training:
         rollouts: Rollouts,
         folder: Path,
         *,
+        sealer: Sealer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._sealer = sealer or Unsigned()
         self._db, self._channels, self._releases, self._insights = db, channels, releases, insights
         self._alarms, self._rollouts, self._folder, self._clock = alarms, rollouts, folder, clock
         folder.mkdir(parents=True, exist_ok=True)
@@ -240,6 +245,7 @@ class Training:
         with self._db.begin():
             if self._channels.get(run.channel).current != run.parent:
                 raise TrainingError("the channel was given another release during the run; start it again")
+            self._sealer.adopt(self._releases.get(run.parent).ref, release.ref)
             rollout = self._rollouts.start(run.channel, release.digest, reason=f"retraining run {run.id}")
             ended = {"ended": self._clock(), "reason": verdict.summary, "verdict": told}
             self._move(run, RELEASED, release=release.digest, rollout=rollout, **ended)

@@ -188,7 +188,7 @@ class Desired(Message):
         channel: the channel to follow, or None for the one in the device's own settings.
         pin: digest of a release to stay on, or None.
         policy: settings of the device that the hub may steer.
-        device: the device that it is meant for; "" in a fleet without signatures.
+        device: the device that it is meant for: a document of another device counts for nothing.
         serial: grows with every change; an older document is ignored.
     """
 
