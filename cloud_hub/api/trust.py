@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from cloud_hub.api.errors import responses
 from cloud_hub.errors import BadRequest, Conflict, NotFound, TooLarge
 from cloud_hub.trust.online import OnlineTrust
+from cloud_hub.trust.view import TrustView
 from edgeloop.trust.names import TIMESTAMP
 
 if TYPE_CHECKING:
@@ -46,11 +47,17 @@ class TrustAnswer(BaseModel):
     signed: bool = Field(description="False in a fleet that runs without signatures (insecure).")
     ready: bool = Field(description="Whether the hub signs channels.")
     problem: str = Field(description="Why it does not, or empty.", examples=["there is no root yet"])
-    online_keys: dict[str, list[OnlineKeyAnswer]] = Field(description="Role → the hub's keys, the newest last.")
+    fleet: str = Field(examples=["default"])
+    online: dict[str, OnlineKeyAnswer] = Field(description="Role → the key that the hub wants to sign it with.")
+    online_keys: dict[str, list[OnlineKeyAnswer]] = Field(description="Role → all of its keys, the newest last.")
+    versions: dict[str, int] = Field(description="Role → its newest version.", examples=[{"root": 1, "targets": 4}])
     roles: list[RoleAnswer]
     in_use: dict[str, list[str]] = Field(
         description="Path of each release that may not be forgotten → the channels that need it.",
         examples=[{"releases/digits/17": ["stable"]}],
+    )
+    named: list[str] = Field(
+        description="The paths of in_use: publishers go on to name them.", examples=[["releases/digits/17"]]
     )
     warnings: list[str] = Field(examples=[["root 3 expires on 2026-12-20: sign the next version before"]])
 
@@ -63,15 +70,7 @@ class AcceptedAnswer(BaseModel):
     expires: float = Field(description="Unix seconds.", examples=[1798761600.0])
 
 
-_NOTHING = TrustAnswer(
-    signed=False,
-    ready=False,
-    problem="this hub is insecure: it signs nothing",
-    online_keys={},
-    roles=[],
-    in_use={},
-    warnings=[],
-)
+_NOTHING = TrustView(False, "this hub is insecure: it signs nothing", {}, {}, [], {}, [])
 _FILE_IN_OPENAPI: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -98,9 +97,17 @@ def router(hub: Hub) -> APIRouter:
     @routes.get("")
     def show() -> TrustAnswer:
         """Who signs what, until when, and the hub's own public keys."""
-        if hub.trust is None:
-            return _NOTHING
-        return TrustAnswer.model_validate({"signed": True, **vars(hub.trust.view())}, from_attributes=True)
+        found = _NOTHING if hub.trust is None else hub.trust.view()
+        return TrustAnswer(
+            **{
+                **vars(found),
+                "signed": hub.trust is not None,
+                "fleet": hub.settings.fleet,
+                "roles": [RoleAnswer.model_validate(role, from_attributes=True) for role in found.roles],
+                "versions": {role.role: role.version for role in found.roles},
+                "named": sorted(found.in_use),
+            }
+        )
 
     @routes.get("/metadata/{role}", response_class=Response, responses=responses(NotFound, Conflict))
     def metadata(role: str) -> Response:

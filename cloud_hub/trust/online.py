@@ -256,17 +256,17 @@ class OnlineTrust:
 
     def _in_use(self, connection: Connection) -> dict[str, list[str]]:
         """Path of each release that is in use, and of the base of each → who names it."""
-        found: dict[str, list[str]] = {}
-        named: dict[str, list[str]] = {}
+        found = dict[str, list[str]]()
+        named = dict[str, list[str]]()
         for keeper in self._keepers:
             for digest, users in keeper().items():
                 named.setdefault(digest, []).extend(users)
         for role, content in _contents(connection).items():
             if role == RETRAINED or role.startswith("releases."):
                 for path, target in parse(content).signed.targets.items():
-                    if users := named.get(f"sha256:{target.hashes['sha256']}"):
-                        for each in {path, str(parse_release(path).base)}:
-                            found.setdefault(each, []).extend(users)
+                    digest = f"sha256:{target.hashes['sha256']}"
+                    for each in {path, str(parse_release(path).base)} if digest in named else ():
+                        found.setdefault(each, []).extend(named[digest])
         return found
 
     def _changed(self) -> None:

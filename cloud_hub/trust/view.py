@@ -46,7 +46,8 @@ class TrustView:
     Attributes:
         ready: whether the hub signs.
         problem: why it does not, or "".
-        online_keys: role → the hub's keys, the oldest first: ``number``, ``in_use`` and the public half.
+        online: role → the key that the hub wants to sign it with: its newest.
+        online_keys: role → all of the hub's keys, the oldest first: ``number``, ``in_use`` and the public half.
         roles: every role that has metadata.
         in_use: path of each release that is in use → the channels.
         warnings: what people have to do something about.
@@ -54,6 +55,7 @@ class TrustView:
 
     ready: bool
     problem: str
+    online: Mapping[str, Mapping[str, Any]]
     online_keys: Mapping[str, Sequence[Mapping[str, Any]]]
     roles: Sequence[RoleView]
     in_use: Mapping[str, Sequence[str]]
@@ -66,7 +68,9 @@ def view(
     """Everything that there is to show."""
     why = problem(newest, keys)
     roles = [_role(role, newest) for role in sorted(newest)]
-    return TrustView(not why, why, online_keys(newest, keys), roles, in_use, _warnings(newest, roles, now))
+    held = online_keys(newest, keys)
+    wanted = {role: found[-1] for role, found in held.items() if found}
+    return TrustView(not why, why, wanted, held, roles, in_use, _warnings(newest, roles, now))
 
 
 def online_keys(newest: Mapping[str, bytes], keys: Sequence[OnlineKey]) -> dict[str, list[dict[str, Any]]]:

@@ -1,0 +1,237 @@
+"""The hub's part in signed metadata: what it takes, what it signs, and that a device believes exactly that."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata
+
+from edgeloop.package import Package
+from edgeloop.protocol import Desired, SignedDesired, Topics
+from edgeloop.trust import repository
+from edgeloop.trust.names import CHANNELS, ONLINE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, release_role
+from edgeloop.trust.state import TrustState
+from tests.doubles.packages import make_package
+from tests.doubles.verifier import Verifier
+from tests.unit.hub.api_kit import ApiHub
+from tests.unit.hub.trust_kit import People
+
+TOPICS = Topics("default")
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[ApiHub]:
+    hub = ApiHub(tmp_path / "data", insecure=False)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def people(secure: ApiHub, package: Package) -> People:
+    """They have signed root and targets, with a publisher of the package's model, and sent both."""
+    people = People(secure.get("trust"), secure.clock.now, package.name)
+    secure.put("trust/metadata/root", people.file(ROOT))
+    secure.put("trust/metadata/targets", people.file(TARGETS))
+    return people
+
+
+@pytest.fixture
+def device(people: People, tmp_path: Path) -> Verifier:
+    return Verifier(tmp_path / "device", people.fleet.pinned)
+
+
+def publish(api: ApiHub, people: People, package: Package, *named: str) -> str:
+    """Publish and sign a package; returns its digest."""
+    digest = api.publish(package)
+    role, content = people.release(package, *named)
+    api.put(f"trust/metadata/{role}", content)
+    return digest
+
+
+def last(api: ApiHub, topic: str) -> bytes:
+    return next(payload for name, payload, retain in reversed(api.sent.messages) if name == topic and retain)
+
+
+def versions(api: ApiHub) -> dict[str, int]:
+    return dict(api.get("trust")["versions"])
+
+
+def test_keys_are_made_once_for_their_owner_alone(secure: ApiHub) -> None:
+    folder = secure.hub.settings.data / "trust" / "keys"
+    files = sorted(folder.iterdir())
+    assert [file.name for file in files] == sorted(f"{role}.1.pem" for role in ONLINE)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    before = secure.get("trust")["online"]
+    secure.hub.trust.keys.ensure()
+    assert secure.get("trust")["online"] == before
+    state = TrustState.from_document(secure.get("trust"))
+    assert (set(state.online), state.versions, state.named) == (set(ONLINE), {}, ())
+
+
+def test_a_release_is_signed_carried_and_verified(
+    secure: ApiHub, people: People, device: Verifier, package: Package
+) -> None:
+    digest = publish(secure, people, package)
+    secure.post("channels/stable/releases", {"digest": digest})
+    payload = last(secure, TOPICS.channel("stable"))
+    document = device.open("stable", payload)
+    assert document.current is not None
+    assert (document.current.digest, document.current.target) == (digest, f"releases/{package.name}/1")
+    assert secure.get("trust")["named"] == [f"releases/{package.name}/1"]
+    # Everything that was carried is also at /tuf, byte for byte, for whom it did not reach.
+    for role, version in versions(secure).items():
+        name = "timestamp.json" if role == TIMESTAMP else f"{version}.{role}.json"
+        assert secure.http.get(f"/tuf/{name}").status_code == 200, name
+    assert secure.http.get("/tuf/1.root.json").content == people.fleet.pinned
+    assert secure.http.get("/tuf/2.root.json").status_code == 404
+
+
+def test_every_change_is_believed_in_order_and_no_older_one_after_it(
+    secure: ApiHub, people: People, device: Verifier, package: Package
+) -> None:
+    secure.post("channels/stable/releases", {"digest": publish(secure, people, package)})
+    for hours in (1, 2, 3):
+        secure.put("channels/stable", {"policy": {"insights": {"bytes_per_day": hours * 100_000}}})
+    sent = [payload for name, payload, _ in secure.sent.messages if name == TOPICS.channel("stable")]
+    serials = [device.open("stable", payload).serial for payload in dict.fromkeys(sent)]
+    assert serials == sorted(set(serials)) and len(serials) >= 4
+    with pytest.raises(RepositoryError):
+        device.open("stable", sent[-2])
+
+
+def test_what_is_not_signed_by_a_publisher_is_not_offered(
+    secure: ApiHub, people: People, package: Package, tmp_path: Path
+) -> None:
+    digest = secure.publish(package)
+    refused = secure.post("channels/stable/releases", {"digest": digest}, 409)
+    assert "no publisher" in refused["error"]
+    role, content = people.release(package)
+    secure.put(f"trust/metadata/{role}", content)
+    secure.post("channels/stable/releases", {"digest": digest})
+    # Another model's publisher vouches for nothing of this one.
+    other = make_package(tmp_path / "other", name="other")
+    secure.post("channels/stable/releases", {"digest": secure.publish(other)}, 409)
+
+
+def test_nothing_is_signed_twice_for_the_same_document(secure: ApiHub, people: People, package: Package) -> None:
+    secure.post("channels/stable/releases", {"digest": publish(secure, people, package)})
+    before, payload = versions(secure), last(secure, TOPICS.channel("stable"))
+    secure.hub.channels.publish_all()
+    secure.hub.trust.tick()
+    assert (versions(secure), last(secure, TOPICS.channel("stable"))) == (before, payload)
+
+
+def test_a_change_of_one_channel_does_not_send_the_others(secure: ApiHub, people: People, package: Package) -> None:
+    digest = publish(secure, people, package)
+    for channel in ("a", "b"):
+        secure.post(f"channels/{channel}/releases", {"digest": digest})
+    count = len(secure.sent.messages)
+    secure.put("channels/a", {"policy": {"insights": {"bytes_per_day": 100_000}}})
+    assert {name for name, _, _ in secure.sent.messages[count:]} == {TOPICS.channel("a")}
+
+
+def test_a_device_that_is_moved_finds_what_is_not_older_than_it_knows(
+    secure: ApiHub, people: People, device: Verifier, package: Package
+) -> None:
+    digest = publish(secure, people, package)
+    for channel in ("b", "a"):
+        secure.post(f"channels/{channel}/releases", {"digest": digest})
+    device.open("a", last(secure, TOPICS.channel("a")))
+    secure.put("devices/camera-1/desired", {"channel": "b"})
+    assert device.open("b", last(secure, TOPICS.channel("b"))).channel == "b"
+
+
+def test_what_is_wanted_of_a_device_is_signed_for_it_alone_with_a_growing_serial(
+    secure: ApiHub, people: People
+) -> None:
+    serials = []
+    for channel in ("a", "b", None):
+        secure.put("devices/camera-1/desired", {"channel": channel})
+        message = SignedDesired.from_bytes(last(secure, TOPICS.desired("camera-1")))
+        wanted = Desired.from_bytes(message.document)
+        assert (wanted.channel, wanted.device) == (channel, "camera-1")
+        [key], _ = repository.keys_of(people.fleet.targets.signed, CHANNELS)
+        key._crypto_key().verify(message.signature, message.document)
+        serials.append(wanted.serial)
+    assert serials == sorted(set(serials))
+
+
+def test_the_hub_signs_again_at_half_the_time(
+    secure: ApiHub, people: People, device: Verifier, package: Package
+) -> None:
+    secure.post("channels/stable/releases", {"digest": publish(secure, people, package)})
+    before = versions(secure)
+    secure.clock.now += 3 * 86_400
+    secure.hub.trust.tick()
+    assert versions(secure) == before
+    secure.clock.now += 86_400
+    secure.hub.trust.tick()
+    after = versions(secure)
+    assert {role for role in after if after[role] != before[role]} == {TIMESTAMP}
+    secure.clock.now += 12 * 86_400
+    secure.hub.trust.tick()
+    later = versions(secure)
+    assert {role for role in later if later[role] != before[role]} == set(ONLINE)
+    device.open("stable", last(secure, TOPICS.channel("stable")))
+
+
+def test_people_are_warned_a_month_before_what_they_signed_expires(secure: ApiHub, people: People) -> None:
+    assert secure.get("trust")["warnings"] == []
+    secure.clock.now += 336 * 86_400
+    assert [warning.split()[:3] for warning in secure.get("trust")["warnings"]] == [["targets", "1", "expires"]]
+    secure.clock.now += 30 * 86_400
+    assert "has expired" in secure.get("trust")["warnings"][0]
+
+
+def test_a_rotation_of_online_keys(secure: ApiHub, people: People, device: Verifier, package: Package) -> None:
+    secure.post("channels/stable/releases", {"digest": publish(secure, people, package)})
+    device.open("stable", last(secure, TOPICS.channel("stable")))
+    old = TrustState.from_document(secure.get("trust")).online
+    for role in ONLINE:
+        secure.hub.trust.keys.make(role)
+    new = TrustState.from_document(secure.get("trust")).online
+    assert all(new[role] != old[role] for role in ONLINE)
+    secure.put("channels/stable", {"policy": {"insights": {"bytes_per_day": 100_000}}})  # the old ones still sign
+    root, targets = (
+        repository.draft(people.fleet.newest[role], role, now=people.fleet.now) for role in (ROOT, TARGETS)
+    )
+    for role in (SNAPSHOT, TIMESTAMP):
+        repository.set_keys(root.signed, role, [new[role]], 1)
+    for role in ("retrained", CHANNELS):
+        repository.set_keys(targets.signed, role, [new[role]], 1)
+    secure.put("trust/metadata/root", people.sign(ROOT, root))
+    secure.put("trust/metadata/targets", people.sign(TARGETS, targets))
+    assert device.open("stable", last(secure, TOPICS.channel("stable"))).current is not None
+    secure.hub.trust.tick()
+    assert {key.number for key in secure.hub.trust.keys.all()} == {2}
+    wanted = Metadata.from_bytes(secure.http.get("/tuf/timestamp.json").content)
+    assert list(wanted.signatures) == [new[TIMESTAMP].keyid]
+
+
+def test_a_root_that_would_silence_the_hub_is_refused(secure: ApiHub, people: People) -> None:
+    root = repository.draft(people.fleet.root, ROOT, now=people.fleet.now)
+    repository.set_keys(root.signed, TIMESTAMP, [people.fleet.online[TIMESTAMP].public_key], 1)
+    answer = secure.put("trust/metadata/root", people.sign(ROOT, root), 409)
+    assert "timestamp" in answer["error"]
+    assert versions(secure)[ROOT] == 1
+
+
+def test_a_release_that_a_channel_needs_cannot_be_forgotten(secure: ApiHub, people: People, package: Package) -> None:
+    secure.post("channels/stable/releases", {"digest": publish(secure, people, package)})
+    role = release_role(package.name)
+    draft = people.fleet.draft(role)
+    draft.signed.targets.clear()
+    answer = secure.put(f"trust/metadata/{role}", people.sign(role, draft), 409)
+    assert "stable" in answer["error"]
+
+
+def test_an_insecure_hub_says_so(api: ApiHub) -> None:
+    assert api.get("trust")["signed"] is False
+    api.put("trust/metadata/root", b"{}", 409)
+    assert api.http.get("/tuf/timestamp.json").status_code == 404
+    assert not (api.hub.settings.data / "trust").exists()
