@@ -36,6 +36,7 @@ from cloud_hub.supervise import Supervisor, every
 from cloud_hub.training.runs import Training
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.online import OnlineTrust
+from cloud_hub.trust.view import NOTHING, TrustView
 from cloud_hub.webhooks import Webhooks
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
@@ -192,6 +193,10 @@ class Hub:
             self.broker.stop()
         self.db.close()
         self.folder.close()
+
+    def trust_view(self) -> TrustView:
+        """Who signs what, and what people have to do."""
+        return NOTHING if self.trust is None else self.trust.view()
 
     def checks(self) -> dict[str, str]:
         """What the hub needs → why it does not have it, or "" where all is well."""

@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 import edgeloop
-from cloud_hub import exit_codes
+from cloud_hub import exit_codes, trust_commands
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="The service that a fleet of edge agents reports to."
 )
+app.add_typer(trust_commands.trust, name="trust")
 
 
 def _version(wanted: bool) -> None:

@@ -17,6 +17,8 @@ NO_BROKER = 6
 """The broker that the settings ask for cannot run on this machine."""
 DATA_UNUSABLE = 7
 """The data folder cannot be written, or its records are damaged or of a newer version."""
+METADATA_REFUSED = 11
+"""`cloud-hub trust`: signed metadata, or what was asked for them, were refused; the message says why."""
 
 ALL = {
     "OK": OK,
@@ -27,4 +29,5 @@ ALL = {
     "PORT_TAKEN": PORT_TAKEN,
     "NO_BROKER": NO_BROKER,
     "DATA_UNUSABLE": DATA_UNUSABLE,
+    "METADATA_REFUSED": METADATA_REFUSED,
 }

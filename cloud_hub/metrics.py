@@ -33,6 +33,7 @@ class HubCollector(Collector):
         yield from self._fleet()
         yield from self._accuracy()
         yield from self._releases()
+        yield from self._trust()
         states = self._hub.workers.states
         up = {state.name: state.alive for state in states}
         failures = {state.name: state.failures for state in states}
@@ -91,6 +92,14 @@ class HubCollector(Collector):
                     labels = [report["channel"], report["release"], against, aspect["name"]]
                     effects.add_metric(labels, float(aspect["effect"]))
         yield from (*counted.values(), times, effects)
+
+    def _trust(self) -> Iterable[Metric]:
+        """All zero in an insecure fleet."""
+        found = self._hub.trust_view()
+        expires = {role.role: role.expires for role in found.roles}
+        yield _gauge("cloud_hub_trust_ready", "1 while the hub signs channels.", found.ready)
+        yield _gauges("cloud_hub_trust_expires_timestamp_seconds", "When signed metadata expire.", "role", expires)
+        yield _gauge("cloud_hub_trust_warnings", "Things that people have to do about keys.", len(found.warnings))
 
     def _accuracy(self) -> Iterable[Metric]:
         """Of the last hour. Where there is nothing to say, nothing is said: a 0 would be an accuracy."""

@@ -10,8 +10,7 @@ from pydantic import BaseModel, Field
 from cloud_hub.api.errors import responses
 from cloud_hub.errors import BadRequest, Conflict, NotFound, TooLarge
 from cloud_hub.trust.online import OnlineTrust
-from cloud_hub.trust.view import TrustView
-from edgeloop.trust.names import TIMESTAMP
+from edgeloop.trust.names import ROOT, TARGETS, TIMESTAMP
 
 if TYPE_CHECKING:
     from cloud_hub.app import Hub
@@ -70,7 +69,6 @@ class AcceptedAnswer(BaseModel):
     expires: float = Field(description="Unix seconds.", examples=[1798761600.0])
 
 
-_NOTHING = TrustView(False, "this hub is insecure: it signs nothing", {}, {}, [], {}, [])
 _FILE_IN_OPENAPI: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -85,6 +83,10 @@ async def _raw_body(request: Request) -> bytes:
     return await request.body()
 
 
+FileBody = Annotated[bytes, Depends(_raw_body)]
+_REFUSALS = responses(BadRequest, Conflict, TooLarge)
+
+
 def router(hub: Hub) -> APIRouter:
     """The addresses for people who sign."""
     routes = APIRouter(prefix="/trust", tags=["trust"])
@@ -97,7 +99,7 @@ def router(hub: Hub) -> APIRouter:
     @routes.get("")
     def show() -> TrustAnswer:
         """Who signs what, until when, and the hub's own public keys."""
-        found = _NOTHING if hub.trust is None else hub.trust.view()
+        found = hub.trust_view()
         return TrustAnswer(
             **{
                 **vars(found),
@@ -114,14 +116,24 @@ def router(hub: Hub) -> APIRouter:
         """The newest metadata file of a role, byte for byte: what the next version is made from."""
         return Response(trust().newest(role), media_type="application/json")
 
-    @routes.put(
-        "/metadata/{role}",
-        responses=responses(BadRequest, Conflict, TooLarge),
-        openapi_extra=_FILE_IN_OPENAPI,
-    )
-    def put_metadata(role: str, content: Annotated[bytes, Depends(_raw_body)]) -> AcceptedAnswer:
-        """Take the next version of root, targets or ``releases.<model>``; the same bytes again change nothing."""
+    def accept(role: str, content: bytes) -> AcceptedAnswer:
         return AcceptedAnswer.model_validate(trust().accept(role, content), from_attributes=True)
+
+    # Three addresses, since not everybody may send each.
+    @routes.put("/metadata/root", responses=_REFUSALS, openapi_extra=_FILE_IN_OPENAPI)
+    def put_root(content: FileBody) -> AcceptedAnswer:
+        """Take the next version of root, signed by the keys of the last and its own; the first one is believed."""
+        return accept(ROOT, content)
+
+    @routes.put("/metadata/targets", responses=_REFUSALS, openapi_extra=_FILE_IN_OPENAPI)
+    def put_targets(content: FileBody) -> AcceptedAnswer:
+        """Take the next version of targets, which says who publishes what; the same bytes again change nothing."""
+        return accept(TARGETS, content)
+
+    @routes.put("/metadata/{role}", responses=_REFUSALS, openapi_extra=_FILE_IN_OPENAPI)
+    def put_releases(role: str, content: FileBody) -> AcceptedAnswer:
+        """Take the next version of ``releases.<model>``, signed by its publishers."""
+        return accept(role, content)
 
     return routes
 

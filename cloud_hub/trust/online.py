@@ -76,6 +76,7 @@ class OnlineTrust:
         self._publishers: list[Callable[[], None]] = []
         self._keepers: list[Callable[[], Mapping[str, Sequence[str]]]] = []
         self._unsigned = Unsigned()
+        self._warned = dict[str, int]()
 
     def tells(self, publish_all: Callable[[], None]) -> None:
         """Have ``publish_all()`` send its documents again when what vouches for all of them has changed."""
@@ -183,6 +184,12 @@ class OnlineTrust:
             raise NotFound(f"there is no {role[:80]}{which}", "GET /api/v1/trust lists what there is")
         return found
 
+    def version(self, role: str) -> int:
+        """The newest version of a role; 0 while there is none."""
+        with self._db.read() as connection:
+            found = records.find(connection, role)
+        return 0 if found is None else int(parse(found).signed.version)
+
     def view(self) -> TrustView:
         """Who signs what, until when, and what has to be done."""
         with self._db.read() as connection:
@@ -193,6 +200,7 @@ class OnlineTrust:
         with self._db.begin() as connection:
             if self._signs(connection) and self._sign(connection, tell=True):
                 self._db.after_commit(self._drop_keys)
+        self._warn()
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────
 
@@ -272,6 +280,14 @@ class OnlineTrust:
     def _changed(self) -> None:
         for publish_all in self._publishers:
             publish_all()
+
+    def _warn(self) -> None:
+        """Log what people have to do, once a day each."""
+        today = int(self._clock() // 86_400)
+        for warning in self.view().warnings:
+            if self._warned.get(warning) != today:
+                log.warning("trust: %s", warning)
+                self._warned = {**self._warned, warning: today}
 
     def _drop_keys(self) -> None:
         """Drop keys older than those that sign."""

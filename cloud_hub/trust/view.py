@@ -62,6 +62,10 @@ class TrustView:
     warnings: Sequence[str]
 
 
+#: In a fleet without signatures.
+NOTHING = TrustView(False, "this hub is insecure: it signs nothing", {}, {}, [], {}, [])
+
+
 def view(
     newest: Mapping[str, bytes], keys: Sequence[OnlineKey], in_use: Mapping[str, Sequence[str]], now: datetime
 ) -> TrustView:
