@@ -11,6 +11,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_hub import exit_codes
+from cloud_hub.access.identify import Access
 from cloud_hub.accuracy import FleetAccuracy
 from cloud_hub.alarms import Alarms
 from cloud_hub.announce import Announcer
@@ -85,6 +86,7 @@ class Hub:
             self.db.close()
             self.folder.close()
             raise
+        self.access = Access(self.db, settings.data, secure=settings.secure, rate=settings.request_rate, clock=clock)
         self.workers = Supervisor()
         self.link = self._make_link()
         self.announcer = Announcer(self.link)

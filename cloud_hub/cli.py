@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 
 import edgeloop
-from cloud_hub import exit_codes, trust_commands
+from cloud_hub import access_commands, exit_codes, trust_commands
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="The service that a fleet of edge agents reports to."
 )
 app.add_typer(trust_commands.trust, name="trust")
+app.add_typer(access_commands.tokens, name="tokens")
+app.add_typer(access_commands.audit, name="audit")
 
 
 def _version(wanted: bool) -> None:
@@ -30,7 +32,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version and end.")
     ] = False,
 ) -> None:
-    """Without this, Typer would take the one command for the program itself."""
+    """What every command shares."""
 
 
 @app.command()

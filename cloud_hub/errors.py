@@ -28,6 +28,10 @@ class BadRequest(HubError):
     """The caller sent something that is not what it has to be."""
 
 
+class Forbidden(HubError):
+    """The caller has no right to this."""
+
+
 class TooLarge(HubError):
     """The caller sent more than the hub takes."""
 

@@ -17,6 +17,10 @@ NO_BROKER = 6
 """The broker that the settings ask for cannot run on this machine."""
 DATA_UNUSABLE = 7
 """The data folder cannot be written, or its records are damaged or of a newer version."""
+AUDIT_BROKEN = 9
+"""The audit log was tampered with: `cloud-hub audit verify` says where."""
+REFUSED = 10
+"""A hub that runs refused what the command asked of it, or none runs on this data folder."""
 METADATA_REFUSED = 11
 """`cloud-hub trust`: signed metadata, or what was asked for them, were refused; the message says why."""
 
@@ -29,5 +33,7 @@ ALL = {
     "PORT_TAKEN": PORT_TAKEN,
     "NO_BROKER": NO_BROKER,
     "DATA_UNUSABLE": DATA_UNUSABLE,
+    "AUDIT_BROKEN": AUDIT_BROKEN,
+    "REFUSED": REFUSED,
     "METADATA_REFUSED": METADATA_REFUSED,
 }

@@ -18,6 +18,8 @@ from typing import Any
 
 from sqlalchemy import Row, func, select
 
+from cloud_hub.access import audit
+from cloud_hub.access.principals import acting
 from cloud_hub.blobs import Blobs, storage_error, sync_folder
 from cloud_hub.errors import BadRequest, Conflict, HubError, NotFound
 from cloud_hub.records.database import Database
@@ -51,6 +53,7 @@ class Release:
         index_size: bytes of its index.
         metrics: variant → metrics, as its manifest says.
         lineage: where it comes from, as its manifest says.
+        published_by: who sent it, as the audit log names them; "" for one that is older than the log.
     """
 
     digest: str
@@ -63,6 +66,7 @@ class Release:
     index_size: int
     metrics: Mapping[str, Any]
     lineage: Mapping[str, Any]
+    published_by: str = ""
 
     @property
     def ref(self) -> ReleaseRef:
@@ -108,12 +112,15 @@ class Releases:
         wanted = dict.fromkeys(entry.sha256 for entry in parsed.entries)
         return parsed.digest, tuple(sha256 for sha256 in wanted if not self._blobs.has(sha256))
 
-    def publish(self, index: bytes, *, source: str = "published") -> Release:
+    def publish(
+        self, index: bytes, *, source: str = "published", check: Callable[[str], None] = lambda _model: None
+    ) -> Release:
         """Make a release of blobs that are there: lay it out, audit it, record it.
 
         Args:
             index: the index's bytes, canonical.
             source: ``published`` or ``retrained``.
+            check: is given the model's name, and raises where the caller may not publish it.
 
         Raises:
             BadRequest: the index or the package is not what it has to be; nothing is recorded.
@@ -123,10 +130,12 @@ class Releases:
         parsed = parse_index(index)
         with self._publishing:
             if (present := self._find(parsed.digest)) is not None:
+                check(present.name)
                 return present
             root = self._lay_out(parsed)
             try:
                 manifest = self._check(root, parsed)
+                check(manifest.name)
                 place = self._place(parsed.digest)
                 shutil.rmtree(place, ignore_errors=True)  # of a hub that was stopped before it recorded the release
                 root.replace(place)
@@ -243,6 +252,7 @@ class Releases:
         return manifest
 
     def _record(self, index: Index, manifest: Manifest, source: str) -> None:
+        now, who = self._clock(), acting()
         with self._db.begin() as connection:
             connection.execute(
                 table.insert().values(
@@ -251,13 +261,16 @@ class Releases:
                     version=manifest.version,
                     parent=_parent(manifest.meta.lineage),
                     source=source,
-                    created=self._clock(),
+                    created=now,
                     size=sum(entry.size for entry in index.entries),
                     index_bytes=index.to_bytes(),
                     metrics_json=json.dumps(manifest.meta.metrics),
                     lineage_json=json.dumps(manifest.meta.lineage),
+                    published_by=str(who),
                 )
             )
+            after = {"model": manifest.name, "version": manifest.version, "source": source}
+            audit.record(connection, who, "release.publish", None, after, about=index.digest, at=now)
 
     def _find(self, digest: str) -> Release | None:
         with self._db.read() as connection:
@@ -310,4 +323,5 @@ def _release(row: Row[Any]) -> Release:
         index_size=len(row.index_bytes),
         metrics=json.loads(row.metrics_json),
         lineage=json.loads(row.lineage_json),
+        published_by=row.published_by or "",
     )

@@ -11,6 +11,7 @@ from types import FrameType
 import uvicorn
 
 from cloud_hub import exit_codes
+from cloud_hub.access.first_token import announce_first_token
 from cloud_hub.api.app import create_api
 from cloud_hub.app import Hub
 from cloud_hub.errors import StartError
@@ -35,13 +36,14 @@ def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
         hub = Hub(settings, http_port=port)
         try:
             hub.start()
-            server = HttpServer(hub, started=lambda: _announce(hub, port, announce))
+            server = HttpServer(hub, started=lambda: _started(hub, port, announce))
             for number in (signal.SIGTERM, signal.SIGINT):
                 # uvicorn has handlers of its own while it serves, and then gives the signal to these.
                 signal.signal(number, server.ask_to_stop)
             server.run(sockets=[door])
         finally:
             log.info("stopping")
+            hub.access.local.remove()
             hub.stop()
 
 
@@ -90,6 +92,19 @@ def bind(host: str, port: int) -> socket.socket:
             exit_codes.PORT_TAKEN,
         ) from error
     return door
+
+
+def _started(hub: Hub, port: int, announce: Callable[[str], None]) -> None:
+    hub.access.local.write(f"http://{_from_here(hub.settings.listen_host)}:{port}")
+    _announce(hub, port, announce)
+    announce_first_token(hub.access, hub.settings.data, announce)
+
+
+def _from_here(host: str) -> str:
+    """How this machine reaches what listens on ``host``."""
+    if host in ("", "0.0.0.0", "::"):
+        return "127.0.0.1" if host != "::" else "[::1]"
+    return f"[{host}]" if ":" in host else host
 
 
 def _announce(hub: Hub, port: int, announce: Callable[[str], None]) -> None:

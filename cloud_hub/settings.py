@@ -19,6 +19,8 @@ from cloud_hub.errors import StartError
 from edgeloop.protocol import ProtocolError, check_name
 
 ENVIRONMENT_PREFIX = "CLOUD_HUB_"
+#: Whether a hub that is not told whether it is insecure asks who is there; else only one told `insecure = false`.
+ENFORCED = False
 
 
 class Settings(BaseSettings):
@@ -66,10 +68,21 @@ class Settings(BaseSettings):
         default=100, ge=0, description="Refused messages that are kept for each device; older ones are only counted."
     )
     max_blob_bytes: int = Field(default=4 << 30, ge=1, description="Largest file of a release, bytes.")
+    request_rate: float = Field(
+        default=100.0,
+        ge=0,
+        description="HTTP requests of one principal, or of one unknown address, in a second; "
+        "ten seconds' worth may come at once. 0: any.",
+    )
     stop_timeout_s: float = Field(
         default=10.0, gt=0, description="Time that an orderly stop may take, seconds; then what is left is cut off."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
+
+    @property
+    def secure(self) -> bool:
+        """Whether everybody has to show who they are, and what devices install is signed."""
+        return not self.insecure and (ENFORCED or "insecure" in self.model_fields_set)
 
     @field_validator("fleet")
     @classmethod

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 import edgeloop
 from cloud_hub.api import (
     accuracy,
     alarms,
+    audit,
     blobs,
     channels,
     devices,
@@ -22,10 +23,13 @@ from cloud_hub.api import (
     releases,
     retraining,
     rollouts,
+    tokens,
     trust,
     webhooks,
 )
 from cloud_hub.api.body_limit import BodyLimit
+from cloud_hub.api.guard import Guard
+from cloud_hub.api.limits import Limits
 from cloud_hub.releases import MAX_INDEX_BYTES
 
 if TYPE_CHECKING:
@@ -48,15 +52,23 @@ _PARTS = (
     retraining,
     labels,
     trust,
+    tokens,
+    audit,
 )
 _DESCRIPTION = "Models go down to devices, insights come up, better models go down again."
 
 
 def create_api(hub: Hub) -> FastAPI:
     """The HTTP interface of a hub."""
-    app = FastAPI(title="edgeloop cloud-hub", version=edgeloop.__version__, description=_DESCRIPTION)
+    app = FastAPI(
+        title="edgeloop cloud-hub",
+        version=edgeloop.__version__,
+        description=_DESCRIPTION,
+        dependencies=[Depends(Limits(hub))],
+    )
     errors.install(app)
     app.add_middleware(BodyLimit, limit_of=_limit_of)
+    app.add_middleware(Guard, access=hub.access)
     app.include_router(operations.router(hub))
     app.include_router(trust.files_router(hub))
     for part in _PARTS:

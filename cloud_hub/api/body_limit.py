@@ -30,12 +30,12 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         body = bytearray()
-        chunks = _chunks(receive)
+        arriving = chunks(receive)
         # A chunked body announces nothing: it is read here, as far as the limit.
-        async for chunk in chunks:
+        async for chunk in arriving:
             body += chunk
             if len(body) > limit:
-                await drain(chunks)
+                await drain(arriving)
                 answer = problem(413, f"the body is larger than {limit} bytes", "send files as blobs, one request each")
                 await answer(scope, receive, send)
                 return
@@ -47,19 +47,20 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
 
-async def drain(chunks: AsyncIterator[bytes]) -> None:
-    """Read on without keeping, up to `DRAINED_BYTES`.
+async def drain(arriving: AsyncIterator[bytes], most: int = DRAINED_BYTES) -> None:
+    """Read on without keeping, up to ``most`` bytes.
 
     A client that is cut off while it sends never reads the answer that says why.
     """
     read = 0
-    async for chunk in chunks:
+    async for chunk in arriving:
         read += len(chunk)
-        if read > DRAINED_BYTES:
+        if read > most:
             return
 
 
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+async def chunks(receive: Receive) -> AsyncIterator[bytes]:
+    """The body of a request as it comes."""
     more = True
     while more:
         message = await receive()

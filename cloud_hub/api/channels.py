@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from cloud_hub.access.principals import Principal
 from cloud_hub.api.errors import responses
+from cloud_hub.api.guard import principal
 from cloud_hub.channels import Channel
 from cloud_hub.errors import BadRequest, Conflict, NotFound
 from cloud_hub.policy import ChannelPolicy
@@ -92,9 +94,9 @@ def router(hub: Hub) -> APIRouter:
         )
 
     @routes.get("")
-    def list_channels() -> list[ChannelAnswer]:
-        """All channels by name."""
-        return [answer(channel) for channel in hub.channels.all()]
+    def list_channels(who: Annotated[Principal, Depends(principal)]) -> list[ChannelAnswer]:
+        """All channels that you may see, by name."""
+        return [answer(channel) for channel in hub.channels.all() if who.may_touch_channel(channel.name)]
 
     @routes.get("/{channel}", responses=responses(NotFound))
     def get_channel(channel: str) -> ChannelAnswer:

@@ -11,11 +11,18 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from cloud_hub.errors import BadRequest, Conflict, HubError, NotFound, StorageFull, TooLarge
+from cloud_hub.errors import BadRequest, Conflict, Forbidden, HubError, NotFound, StorageFull, TooLarge
 
 log = logging.getLogger(__name__)
 
-STATUS: dict[type[HubError], int] = {NotFound: 404, Conflict: 409, TooLarge: 413, BadRequest: 422, StorageFull: 507}
+STATUS: dict[type[HubError], int] = {
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    TooLarge: 413,
+    BadRequest: 422,
+    StorageFull: 507,
+}
 
 
 class Problem(BaseModel):
@@ -54,5 +61,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(SQLAlchemyError)
     def _(_request: Request, error: SQLAlchemyError) -> JSONResponse:
-        log.error("the records cannot be used: %s", error)
-        return problem(503, "the hub's records cannot be used now", "see the hub's log; check its disk, then repeat")
+        return records_unusable(error)
+
+
+def records_unusable(error: SQLAlchemyError) -> JSONResponse:
+    """The answer while the records cannot be read or written; what is wrong is for the log alone."""
+    log.error("the records cannot be used: %s", error)
+    return problem(503, "the hub's records cannot be used now", "see the hub's log; check its disk, then repeat")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
+from cloud_hub.access.principals import Principal
 from cloud_hub.api.errors import responses
-from cloud_hub.errors import BadRequest, Conflict, NotFound, StorageFull
+from cloud_hub.api.guard import principal
+from cloud_hub.errors import BadRequest, Conflict, Forbidden, NotFound, StorageFull
 from cloud_hub.releases import Release
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ async def _raw_body(request: Request) -> bytes:
     return await request.body()
 
 
+Who = Annotated[Principal, Depends(principal)]
 IndexBody = Annotated[bytes, Depends(_raw_body)]
 _INDEX_IN_OPENAPI: dict[str, Any] = {
     "requestBody": {
@@ -73,9 +76,9 @@ def router(hub: Hub) -> APIRouter:
     routes = APIRouter(prefix="/releases", tags=["releases"])
 
     @routes.get("")
-    def list_releases() -> list[ReleaseAnswer]:
-        """All releases, newest first."""
-        return [answer(release) for release in hub.releases.all()]
+    def list_releases(who: Who) -> list[ReleaseAnswer]:
+        """All releases that you may see, newest first."""
+        return [answer(release) for release in hub.releases.all() if who.may_touch_model(release.name)]
 
     @routes.post("/missing", responses=responses(BadRequest), openapi_extra=_INDEX_IN_OPENAPI)
     def missing(index: IndexBody) -> Missing:
@@ -86,12 +89,17 @@ def router(hub: Hub) -> APIRouter:
     @routes.post(
         "",
         status_code=201,
-        responses=responses(BadRequest, Conflict, StorageFull),
+        responses=responses(BadRequest, Conflict, StorageFull, Forbidden),
         openapi_extra=_INDEX_IN_OPENAPI,
     )
-    def publish(index: IndexBody) -> Published:
+    def publish(index: IndexBody, who: Who) -> Published:
         """Publish a release whose files are all there; the same index again is the same release."""
-        release = hub.releases.publish(index)
+
+        def check(model: str) -> None:
+            if not who.may_touch_model(model):
+                raise Forbidden(f"the model {model!r:.80} is not one of yours", "publish it with another token")
+
+        release = hub.releases.publish(index, check=check)
         return Published(digest=release.digest, name=release.name, version=release.version)
 
     @routes.get("/{digest}", responses=responses(NotFound))

@@ -117,9 +117,10 @@ class Database:
 
     def _engine(self, *, writing: bool) -> Engine:
         if not self._sqlite:
-            return create_engine(self.url)
+            return create_engine(self.url, hide_parameters=True)
         engine = create_engine(
             self.url,
+            hide_parameters=True,  # an error is logged: what was being written may be a secret
             connect_args={"check_same_thread": False, "timeout": 10.0},
             **({"poolclass": StaticPool} if writing else {"poolclass": QueuePool, "pool_size": READERS}),
         )

@@ -29,6 +29,7 @@ rollouts = Table(
     Column("policy_json", Text, nullable=False),
     Column("baseline_json", Text, nullable=False),
     Column("progress_json", Text, nullable=False),
+    Column("started_by", String(256)),
 )
 Index("ix_rollouts_channel", rollouts.c.channel, rollouts.c.number)
 

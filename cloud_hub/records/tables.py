@@ -22,6 +22,7 @@ releases = Table(
     Column("index_bytes", LargeBinary, nullable=False),
     Column("metrics_json", Text, nullable=False),
     Column("lineage_json", Text, nullable=False),
+    Column("published_by", String(256)),
 )
 
 channels = Table(

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from cloud_hub.access.principals import Role
 from cloud_hub.app import Hub
 from cloud_hub.serve import HttpServer, bind
 from cloud_hub.settings import Settings
@@ -31,7 +32,16 @@ class ApiHub:
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._door]}, daemon=True)
         self._thread.start()
         assert started.wait(10)
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self._door.getsockname()[1]}", timeout=30.0)
+        self.http = self.client("" if self.hub.access.open else self.token(Role.ADMIN))
+
+    def token(self, role: Role, name: str = "tests", **limits: Any) -> str:
+        """A new token of a hub that asks who is there."""
+        return self.hub.access.tokens.create(name, role, **limits).text
+
+    def client(self, token: str = "") -> httpx.Client:
+        """A client that shows a token, or nothing."""
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=f"http://127.0.0.1:{self._door.getsockname()[1]}", timeout=30.0, headers=headers)
 
     def close(self) -> None:
         self.http.close()

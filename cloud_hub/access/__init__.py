@@ -1,0 +1,1 @@
+"""Who may do what to a hub, and the record of who did."""
