@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeloop.lazy import lazily
 from edgeloop.package.audit import Limits, audit, audit_in_child
+from edgeloop.package.difference import Base
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index, IndexEntry
 from edgeloop.package.manifest import (
@@ -31,6 +32,7 @@ else:
 
 __all__ = [
     "MANIFEST",
+    "Base",
     "Draft",
     "DraftVariant",
     "Golden",

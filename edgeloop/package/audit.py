@@ -13,6 +13,7 @@ import sys
 from dataclasses import field
 from pathlib import Path
 
+from edgeloop.package.difference import Base, differences, shared_head
 from edgeloop.package.errors import PackageError
 from edgeloop.package.graph_limits import GraphLimits
 from edgeloop.package.index import Index, check_path, hash_file
@@ -39,6 +40,7 @@ def audit(
     index: Index | None = None,
     variants: tuple[str, ...] | None = None,
     allow_hard_links: bool = False,
+    base: Base | None = None,
     limits: Limits | None = None,
 ) -> Manifest:
     """Check everything that can be checked without running the model.
@@ -48,6 +50,8 @@ def audit(
         index: of the release; every file has to be in it, with its bytes. None: whatever lies there is the package.
         variants: names of the variants whose files are there; None: all of them. A device holds only what it may run.
         allow_hard_links: the folder was made of hard links by ourselves.
+        base: the release from which this one was retrained, and of which it may change the head alone; None: it was
+            not.
         limits: bounds.
 
     Raises:
@@ -76,6 +80,8 @@ def audit(
         path = root / variant.model_file
         if path.is_file() and not path.is_symlink():
             problems += audit_graph(path, variant.model_file, assets, set(variant.tensors), limits.graph)
+    if base is not None and not problems:
+        problems = differences(base, listed, manifest) or shared_head(root, manifest, chosen)
     if problems:
         raise PackageError(problems)
     return manifest
@@ -139,6 +145,7 @@ def audit_in_child(
     index: Index | None = None,
     variants: tuple[str, ...] | None = None,
     allow_hard_links: bool = False,
+    base: Base | None = None,
     timeout_s: float = 120.0,
 ) -> Manifest:
     """`audit` in a child process with a limit on time and, on Linux, on memory.
@@ -151,6 +158,7 @@ def audit_in_child(
         "index": None if index is None else index.to_bytes().decode(),
         "variants": variants,
         "allow_hard_links": allow_hard_links,
+        "base": None if base is None else [base.index.to_bytes().decode(), json.dumps(base.manifest.raw)],
     }
     try:
         done = subprocess.run(
@@ -192,9 +200,14 @@ def main() -> int:
             index=None if request["index"] is None else Index.parse(request["index"].encode()),
             variants=None if request["variants"] is None else tuple(request["variants"]),
             allow_hard_links=request["allow_hard_links"],
+            base=None if request["base"] is None else _base(*request["base"]),
         )
         problems: list[str] = []
     except PackageError as error:
         problems = list(error.problems)
     json.dump(problems, sys.stdout)
     return 0
+
+
+def _base(index: str, manifest: str) -> Base:
+    return Base(Index.parse(index.encode()), Manifest.parse(manifest.encode()))

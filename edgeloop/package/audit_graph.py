@@ -73,22 +73,31 @@ def _graph(graph: onnx.GraphProto, assets: Path | None, tensors: set[str], limit
             yield f"node {node.name or node.op_type!r} is of the custom domain {node.domain!r}"
         if node.op_type in FORBIDDEN_OPERATORS:
             yield f"the operator {node.op_type} is not allowed in a package"
-        for attribute in node.attribute:
-            sparse_ones = (attribute.sparse_tensor, *attribute.sparse_tensors)
-            inside = (part for sparse in sparse_ones for part in (sparse.values, sparse.indices))
-            for tensor in (attribute.t, *attribute.tensors, *inside):
-                yield from _tensor(tensor, assets, tensors, limits)
-    for tensor in graph.initializer:
+    for tensor in _tensors(graph):
         yield from _tensor(tensor, assets, tensors, limits)
-    for sparse in graph.sparse_initializer:
-        for tensor in (sparse.values, sparse.indices):
-            yield from _tensor(tensor, assets, tensors, limits)
     for value in (*graph.input, *graph.output, *graph.value_info):
         elements = 1
         for dim in value.type.tensor_type.shape.dim:
             elements *= max(1, dim.dim_value)
         if elements > limits.elements:
             yield f"{value.name} has {elements:,} elements; at most {limits.elements:,}"
+
+
+def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a graph that was audited, and of the graphs inside it."""
+    for inner in _graphs(graph, GraphLimits().depth):
+        yield from _tensors(inner)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
 
 
 def _tensor(tensor: onnx.TensorProto, assets: Path | None, tensors: set[str], limits: GraphLimits) -> Iterator[str]:
