@@ -62,7 +62,9 @@ class Agent:
         recorder = self._observing.recorder if settings.observe else None
         self._plane = DataPlane(recorder, id_prefix=os.urandom(6).hex(), rules=parts.serving_rules(settings))
         self._neighbour = Neighbour(parts.strain_rules(settings))
-        self._updates = parts.updates(settings, self._plane, self._neighbour, self._service)
+        self._updates, self._trust = parts.updates(
+            settings, self._plane, self._neighbour, self._service, lambda: self._settings
+        )
         self._messaging: Messaging | None = None
         self._repository = Repository(
             settings.model_repository,
@@ -80,6 +82,7 @@ class Agent:
             self._messaging_state,
             self._flows,
             lambda: self._neighbour.strain.reason,
+            self._trust.state,
             parts.operator_key(settings.data),
         )
         # Clients get the repository only where they may change what it serves.
@@ -113,6 +116,7 @@ class Agent:
             at_the_end.callback(self._observing.recorder.flush)
             at_the_end.callback(self._plane.close, timeout / 2)
             at_the_end.callback(self._updates.stop, timeout / 2)
+            at_the_end.callback(self._trust.stop, timeout / 4)
             if self._flows is not None:
                 at_the_end.callback(self._flows.stop, timeout / 2)
                 self._flows.start()
@@ -188,7 +192,7 @@ class Agent:
     def _connect(self) -> None:
         from edge_agent.hub_line import hub_line
 
-        messaging = hub_line(self._settings, self._observing, self._vitals)
+        messaging = hub_line(self._settings, self._observing, self._trust, self._vitals)
         self._updates.report_to(messaging)
         messaging.start(self._updates)
         self._messaging = messaging

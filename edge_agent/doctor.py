@@ -221,6 +221,13 @@ def _agent(settings: Settings) -> Iterator[Finding]:
             status["providers"]["trouble"],
             "mend it, then restart the agent: it measures again",
         )
+    if status["trust"]["trouble"]:
+        yield Finding(
+            "agent's trust",
+            "warning",
+            status["trust"]["trouble"],
+            "what serves goes on; docs/explanations/updates.md says what each reason means and who can mend it",
+        )
     if status["trouble"]:
         yield Finding(
             "outbox", "error", status["trouble"], "make room on the disk; while the agent runs nothing is lost"

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from edge_agent.messaging import Identity, Messaging
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.sender import Sender
-from edge_agent.ports import Vitals
+from edge_agent.ports import Trust, Vitals
 from edge_agent.settings import Settings
 from edgeloop import __version__
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
 
 
-def hub_line(settings: Settings, observing: Observing, vitals: Callable[[], Vitals]) -> Messaging:
+def hub_line(settings: Settings, observing: Observing, trust: Trust, vitals: Callable[[], Vitals]) -> Messaging:
     """Messaging with a link of its own; nothing is connected before it is started."""
     topics = Topics(settings.fleet)
 
@@ -50,6 +50,7 @@ def hub_line(settings: Settings, observing: Observing, vitals: Callable[[], Vita
         make_sender,
         recorder=observing.recorder,
         policy=observing.policy.take,
+        trust=trust,
         ledger=observing.ledger,
         vitals=vitals,
         report_s=settings.report_s,

@@ -16,18 +16,15 @@ from typing import Any
 from edge_agent.observing.ledger import Ledger
 from edge_agent.observing.sender import Sender
 from edge_agent.observing.store import Store, StoreError
-from edge_agent.ports import FeedbackItem, MessagingState, Recorder, Updates, Vitals
+from edge_agent.ports import FeedbackItem, MessagingState, Recorder, Trust, Untrusted, Updates, Vitals
 from edgeloop.insights.policy import KEY
 from edgeloop.protocol import (
     Ack,
     Answers,
-    ChannelDocument,
     Desired,
     Presence,
     ProtocolError,
     Reported,
-    SignedChannel,
-    SignedDesired,
     Topics,
     UpdateReport,
 )
@@ -61,6 +58,7 @@ class Messaging:
         make_sender: makes the sender of insights, given the link.
         recorder: takes the labels that the hub sends.
         policy: takes the channel's policy of insights; raises ProtocolError when it is none.
+        trust: who vouches for what comes from the hub.
         ledger: totals of closed windows, for the reported document.
         vitals: gives what the composition root knows of the device now.
         report_s: seconds between two reported documents when nothing changes.
@@ -75,6 +73,7 @@ class Messaging:
         *,
         recorder: Recorder,
         policy: Callable[[Any], None],
+        trust: Trust,
         ledger: Ledger,
         vitals: Callable[[], Vitals],
         report_s: float = 30.0,
@@ -84,6 +83,7 @@ class Messaging:
         self._topics = Topics(identity.fleet)
         self._recorder = recorder
         self._policy = policy
+        self._trust = trust
         self._ledger = ledger
         self._vitals = vitals
         self._report_s = report_s
@@ -108,8 +108,8 @@ class Messaging:
         device, topics, subscribe = self._identity.device, self._topics, self.link.subscribe
         subscribe(topics.ack(device), self._checked(self._on_ack))
         subscribe(topics.answers(device), self._checked(self._on_answers))
-        subscribe(topics.desired(device), self._checked(self._on_desired))
-        subscribe(topics.channel(self._channel), self._checked(self._on_channel))
+        subscribe(topics.desired(device), self._opened(self._on_desired))
+        subscribe(topics.channel(self._channel), self._opened(self._on_channel))
         self.link.on_connect(self._on_connect)
         self.link.start()
         self.sender.start()
@@ -182,6 +182,20 @@ class Messaging:
 
         return handle
 
+    def _opened(self, handler: Callable[[str, bytes], None]) -> Callable[[str, bytes], None]:
+        """Verification takes its time: not the link's, and of a topic only what came last."""
+
+        def attempt(topic: str, payload: bytes) -> None:
+            try:
+                handler(topic, payload)
+            except Untrusted as error:
+                log.warning("what came on %s is not trusted: %s", topic, error)
+                self._due.set()
+                raise
+
+        checked = self._checked(attempt)
+        return lambda topic, payload: self._trust.soon(topic, lambda: checked(topic, payload))
+
     def _on_connect(self) -> None:
         self.link.publish(self._topics.presence(self._identity.device), self._presence(online=True), retain=True)
         self.sender.connected()
@@ -197,10 +211,17 @@ class Messaging:
             log.info("of the hub's labels %d are unknown, %d invalid", len(result.unknown), len(result.invalid))
 
     def _on_desired(self, _topic: str, payload: bytes) -> None:
-        if not payload:  # a retained message that was taken back
-            self.desired = Desired()
-        else:
-            self.desired = Desired.from_bytes(SignedDesired.from_bytes(payload).document)
+        desired = self._trust.open_desired(payload)
+        if desired is None:
+            return
+        name = f"desired{self._era()}"
+        if desired.serial < (seen := self._store.fact(name, 0)):
+            self._stale += 1
+            log.warning("ignored serial %d of what the hub wants: %d was seen before", desired.serial, seen)
+            return
+        if desired.serial > seen:
+            self._store.set_fact(name, desired.serial)
+        self.desired = desired
         self._follow(self.desired.channel or self._identity.channel)
         self._due.set()
 
@@ -208,17 +229,15 @@ class Messaging:
         if wanted != self._channel:
             log.info("following channel %s instead of %s", wanted, self._channel)
             self._channel = wanted
-            self.link.subscribe(self._topics.channel(wanted), self._checked(self._on_channel))
+            self.link.subscribe(self._topics.channel(wanted), self._opened(self._on_channel))
 
     def _on_channel(self, topic: str, payload: bytes) -> None:
         if not payload:
             return
-        document = ChannelDocument.from_bytes(SignedChannel.from_bytes(payload).document)
-        address = self._topics.parse(topic)
-        if document.channel != address.channel:
-            raise ProtocolError(f"the document is of channel {document.channel!r}, the topic of {address.channel!r}")
-        if document.channel != self._channel:
+        channel = self._topics.parse(topic).channel
+        if channel is None or channel != self._channel:
             return
+        document = self._trust.open_channel(channel, payload)
         seen = self._serial()
         if document.serial < seen:
             self._stale += 1
@@ -258,7 +277,7 @@ class Messaging:
         self.link.publish(self._topics.reported(self._identity.device), self._reported().to_bytes(), retain=True)
 
     def _reported(self) -> Reported:
-        vitals, updates = self._vitals(), self._updates
+        vitals, updates, trust = self._vitals(), self._updates, self._trust.state()
         outbox = self.sender.outbox_state()
         health = {
             **vitals.health,
@@ -268,6 +287,8 @@ class Messaging:
             "outbox_level": outbox.level,
             "malformed": self._malformed,
             "stale_documents": self._stale,
+            "untrusted": trust.refused,
+            "trust": trust.trouble,
             "link_dropped": self.link.counters.dropped,
             "link_refused": self.link.counters.refused,
         }
@@ -303,4 +324,8 @@ class Messaging:
         return self._store.fact(self._serial_name(), 0)
 
     def _serial_name(self) -> str:
-        return f"serial/{self._channel}"
+        return f"serial/{self._channel}{self._era()}"
+
+    def _era(self) -> str:
+        era = self._trust.era()
+        return f"/{era}" if era else ""

@@ -11,7 +11,7 @@ from edge_agent.metrics import CONTENT_TYPE, Metric, exposition
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.own_alarms import plain
 from edge_agent.operator_key import HEADER, NAME
-from edge_agent.ports import MessagingState
+from edge_agent.ports import MessagingState, TrustState
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.errors import Busy, Conflict, Forbidden
 from edge_agent.settings import Settings
@@ -39,11 +39,12 @@ class AgentOperations:
         messaging: Callable[[], MessagingState],
         flows: Flows | None,
         strain: Callable[[], str],
+        trust: Callable[[], TrustState],
         key: str,
     ) -> None:
         self._settings, self._plane, self._updates = settings, plane, updates
         self._observing, self._messaging, self._flows = observing, messaging, flows
-        self._strain, self._key = strain, key
+        self._strain, self._trust, self._key = strain, trust, key
 
     def status(self) -> Mapping[str, Any]:
         """The status document: what serves, what the update does, what waits to be sent."""
@@ -83,6 +84,7 @@ class AgentOperations:
             "alarms": plain(self._observing.recorder.alarms.open),
             "strain": self._strain(),
             "messaging": asdict(self._messaging()),
+            "trust": asdict(self._trust()),
             **({"sources": [], "sinks": []} if self._flows is None else self._flows.status()),
         }
 
@@ -132,6 +134,8 @@ class AgentOperations:
             Metric("clock_trouble", "Whether the device's clock is or was wrong.", bool(status["clock"])),
             Metric("unclean_restarts", "Starts after a kill or a power cut.", status["unclean_restarts"]),
             Metric("drift_alarms", "Drifts that the device sees in its own windows.", len(status["alarms"])),
+            Metric("untrusted_total", "Documents and releases that were not trusted.", status["trust"]["refused"]),
+            Metric("trust_trouble", "Whether something is not trusted now.", bool(status["trust"]["trouble"])),
             Metric("broker_connected", "Whether the broker is there.", connected),
         )
         flowing = () if self._flows is None else self._flows.metrics()

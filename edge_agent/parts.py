@@ -14,13 +14,15 @@ from edge_agent.observing.assembly import Observing
 from edge_agent.observing.pace import ReplayRules
 from edge_agent.observing.store import StoreError
 from edge_agent.operator_key import make_key
-from edge_agent.ports import LoadedRelease
+from edge_agent.ports import LoadedRelease, Trust
 from edge_agent.service import ServiceManager
 from edge_agent.serving.batching import BatchRules
 from edge_agent.serving.dataplane import DataPlane, ServingRules
 from edge_agent.serving.repository import Refusal
 from edge_agent.settings import Settings
 from edge_agent.strain import StrainRules
+from edge_agent.trust.anchor import anchor_of
+from edge_agent.trust.open import OpenTrust
 from edge_agent.updates import UpdateMachine, UpdateSettings
 from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.disk import Disk
@@ -28,6 +30,7 @@ from edge_agent.updates.errors import Refused
 from edge_agent.updates.fetch import FetchLimits
 from edge_agent.updates.probation import ProbationRules
 from edge_agent.updates.rules import CrashLoop
+from edge_agent.updates.store import UpdateStore
 from edge_agent.updates.testing import TestingRules, load_tested
 from edgeloop.insights import InsightsError, Profile
 from edgeloop.insights.policy import Limits
@@ -129,15 +132,56 @@ def flows(settings: Settings, plane: DataPlane) -> Flows | None:
     return Flows(settings.sources, settings.sinks, plane, device, settings.data / "flows")
 
 
-def updates(settings: Settings, plane: DataPlane, neighbour: Neighbour, service: ServiceManager) -> UpdateMachine:
-    """What brings the device to the release that its channel offers."""
+def updates(
+    settings: Settings,
+    plane: DataPlane,
+    neighbour: Neighbour,
+    service: ServiceManager,
+    now: Callable[[], Settings],
+) -> tuple[UpdateMachine, Trust]:
+    """What brings the device to the release that its channel offers, and who vouches for that."""
     try:
-        return UpdateMachine(update_settings(settings), plane, hold=neighbour.holds_updates, slow=service.starting)
+        store = UpdateStore(settings.data / "updates.db")
+        vouching = trust(settings, store, now)
+        machine = UpdateMachine(
+            update_settings(settings),
+            plane,
+            store=store,
+            trust=vouching,
+            hold=neighbour.holds_updates,
+            slow=service.starting,
+        )
+        return machine, vouching
     except (sqlite3.Error, OSError) as error:
         raise DataError(
             f"{settings.data / 'updates.db'} cannot be used: {error}; if it is damaged, move it away: the channel's "
             "release is then fetched again"
         ) from error
+
+
+def trust(settings: Settings, store: UpdateStore, now: Callable[[], Settings]) -> Trust:
+    """Who vouches for what comes from the hub: the fleet's signed metadata, or nobody.
+
+    Args:
+        settings: what the agent is started with.
+        store: keeps versions of metadata.
+        now: gives the settings as they are now.
+    """
+    anchor = None if settings.insecure else anchor_of(settings.data / "identity")
+    if anchor is None:
+        return OpenTrust()
+    from edge_agent.trust.asking import Examiner
+    from edge_agent.trust.signed import SignedTrust
+
+    examiner = Examiner(anchor.root, settings.data / "trust", ca=anchor.ca)
+    return SignedTrust(
+        anchor,
+        store,
+        examiner,
+        device=settings.device,
+        hub=lambda: now().hub,
+        grace_s=lambda: now().expiry_grace_s,
+    )
 
 
 def shared_memory(settings: Settings) -> SharedMemory | None:
@@ -202,4 +246,5 @@ def update_settings(settings: Settings) -> UpdateSettings:
             max_slowdown=settings.probation_max_slowdown,
         ),
         crash_loop=CrashLoop(settings.crash_loop_ends, settings.crash_loop_s),
+        models=settings.models,
     )

@@ -101,6 +101,14 @@ class Settings:
         default=False,
         description="Development: no signatures, no certificates; the hub and its broker have to be on this machine.",
     )
+    expiry_grace_s: float = Field(
+        default=604_800.0,
+        ge=0,
+        description="Seconds for which signed metadata counts after its end, for devices and hubs that were away.",
+    )
+    models: tuple[str, ...] = Field(
+        default=(), description="Models whose signed releases are taken; empty: the first that comes, and no other."
+    )
     broker_host: str = Field(default="127.0.0.1", description="Address of the MQTT broker.")
     broker_port: int = Field(default=1883, ge=1, le=65535, description="Its port.")
     broker_username: str | None = Field(default=None, description="User name at the broker.")

@@ -62,6 +62,8 @@ def table(status: Mapping[str, Any]) -> Table:
         found.add_row("clock", status["clock"])
     for alarm in status["alarms"]:
         found.add_row("drift", f"{alarm['moved']}; {alarm['suggestion']}")
+    if status["trust"]["trouble"]:
+        found.add_row("not trusted", status["trust"]["trouble"])
     if status["strain"]:
         found.add_row("holds back", status["strain"])
     for source in status["sources"]:

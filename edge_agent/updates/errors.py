@@ -23,6 +23,10 @@ class Refused(UpdateError):
     """It will not pass: the release is wrong, or wrong for this device."""
 
 
+class Unvouched(UpdateError):
+    """Nobody who may answers for the release as it is offered. It may be offered otherwise: its digest is no fault."""
+
+
 class Withdrawn(UpdateError):
     """The release is no longer wanted: the channel offers another, or something more urgent came first."""
 

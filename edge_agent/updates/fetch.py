@@ -13,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from edge_agent.ports import Vouched
 from edge_agent.updates.bandwidth import TokenBucket
 from edge_agent.updates.blobs import ReleaseFiles, variants_for
 from edge_agent.updates.errors import Refused, Transient
 from edge_agent.updates.rules import Offer
 from edge_agent.updates.space import shortage
-from edgeloop.package import Index, IndexEntry, Manifest, PackageError, required_paths
+from edgeloop.package import Base, Index, IndexEntry, Manifest, PackageError, required_paths
 from edgeloop.package.index import MAX_INDEX_BYTES, hash_file
 from edgeloop.package.manifest import MANIFEST
 from edgeloop.records import dataclass
@@ -51,11 +52,19 @@ class FetchLimits:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A release whose files are here: its index, the variants that may run, and the entries that were needed."""
+    """A release whose files are here.
+
+    Attributes:
+        index: of the release.
+        variants: names of those that may run.
+        entries: files that were needed.
+        base: the release that it was retrained from, where somebody signs for the difference.
+    """
 
     index: Index
     variants: tuple[str, ...]
     entries: tuple[IndexEntry, ...]
+    base: Base | None = None
 
 
 class Fetcher:
@@ -108,8 +117,12 @@ class Fetcher:
         """Close the connections."""
         self.close()
 
-    def fetch(self, offer: Offer) -> Fetched:
+    def fetch(self, offer: Offer, vouched: Vouched) -> Fetched:
         """Bring every file that this device needs of a release.
+
+        Args:
+            offer: the release.
+            vouched: who answers for it.
 
         Raises:
             Transient: no network, no hub, a full disk; what has come is kept for the next try.
@@ -125,6 +138,8 @@ class Fetcher:
                     f"{self._limits.max_release_bytes:,} (max_release_bytes)"
                 )
             manifest = self._manifest(base, index)
+            if vouched.model and manifest.name != vouched.model:
+                raise Refused(f"the release is signed as one of {vouched.model}, and calls itself {manifest.name}")
             offered = {name: variant.ep for name, variant in manifest.variants.items()}
             variants = variants_for(self._providers, self._required, offered)
             entries = required_paths(manifest, index, variants)
@@ -132,7 +147,13 @@ class Fetcher:
             self._check_space(sum(self._to_come(entry) for entry in missing.values()), entries)
             for entry in missing.values():
                 self._blob(base, entry)
-            return Fetched(index, variants, entries)
+            before = None if vouched.base is None else self._base(base, vouched.base)
+            return Fetched(index, variants, entries, before)
+
+    def _base(self, base: str, release: str) -> Base:
+        """Index and manifest of the release that one was retrained from; most devices have them."""
+        index = self._index(base, release)
+        return Base(index, self._manifest(base, index))
 
     def _index(self, base: str, release: str) -> Index:
         known = self._files.index(release)

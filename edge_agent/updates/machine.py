@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edge_agent.logs import Log
-from edge_agent.ports import LoadedRelease, Reporter, Serving, UpdateStatus
+from edge_agent.ports import LoadedRelease, Reporter, Serving, Trust, UpdateStatus
 from edge_agent.pulse import Pulse
+from edge_agent.trust.open import OpenTrust
 from edge_agent.updates import rules
 from edge_agent.updates.active import Active
 from edge_agent.updates.asking import Asked
 from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.disk import Disk
-from edge_agent.updates.errors import LeftByHand, Refused, Transient, UpdateError, Withdrawn
+from edge_agent.updates.errors import LeftByHand, Refused, Transient, Unvouched, UpdateError, Withdrawn
 from edge_agent.updates.offered import Offered
 from edge_agent.updates.preparing import LONGEST_TEST_S, SILENCE_S, Preparing, Surroundings
 from edge_agent.updates.probation import judge
@@ -64,6 +65,7 @@ class UpdateMachine:
         clock: Callable[[], float] = time.time,
         store: UpdateStore | None = None,
         disk: Disk | None = None,
+        trust: Trust | None = None,
         hold: Callable[[bool], str] = lambda first: "",
         slow: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -76,6 +78,7 @@ class UpdateMachine:
             clock: unix seconds; only written down, never waited by.
             store: where states are kept; None: ``updates.db`` in the data folder.
             disk: changes files.
+            trust: who vouches for releases; None: nobody does, and nobody has to.
             hold: says why updates have to wait now, or ""; told whether nothing serves yet.
             slow: told every few seconds of a load that takes long.
         """
@@ -109,6 +112,7 @@ class UpdateMachine:
                 settings=lambda: self._settings,
                 tell=self._tell,
                 clock=clock,
+                trust=trust or OpenTrust(),
                 hold=lambda: hold(self._active.loaded is None),
                 interrupted=self._interrupted,
                 make_room=self._active.collect,
@@ -123,7 +127,7 @@ class UpdateMachine:
 
     def follow(self, document: ChannelDocument) -> None:
         """Take a channel document; the thread looks at it soon."""
-        self._offered.document = document
+        self._offered.follow(document)
         self._wake.set()
 
     def status(self) -> UpdateStatus:
@@ -342,7 +346,7 @@ class UpdateMachine:
 
     def _commit(self, offer: Offer, loaded: LoadedRelease) -> None:
         session = loaded.session
-        installed = Installed(offer.release, session.variant, session.provider, offer.rollout)
+        installed = Installed(offer.release, session.variant, session.provider, offer.rollout, offer.target)
         reason = f"{offer.name} {offer.version} runs as {session.variant} on {session.provider}"
         self._tell(self._store.commit(installed, reason, self._clock()))
 
@@ -363,7 +367,9 @@ class UpdateMachine:
 
     def _roll_back(self, offer: Offer, error: UpdateError) -> None:
         reason, now = str(error), self._clock()
-        if isinstance(error, Withdrawn):
+        if isinstance(error, Unvouched):
+            self._offered.turn_away(offer)
+        if isinstance(error, Withdrawn | Unvouched):
             at = self._store.move(ROLLED_BACK, reason, now)
         elif isinstance(error, LeftByHand):
             at = self._store.leave(offer.release, ROLLED_BACK, reason, now)

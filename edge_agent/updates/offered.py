@@ -22,7 +22,22 @@ class Offered:
             store: what was committed, refused and left.
         """
         self._store = store
-        self.document: ChannelDocument | None = None
+        self._document: ChannelDocument | None = None
+        self._turned_away: tuple[ChannelDocument, Offer] | None = None
+
+    @property
+    def document(self) -> ChannelDocument | None:
+        """The latest, or None."""
+        return self._document
+
+    def follow(self, document: ChannelDocument) -> None:
+        """Take a document in place of the one before."""
+        self._document = document
+
+    def turn_away(self, offer: Offer) -> None:
+        """Do not go for an offer before there is another document."""
+        if self._document is not None:
+            self._turned_away = self._document, offer
 
     def wanted(self, device: str, *, serves: bool) -> Offer | None:
         """What to go for, or None when there is nothing to do.
@@ -39,7 +54,7 @@ class Offered:
         if left is not None and offered is not None and offered.digest != left:
             self._store.forget_left()
             left = None
-        return rules.wanted(
+        offer = rules.wanted(
             offered,
             in_rollout=rollout.id if rollout is not None and offered == rollout.candidate else None,
             hub=document.hub,
@@ -47,3 +62,4 @@ class Offered:
             left=left,
             refused=self._store.refused().keys(),
         )
+        return None if self._turned_away is not None and self._turned_away == (document, offer) else offer

@@ -6,15 +6,16 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from edge_agent.logs import Log
-from edge_agent.ports import LoadedRelease
+from edge_agent.ports import LoadedRelease, Trust, Untrusted, Vouched
 from edge_agent.pulse import Pulse
 from edge_agent.updates.blobs import ReleaseFiles
-from edge_agent.updates.errors import Refused, Transient
+from edge_agent.updates.errors import Refused, Transient, Unvouched
 from edge_agent.updates.fetch import Fetched, Fetcher
 from edge_agent.updates.rules import FETCHING, TESTING, VERIFYING, Offer
 from edge_agent.updates.settings import UpdateSettings
 from edge_agent.updates.store import Position, UpdateStore
 from edge_agent.updates.testing import load_tested
+from edge_agent.updates.vouching import objection
 from edgeloop.package import PackageError, audit_in_child
 from edgeloop.runtime import usable_providers
 
@@ -24,6 +25,8 @@ log = Log(__name__)
 LONGEST_TEST_S = 3600.0
 #: The HTTP client gives up after 15 s of silence; twice that is a thread that hangs.
 SILENCE_S = 30.0
+#: Verification gives up after 90 s; two may have to wait for one another.
+LONGEST_VOUCHING_S = 200.0
 #: An old SD card reads faster.
 SLOWEST_DISK_BYTES_PER_S = 1e6
 
@@ -35,6 +38,7 @@ class Surroundings(NamedTuple):
         settings: gives the owner's.
         tell: told of every new position.
         clock: unix seconds; only written down.
+        trust: who vouches for releases.
         hold: says why updates have to wait now, or "".
         interrupted: waits for so many seconds; whether something else has come up than the offer.
         slow: told every few seconds of a load that takes long.
@@ -45,6 +49,7 @@ class Surroundings(NamedTuple):
     settings: Callable[[], UpdateSettings]
     tell: Callable[[Position], None]
     clock: Callable[[], float]
+    trust: Trust
     hold: Callable[[], str]
     interrupted: Callable[[float, Offer], bool]
     make_room: Callable[[str, Collection[str]], None]
@@ -68,10 +73,11 @@ class Preparing:
         self.fetched_bytes = 0
 
     def fetch(self, offer: Offer) -> Fetched:
-        """Bring what is missing.
+        """Know who answers for the release, then bring what is missing of it, and of its base what the audit needs.
 
         Raises:
             Transient: it may pass.
+            Unvouched: nobody answers for it, or this device does not take it.
             Refused: the release is wrong, or wrong for this device.
         """
         around, settings = self._around, self._around.settings()
@@ -79,6 +85,7 @@ class Preparing:
         self.fetched_bytes = at.bytes
         around.tell(at)
         self._wait_for_better_days()
+        vouched = self._vouch(offer)
         with Fetcher(
             self._files,
             settings.limits,
@@ -89,7 +96,7 @@ class Preparing:
             make_room=lambda spare: around.make_room(offer.release, spare),
             interrupted=lambda wait_s: around.interrupted(wait_s, offer),
         ) as fetcher:
-            return fetcher.fetch(offer)
+            return fetcher.fetch(offer, vouched)
 
     def verify(self, offer: Offer, fetched: Fetched) -> None:
         """Put the release together and audit it.
@@ -108,7 +115,12 @@ class Preparing:
         try:
             folder = self._files.assemble(offer.release, fetched.entries)
             audit_in_child(
-                folder, index=fetched.index, variants=fetched.variants, allow_hard_links=True, timeout_s=timeout_s
+                folder,
+                index=fetched.index,
+                variants=fetched.variants,
+                allow_hard_links=True,
+                base=fetched.base,
+                timeout_s=timeout_s,
             )
         except OSError as error:
             raise Transient(f"the release cannot be put together: {error}") from error
@@ -136,6 +148,20 @@ class Preparing:
         self._around.slow(text)
         if self._store.position().state == TESTING:
             self._around.tell(self._store.note(text, self._around.clock()))
+
+    def _vouch(self, offer: Offer) -> Vouched:
+        around = self._around
+        around.pulse.beat(LONGEST_VOUCHING_S)
+        try:
+            vouched = around.trust.vouch(offer.release, offer.index_size, offer.target)
+        except Untrusted as error:
+            reason = f"{offer.name} {offer.version} is not vouched for: {error}"
+            raise (Transient if error.again else Unvouched)(reason) from error
+        committed = self._store.committed()
+        runs = committed.target if committed is not None else ""
+        if reason := objection(vouched, self._store.floors(), runs, around.settings().models):
+            raise Unvouched(f"{offer.name} {offer.version} is not taken: {reason}")
+        return vouched
 
     def _count_bytes(self, count: int) -> None:
         self.fetched_bytes += count

@@ -61,6 +61,8 @@ class Offer:
         version: of the package.
         rollout: the rollout that offers it, or None when it is the channel's current release.
         hub: base URL that its files come from, or "".
+        index_size: bytes of its index.
+        target: its path in the fleet's signed metadata, or "".
     """
 
     release: str
@@ -68,6 +70,8 @@ class Offer:
     version: str
     rollout: str | None
     hub: str
+    index_size: int = 0
+    target: str = ""
 
     @property
     def key(self) -> str:
@@ -89,6 +93,14 @@ class Reference(Protocol):
     @property
     def version(self) -> str:
         """Version of the package."""
+
+    @property
+    def index_size(self) -> int:
+        """Bytes of its index."""
+
+    @property
+    def target(self) -> str:
+        """Its path in the fleet's signed metadata, or ""."""
 
 
 def check_transition(state: str, following: str) -> None:
@@ -123,7 +135,8 @@ def wanted(
     """
     if offered is None or offered.digest in (committed, left):
         return None
-    offer = Offer(offered.digest, offered.name, offered.version, in_rollout, hub)
+    size, target = offered.index_size, offered.target
+    offer = Offer(offered.digest, offered.name, offered.version, in_rollout, hub, size, target)
     return None if offer.key in refused else offer
 
 

@@ -26,6 +26,7 @@ class UpdateSettings:
         probation: what it must show while it is watched.
         crash_loop: when a committed release is taken for one that kills the agent.
         audit_timeout_s: seconds that an audit may take.
+        models: that the device takes; empty: the one that it runs.
         chance: where jitter comes from.
     """
 
@@ -37,6 +38,7 @@ class UpdateSettings:
     probation: ProbationRules
     crash_loop: CrashLoop = field(default_factory=CrashLoop)
     audit_timeout_s: float = 120.0
+    models: tuple[str, ...] = ()
     chance: random.Random = field(default_factory=random.Random)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_agent.updates.disk import Disk
 from edge_agent.updates.rules import COMMITTED, IDLE, ROLLED_BACK, UNPROVEN, Offer, check_transition, offer_key
+from edge_agent.updates.vouching import Floors, raised
 from edgeloop.records import dataclass
 
 _SCHEMA = """
@@ -48,12 +49,13 @@ class Position:
 
 @dataclass(frozen=True)
 class Installed:
-    """A release that was committed, what ran best here, and the rollout that offered it."""
+    """A release that was committed, what ran best here, the rollout that offered it, its path where it is signed."""
 
     release: str
     variant: str
     provider: str
     rollout: str | None = None
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,18 @@ class UpdateStore:
         found = self._fact("left")
         return None if found is None else str(found)
 
+    def floors(self) -> Floors:
+        """For each model the order below which no release of it is taken."""
+        return {model: (order[0], order[1]) for model, order in (self._fact("floors") or {}).items()}
+
+    def seen(self) -> dict[str, Any]:
+        """Versions of signed metadata that were seen, as `edge_agent.trust.floors` has them."""
+        return dict(self._fact("seen") or {})
+
+    def see(self, seen: Mapping[str, Any]) -> None:
+        """Remember them; they are on the disk when this returns."""
+        self._write({"seen": dict(seen)})
+
     def refused(self) -> dict[str, str]:
         """Offers that were refused for good, with the reason."""
         with self._lock:
@@ -166,7 +180,7 @@ class UpdateStore:
         return new
 
     def commit(self, installed: Installed, reason: str, now: float) -> Position:
-        """Make a release the committed one and keep the one before it, in one transaction."""
+        """Make a release the committed one, keep the one before it and raise the model's floor, in one transaction."""
         old, before = self.position(), self.committed()
         check_transition(old.state, COMMITTED)
         new = replace(old, state=COMMITTED, reason=reason, since=now)
@@ -174,6 +188,7 @@ class UpdateStore:
             "position": asdict(new),
             "committed": asdict(installed),
             "life": asdict(replace(self.life(), young=installed.release, ends=0)),
+            "floors": raised(self.floors(), before.target if before is not None else "", installed.target),
         }
         if before is not None and before.release != installed.release:
             facts["previous"] = asdict(before)

@@ -10,6 +10,7 @@ from edge_agent.observing.assembly import Observing
 from edge_agent.observing.pace import ReplayRules
 from edge_agent.observing.sender import Sender
 from edge_agent.ports import UpdateStatus, Vitals
+from edge_agent.trust.open import OpenTrust
 from edgeloop.protocol.link import Link
 from tests.integration.toy_hub import FLEET
 
@@ -50,6 +51,7 @@ class AgentParts:
             self._sender,
             recorder=self.observing.recorder,
             policy=self.observing.policy.take,
+            trust=OpenTrust(),
             ledger=self.observing.ledger,
             vitals=lambda: Vitals("cpu-int8", "CPUExecutionProvider", {"CPUExecutionProvider": 3}, {"disk_free": 5}),
             report_s=0.5,
