@@ -7,13 +7,19 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from edgeloop import __version__
+from model_export import keys_cli
 from model_export.console import HubCaCert, HubToken, Json, err, out, print_json, progress, reporting, say, size
+from model_export.errors import RequestError
+
+if TYPE_CHECKING:
+    from model_export.hub import Hub
+    from model_export.signing import ReleaseSigner
 
 app = typer.Typer(
     name="model-export",
@@ -22,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(keys_cli.app)
 PackagePath = Annotated[Path, typer.Argument(help="The package's folder.")]
 
 
@@ -149,6 +156,12 @@ def publish(
     package: PackagePath,
     hub: Annotated[str, typer.Option(help="Address of the hub: https://host:port")],
     channel: Annotated[str, typer.Option(help="Channel whose devices shall get it.")],
+    key: Annotated[
+        list[Path] | None, typer.Option(help="Key of a publisher (NAME.key, or NAME.pub of a device).")
+    ] = None,
+    trust: Annotated[
+        Path | None, typer.Option(envvar="MODEL_EXPORT_TRUST", help="Folder with the fleet's root, 1.root.json.")
+    ] = None,
     token: HubToken = "",
     ca_cert: HubCaCert = "",
     as_json: Json = False,
@@ -160,19 +173,41 @@ def publish(
         from model_export.verify import open_audited
 
         with progress() as step, Hub(hub, token=token, ca_cert=Path(ca_cert) if ca_cert else None) as opened_hub:
+            signer = _release_signer(opened_hub, key or [], trust)
             step("auditing")
             opened = open_audited(package)
             step("publishing")
-            done = send(opened, opened_hub, channel, on_file=lambda path, count: step(f"sent {path} ({size(count)})"))
+            done = send(
+                opened,
+                opened_hub,
+                channel,
+                signer=signer,
+                on_file=lambda path, count: step(f"sent {path} ({size(count)})"),
+            )
         if as_json:
             print_json(dataclasses.asdict(done))
             return
         state = f"rollout {done.rollout}" if done.rollout else "current"
+        signed = f"signed as {done.target}; " if done.target else ""
         say(
             f"{done.name} {done.version} is a release on channel {done.channel} ({state}); "
-            f"sent {done.files_sent} of {done.files} files, {size(done.bytes_sent)} of {size(done.bytes)}"
+            f"{signed}sent {done.files_sent} of {done.files} files, {size(done.bytes_sent)} of {size(done.bytes)}"
         )
         say(done.digest)
+
+
+def _release_signer(hub: Hub, keys: list[Path], trust: Path | None) -> ReleaseSigner | None:
+    if trust is None:
+        if keys:
+            raise RequestError(
+                "whose root is believed is not said", "--trust FOLDER or MODEL_EXPORT_TRUST, with 1.root.json in it"
+            )
+        return None
+    from model_export.key_files import open_signer
+    from model_export.signing import ReleaseSigner
+    from model_export.trust_folder import TrustFolder
+
+    return ReleaseSigner(hub, TrustFolder(trust), [open_signer(path) for path in keys])
 
 
 def _labels(text: str) -> tuple[str, ...] | None:

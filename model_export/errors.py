@@ -69,3 +69,15 @@ class HubRefusedError(ExportError):
     def __init__(self, message: str, hint: str = "", status: int = 0) -> None:
         super().__init__(message, hint)
         self.status = status
+
+
+class KeyFileError(ExportError):
+    """A key cannot be read or used: its file, its passphrase, or the device that keeps it."""
+
+
+class UntrustedError(ExportError):
+    """Signed metadata of a fleet are not signed as they have to be, or are no metadata."""
+
+
+class SignaturesMissingError(ExportError):
+    """More people have to sign before it can go on."""

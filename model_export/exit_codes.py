@@ -24,6 +24,9 @@ class ExitCode(IntEnum):
     MISSING_LIBRARY = 11
     HUB_UNREACHABLE = 12
     HUB_REFUSED = 13
+    KEY = 14
+    UNTRUSTED = 15
+    SIGNATURES_MISSING = 16
 
 
 #: The most specific class comes first where one derives from another.
@@ -40,6 +43,9 @@ CODES: tuple[tuple[type[errors.ExportError], ExitCode], ...] = (
     (errors.MissingLibraryError, ExitCode.MISSING_LIBRARY),
     (errors.HubUnreachableError, ExitCode.HUB_UNREACHABLE),
     (errors.HubRefusedError, ExitCode.HUB_REFUSED),
+    (errors.KeyFileError, ExitCode.KEY),
+    (errors.UntrustedError, ExitCode.UNTRUSTED),
+    (errors.SignaturesMissingError, ExitCode.SIGNATURES_MISSING),
 )
 
 

@@ -1,4 +1,7 @@
-"""Keys of people: NAME.key with the private half, NAME.pub with the public half and, for a device or a service, its URI."""
+"""Keys of people: ``NAME.key`` with the private half, ``NAME.pub`` with the public half.
+
+A key that a device or a service keeps has a ``.pub`` alone, with the signer's URI.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,9 @@ def read_public(path: Path) -> PublicKey:
     data = _read(path)
     with key_errors(path):
         if b"PRIVATE KEY" in data:
-            raise KeyFileError(f"{path} holds a private key", f"give the file {path.stem}{PUBLIC} that was made with it")
+            raise KeyFileError(
+                f"{path} holds a private key", f"give the file {path.stem}{PUBLIC} that was made with it"
+            )
         if b"PUBLIC KEY" in data:
             return PublicKey(path.stem, keys.public_from_pem(data))
         try:
@@ -97,7 +102,9 @@ def read_public(path: Path) -> PublicKey:
                 raise ValueError("no object")
         except ValueError as error:
             raise TrustError("it is no public key") from error
-        return PublicKey(str(document.get("name") or path.stem), keys.from_document(document), str(document.get("uri", "")))
+        return PublicKey(
+            str(document.get("name") or path.stem), keys.from_document(document), str(document.get("uri", ""))
+        )
 
 
 def write_public(path: Path, public: PublicKey) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from edgeloop.package import Package
 from model_export.errors import HubRefusedError, InvalidPackageError
 from model_export.hub import Hub
+from model_export.signing import ReleaseSigner
 
 _API = "/api/v1"
 _JSON = {"Content-Type": "application/json"}
@@ -22,6 +23,7 @@ class Published:
 
     Attributes:
         digest: of the release.
+        target: its path in the fleet's signed metadata; "" in a fleet without signatures.
         rollout: id of the rollout that the channel started; None where the release became current at once.
         serial: of the channel document.
         files_sent, bytes_sent: what the hub lacked.
@@ -29,6 +31,7 @@ class Published:
     """
 
     digest: str
+    target: str
     name: str
     version: str
     channel: str
@@ -45,6 +48,7 @@ def publish(
     hub: Hub,
     channel: str,
     *,
+    signer: ReleaseSigner | None = None,
     on_file: Callable[[str, int], None] = lambda path, size: None,
 ) -> Published:
     """Make a package a release of a hub, and give it to a channel.
@@ -55,11 +59,13 @@ def publish(
         package: audited.
         hub: to publish at.
         channel: name of the channel.
+        signer: signs the release between its files and itself; None in a fleet without signatures.
         on_file: called with path and size after each file that was sent.
 
     Raises:
         HubUnreachableError: nobody answered, or no hub.
         HubRefusedError: the hub said no; the message carries its reason.
+        ExportError: what `ReleaseSigner.sign` raises.
     """
     index = package.index.to_bytes()
     missing = _missing(hub, index)
@@ -69,11 +75,13 @@ def publish(
             _upload(hub, package.root / entry.path, entry.sha256, entry.size)
             sent[entry.sha256] = entry.size
             on_file(entry.path, entry.size)
+    target = "" if signer is None else str(signer.sign(package))
     release = hub.ask("POST", f"{_API}/releases", content=index, headers=_JSON)
     path = f"{_API}/channels/{quote(channel, safe='')}/releases"
     assigned = hub.ask("POST", path, json={"digest": release["digest"]})
     return Published(
         digest=str(release["digest"]),
+        target=target,
         name=package.name,
         version=package.version,
         channel=channel,

@@ -1,11 +1,10 @@
-"""The folder that people pass around: a fleet's offline metadata, ``<version>.<role>.json``, and everybody's public keys.
+"""The folder that people pass around: a fleet's offline metadata, ``<version>.<role>.json``, and public keys.
 
 The newest file of a role may still lack signatures: it is then a draft, which everybody adds theirs to.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from edgeloop.protocol import ProtocolError
 from edgeloop.trust import checking, repository
 from edgeloop.trust.errors import TrustError
-from edgeloop.trust.names import OFFLINE, ROOT, TARGETS, TOP_LEVEL, file_name, model_of, parse_file
+from edgeloop.trust.names import OFFLINE, ROOT, TARGETS, TOP_LEVEL, file_name, model_of, parse_file, parse_release
 from model_export.errors import DestinationError, ExportError, RequestError, UntrustedError
 from model_export.key_files import PUBLIC, PublicKey, read_public, write_public
 
@@ -49,7 +48,12 @@ class RoleState:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {**vars(self), "expires": self.expires.isoformat(), "signed": [*self.signed], "unsigned": [*self.unsigned]}
+        return {
+            **vars(self),
+            "expires": self.expires.isoformat(),
+            "signed": [*self.signed],
+            "unsigned": [*self.unsigned],
+        }
 
 
 class TrustFolder:
@@ -69,7 +73,10 @@ class TrustFolder:
     def roles(self) -> list[str]:
         """Roles that are here: root, targets, then the models' publishers."""
         found = self._all()
-        return [*(role for role in OFFLINE if role in found), *sorted(role for role in found if model_of(role) is not None)]
+        return [
+            *(role for role in OFFLINE if role in found),
+            *sorted(role for role in found if model_of(role) is not None),
+        ]
 
     def read(self, role: str, version: int) -> bytes:
         """A file's bytes; raises UntrustedError when it cannot be read."""
@@ -137,6 +144,28 @@ class TrustFolder:
             missing,
         )
 
+    def signers(self) -> dict[str, list[str]]:
+        """Role → names of the keys that may sign it, of every role that the newest root and targets name."""
+        names, found = self.names(), {}
+        with untrusted():
+            for parent in OFFLINE:
+                delegator = self.newest(parent).signed
+                roles = TOP_LEVEL if parent == ROOT else sorted(repository.delegated(delegator))
+                for role in roles:
+                    keys = repository.keys_of(delegator, role)[0]
+                    found[role] = sorted(called(key.keyid, names) for key in keys)
+        return found
+
+    def releases(self) -> dict[str, str]:
+        """Path → digest of every release that the newest files of publishers name, the newest first."""
+        found = {}
+        for role in self.roles():
+            if model_of(role) is not None:
+                targets = self.newest(role).signed.targets
+                for path in sorted(targets, key=lambda path: parse_release(path).order, reverse=True):
+                    found[path] = f"sha256:{targets[path].hashes['sha256']}"
+        return found
+
     def next_draft(self, role: str, now: datetime) -> Metadata[Any]:
         """What a change is made on: the draft that is here, without its signatures, or else the next version."""
         metadata = self.newest(role)
@@ -164,7 +193,8 @@ class TrustFolder:
                 changed.append(self.state(role))
         if not changed:
             raise RequestError(
-                f"nothing in {self.path} waits for a signature of this key", "model-export keys show tells who has signed"
+                f"nothing in {self.path} waits for a signature of this key",
+                "model-export keys show tells who has signed",
             )
         return changed
 
@@ -187,7 +217,7 @@ class TrustFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with fresh.open("wb") as file:
-                file.write(json.dumps(json.loads(data), indent=1).encode() if role == "" else data)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(place)
@@ -198,7 +228,7 @@ class TrustFolder:
     def remember(self, keys: list[PublicKey]) -> None:
         """Keep public keys, so that people see names instead of ids."""
         known = self.names()
-        for key in keys:
+        for key in {key.keyid: key for key in keys}.values():
             if key.keyid not in known:
                 (self.path / KEYS).mkdir(parents=True, exist_ok=True)
                 write_public(self.path / KEYS / f"{key.name}-{key.keyid[:8]}{PUBLIC}", key)

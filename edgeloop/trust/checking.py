@@ -31,7 +31,7 @@ from edgeloop.trust.names import (
     parse_channel,
     parse_release,
 )
-from edgeloop.trust.repository import delegated, keys_of, paths_of
+from edgeloop.trust.repository import delegated, keys_of, newest_counter, paths_of
 
 MAX_BYTES = 512_000
 """Bytes of a metadata file: as python-tuf's client reads of a root, and as fit in a channel's message."""
@@ -169,7 +169,7 @@ def check_next(
     if model_of(role) is None or previous is None:
         return
     before = previous.signed.targets
-    newest = max((parse_release(path).counter for path in before), default=0)
+    newest = newest_counter(previous.signed)
     for path, file in new.signed.targets.items():
         if path in before and file != before[path]:
             raise TrustError(f"{path} is another release than before; a changed release needs a counter of its own")

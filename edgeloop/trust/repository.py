@@ -208,8 +208,7 @@ def add_release(releases: Targets, model: str, digest: str, length: int) -> Rele
         digest: ``sha256:…`` of the release's index.
         length: bytes of the index.
     """
-    counters = [parse_release(path).counter for path in releases.targets]
-    path = ReleasePath(model, max(counters, default=0) + 1)
+    path = ReleasePath(model, newest_counter(releases) + 1)
     _add(releases, str(path), digest, length)
     return path
 
@@ -229,6 +228,11 @@ def add_retrained(retrained: Targets, base: ReleasePath, digest: str, length: in
     path = ReleasePath(base.model, base.counter, max(after, *revisions, 0) + 1)
     _add(retrained, str(path), digest, length)
     return path
+
+
+def newest_counter(role: Targets) -> int:
+    """The greatest counter that a role names; 0 when it names none."""
+    return max((parse_release(path).counter for path in role.targets), default=0)
 
 
 def find_release(role: Targets, digest: str) -> ReleasePath | None:
