@@ -90,11 +90,11 @@ def read_public(path: Path) -> PublicKey:
     """
     data = _read(path)
     with key_errors(path):
-        if b"PRIVATE KEY" in data:
+        if _is_private(data):
             raise KeyFileError(
                 f"{path} holds a private key", f"give the file {path.stem}{PUBLIC} that was made with it"
             )
-        if b"PUBLIC KEY" in data:
+        if not _is_json(data):
             return PublicKey(path.stem, keys.public_from_pem(data))
         try:
             document = json.loads(data)
@@ -122,7 +122,7 @@ def open_signer(path: Path) -> Signer:
         KeyFileError: it cannot be read, its passphrase is wrong, or its signer cannot be reached.
     """
     data = _read(path)
-    if b"PRIVATE KEY" in data:
+    if _is_private(data):
         secret = passphrases.passphrase(path.stem) if keys.is_encrypted(data) else None
         with key_errors(path):
             return keys.from_pem(data, secret)
@@ -139,6 +139,14 @@ def key_errors(path: Path) -> Iterator[None]:
         yield
     except TrustError as error:
         raise KeyFileError(f"{path}: {error}") from error
+
+
+def _is_json(data: bytes) -> bool:
+    return data.lstrip().startswith(b"{")
+
+
+def _is_private(data: bytes) -> bool:
+    return b"PRIVATE KEY" in data and not _is_json(data)
 
 
 def _signer(public: PublicKey, path: Path) -> Signer:

@@ -234,7 +234,7 @@ def _show(as_json: bool, folder: TrustFolder, *, releases: bool = False) -> None
         return
     table = Table("role", "version", "expires", "signed by", "may sign", "missing")
     for state in states:
-        missing = f"{state.missing} of {state.threshold}" if state.missing else ""
+        missing = str(state.missing or "")
         table.add_row(
             state.role, str(state.version), f"{state.expires:%Y-%m-%d}", ", ".join(state.signed),
             ", ".join(state.unsigned), missing,

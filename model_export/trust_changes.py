@@ -77,20 +77,19 @@ def revoke(folder: TrustFolder, keyid: str, role: str | None, now: datetime) -> 
         RequestError: it had none, or a role would have too few keys left.
     """
     taken: list[str] = []
-    drafts = {}
+    drafts: dict[str, Metadata[Any]] = {}
     for parent in OFFLINE:
         draft = folder.next_draft(parent, now)
         roles = TOP_LEVEL if parent == ROOT else sorted(repository.delegated(draft.signed))
         held = [each for each in roles if role in (None, each) and _has(draft.signed, each, keyid)]
-        with asked():
+        with asked("give the role another key in its place: model-export keys rotate FOLDER ROLE --to NAME.pub"):
             for each in held:
                 repository.revoke(draft.signed, each, keyid)
         if held:
             drafts[parent], taken = draft, taken + held
     if not taken:
         raise RequestError(f"the key {keyid[:16]} has no role here" if role is None else f"{role} has no such key")
-    for parent, draft in drafts.items():
-        folder.write(parent, draft)
+    _write(folder, drafts, now)
     return taken
 
 
@@ -122,8 +121,7 @@ def rotate(
         drafts[parent] = draft
         changed.append(role)
         folder.remember([public for public in found if role not in ONLINE])
-    for parent, draft in drafts.items():
-        folder.write(parent, draft)
+    _write(folder, drafts, now)
     return changed
 
 
@@ -143,6 +141,13 @@ def renew(folder: TrustFolder, role: str, forget: Sequence[str], now: datetime) 
         if draft.signed.targets.pop(path, None) is None:
             raise RequestError(f"{role} does not name {path}", "model-export keys show lists what it names")
     folder.write(role, draft)
+
+
+def _write(folder: TrustFolder, drafts: Mapping[str, Metadata[Any]], now: datetime) -> None:
+    for role, draft in drafts.items():
+        folder.write(role, draft)
+    if folder.state(TARGETS).missing and not folder.is_draft(TARGETS):
+        folder.write(TARGETS, folder.next_draft(TARGETS, now))  # its keys are others now: they have to sign it
 
 
 def _has(delegator: object, role: str, keyid: str) -> bool:

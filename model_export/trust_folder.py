@@ -1,10 +1,12 @@
 """The folder that people pass around: a fleet's offline metadata, ``<version>.<role>.json``, and public keys.
 
-The newest file of a role may still lack signatures: it is then a draft, which everybody adds theirs to.
+The newest file of a role may still lack signatures: it is then a draft, which everybody adds theirs to. What a hub has
+taken is no draft whatever its signatures are worth since: ``taken.json`` has the versions.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +21,22 @@ from tuf.api.metadata import Metadata, Root, Targets
 from edgeloop.protocol import ProtocolError
 from edgeloop.trust import checking, repository
 from edgeloop.trust.errors import TrustError
-from edgeloop.trust.names import OFFLINE, ROOT, TARGETS, TOP_LEVEL, file_name, model_of, parse_file, parse_release
+from edgeloop.trust.names import (
+    OFFLINE,
+    ROOT,
+    TARGETS,
+    TOP_LEVEL,
+    check_role,
+    file_name,
+    model_of,
+    parse_file,
+    parse_release,
+)
 from model_export.errors import DestinationError, ExportError, RequestError, UntrustedError
 from model_export.key_files import PUBLIC, PublicKey, read_public, write_public
 
-KEYS = "keys"
-"""Subfolder of the public keys."""
+KEYS, TAKEN = "keys", "taken.json"
+"""Subfolder of the public keys; role → newest version that a hub has, as far as this folder knows."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class TrustFolder:
             )
         data = self.read(role, versions[-1])
         with untrusted(f"{self.path / file_name(role, versions[-1])}: "):
-            return checking.read_root(data) if role == ROOT else checking.read_targets(data, role)
+            return _read(role, data)
 
     def root(self) -> Metadata[Root]:
         """The newest root that is whole: each version is checked by the one before, from the oldest that is here.
@@ -169,11 +181,32 @@ class TrustFolder:
     def next_draft(self, role: str, now: datetime) -> Metadata[Any]:
         """What a change is made on: the draft that is here, without its signatures, or else the next version."""
         metadata = self.newest(role)
-        if self.state(role).missing:
+        if self.is_draft(role):
             fresh = repository.draft(metadata, role, now=now)
             fresh.signed.version = metadata.signed.version
             return fresh
         return repository.draft(metadata, role, now=now)
+
+    def is_draft(self, role: str) -> bool:
+        """Whether the newest file of a role waits for signatures, and no hub has it."""
+        state = self.state(role)
+        return state.missing > 0 and state.version > self.taken().get(role, 0)
+
+    def taken(self) -> dict[str, int]:
+        """Role → newest version that a hub has; raises UntrustedError for a damaged file."""
+        path = self.path / TAKEN
+        try:
+            return {check_role(role): int(version) for role, version in json.loads(path.read_bytes()).items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UntrustedError(
+                f"{path} cannot be read: {error}", "remove it: model-export keys pull knows"
+            ) from error
+
+    def note_taken(self, versions: Mapping[str, int]) -> None:
+        """Remember which versions a hub has."""
+        self._write(TAKEN, json.dumps({**self.taken(), **versions}, indent=1).encode())
 
     def sign(self, signers: list[Signer]) -> list[RoleState]:
         """Add signatures to every draft that one of the keys may sign.
@@ -184,9 +217,8 @@ class TrustFolder:
         changed = []
         for role in self.roles():
             metadata, keyids = self.newest(role), {key.keyid for key in self.signing_keys(role)}
-            waiting = self.state(role).missing
             fitting = [each for each in signers if each.public_key.keyid in keyids - set(metadata.signatures)]
-            if waiting and fitting:
+            if fitting and self.is_draft(role):
                 with asked():
                     repository.sign(metadata, *fitting)
                 self.write(role, metadata)
@@ -207,12 +239,23 @@ class TrustFolder:
         return found
 
     def write(self, role: str, metadata: Metadata[Any]) -> None:
-        """Write a file, whole or not at all; a draft of the same version is replaced."""
-        self.write_bytes(role, metadata.signed.version, metadata.to_bytes())
+        """Write a file, whole or not at all; a draft of the same version is replaced.
+
+        Raises:
+            RequestError: nobody would take it.
+            DestinationError: it cannot be written.
+        """
+        data = metadata.to_bytes()
+        with asked():
+            _read(role, data)
+        self.write_bytes(role, metadata.signed.version, data)
 
     def write_bytes(self, role: str, version: int, data: bytes) -> None:
         """Write a file as it was signed elsewhere; raises DestinationError."""
-        place = self.path / file_name(role, version)
+        self._write(file_name(role, version), data)
+
+    def _write(self, name: str, data: bytes) -> None:
+        place = self.path / name
         fresh = place.with_name(f".{place.name}.{os.getpid()}")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -280,6 +323,10 @@ class TrustFolder:
 _NO_ROOT = "copy a root.json of your fleet there as 1.root.json, from somebody whom you trust"
 
 
+def _read(role: str, data: bytes) -> Metadata[Any]:
+    return checking.read_root(data) if role == ROOT else checking.read_targets(data, role)
+
+
 def called(keyid: str, names: Mapping[str, str]) -> str:
     """A key as people see it: its name, or the beginning of its id."""
     return names.get(keyid, keyid[:16])
@@ -293,15 +340,15 @@ def untrusted(where: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def asked() -> Iterator[None]:
+def asked(hint: str = "") -> Iterator[None]:
     """What the library refuses of a change becomes an error of the person who asked for it."""
-    with _translated(RequestError, ""):
+    with _translated(RequestError, "", hint):
         yield
 
 
 @contextmanager
-def _translated(kind: type[ExportError], where: str) -> Iterator[None]:
+def _translated(kind: type[ExportError], where: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except (TrustError, ProtocolError) as error:
-        raise kind(f"{where}{error}") from error
+        raise kind(f"{where}{error}", hint) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 
 from tuf.api.metadata import Metadata, Targets
@@ -104,28 +103,36 @@ def pull(hub: Hub, folder: TrustFolder, now: datetime) -> list[str]:
             with untrusted(f"{hub.address}: "):
                 version = checking.read_targets(data, role).signed.version
             put(role, version, data)
+    folder.note_taken({role: version for role, version in state.versions.items() if role in folder.roles()})
     return written
 
 
-def push(hub: Hub, folder: TrustFolder, on_file: Callable[[str], None] = lambda name: None) -> list[str]:
+def push(hub: Hub, folder: TrustFolder) -> list[str]:
     """Send a hub every version that it lacks: roots, then targets, then publishers' roles.
 
     Returns:
         Names of the files that the hub took.
 
     Raises:
-        SignaturesMissingError: one still lacks signatures; nothing after it is sent.
+        SignaturesMissingError: one still lacks signatures; nothing is sent.
+        RequestError: the hub has another file of the same version: somebody else was faster.
     """
-    state, sent = state_of(hub), []
+    state = state_of(hub)
+    for role in folder.roles():
+        if folder.versions(role)[-1] > state.versions.get(role, 0):
+            require_whole(folder, role)
+        elif (data := fetch(hub, role, folder.versions(role)[-1])) != folder.read(role, folder.versions(role)[-1]):
+            raise RequestError(
+                f"the hub has {'another' if data else 'a newer'} {role} than {folder.path}",
+                "model-export keys pull, then make the change again",
+            )
+    sent = []
     for role in folder.roles():
         for version in folder.versions(role):
-            if version <= state.versions.get(role, 0):
-                continue
-            if version == folder.versions(role)[-1]:
-                require_whole(folder, role)
-            put(hub, role, folder.read(role, version))
-            sent.append(file_name(role, version))
-            on_file(sent[-1])
+            if version > state.versions.get(role, 0):
+                put(hub, role, folder.read(role, version))
+                folder.note_taken({role: version})
+                sent.append(file_name(role, version))
     return sent
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,77 +14,7 @@ from model_export.hub import Hub
 from model_export.publish import Published
 from model_export.publish import publish as send
 from tests.doubles import digits
-
-
-class SmallHub(ThreadingHTTPServer):
-    """Remembers blobs and requests; can fail a number of times first."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.blobs: dict[str, bytes] = {}
-        self.requests: list[str] = []
-        self.failures: list[int] = []
-        self.refuse: dict[str, tuple[int, dict[str, str]]] = {}
-
-    def handle_error(self, *args: Any) -> None:
-        """A client that goes away in the middle of a body is what one test is about."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: SmallHub
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path = self.path.removeprefix("/api/v1")
-        if self._failed(f"POST {path}"):
-            return
-        if path == "/releases/missing":
-            shas = [file["sha256"] for file in json.loads(body)["files"]]
-            missing = [sha for sha in dict.fromkeys(shas) if sha not in self.server.blobs]
-            self._answer(200, {"digest": _digest(body), "missing": missing})
-        elif path == "/releases":
-            self._answer(201, {"digest": _digest(body), "name": "digits", "version": "1.0.0"})
-        else:
-            self._answer(200, {"rollout": None, "serial": 3, "got": json.loads(body)})
-
-    def do_PUT(self) -> None:
-        # The body may come in chunks; httpx sends the length that it is told.
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self._failed("PUT"):
-            return
-        sha = self.path.rpartition("/")[2]
-        assert hashlib.sha256(body).hexdigest() == sha
-        self.server.blobs[sha] = body
-        self._answer(201, {})
-
-    def _failed(self, request: str) -> bool:
-        self.server.requests.append(request)
-        if self.server.failures:
-            self._answer(self.server.failures.pop(0), {"error": "busy"})
-            return True
-        for start, (status, body) in self.server.refuse.items():
-            if request.startswith(start):
-                self._answer(status, body)
-                return True
-        return False
-
-    def _answer(self, status: int, body: Any) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-def _digest(body: bytes) -> str:
-    return "sha256:" + hashlib.sha256(body).hexdigest()
+from tests.unit.export.small_hub import SmallHub
 
 
 def publish(package: Package, url: str, channel: str, **options: Any) -> Published:
@@ -98,13 +24,8 @@ def publish(package: Package, url: str, channel: str, **options: Any) -> Publish
 
 @pytest.fixture
 def hub() -> Iterator[SmallHub]:
-    server = SmallHub()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with SmallHub().running() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
