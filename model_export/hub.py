@@ -45,7 +45,7 @@ class Hub:
         self._client = httpx.Client(
             timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            verify=_trusting(ca_cert),
+            verify=_trusting(ca_cert) if ca_cert or self.address.startswith("https:") else False,
         )
 
     def __enter__(self) -> Self:

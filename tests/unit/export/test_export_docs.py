@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -24,16 +25,15 @@ def test_every_exit_code_has_a_row() -> None:
 
 
 def test_every_option_of_every_command_is_named_and_no_other() -> None:
-    group = typer.main.get_command(cli.app)
-    options = {
-        name
-        for command in group.commands.values()  # type: ignore[attr-defined]  # a typer app with commands is a click group
-        for parameter in command.params
-        for name in parameter.opts
-        if name.startswith("--")
-    }
     named = set(re.findall(r"(--[a-z][a-z0-9-]+)", PAGE))
-    assert named == options
+    assert named == _options(typer.main.get_command(cli.app))
+
+
+def _options(command: Any) -> set[str]:
+    """Options of a command, or of the commands in a group, at whatever depth."""
+    if hasattr(command, "commands"):
+        return set().union(*(_options(inner) for inner in command.commands.values()))
+    return {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
 
 
 def test_values_and_limits_in_the_text_are_the_codes() -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from typer.testing import CliRunner
 
 from edgeloop.trust import checking, keys
 from edgeloop.trust.state import TrustState
@@ -20,10 +21,14 @@ from model_export.exit_codes import ExitCode
 from tests.doubles.secure_fleet import SecureFleet
 from tests.unit.export.small_hub import SmallHub
 
+_COMMAND = typer.main.get_command(app)
+"""Made once: that takes longer than most of the commands."""
+_COMMANDS = CliRunner()
+
 
 def run(*arguments: object, code: int = 0) -> dict[str, Any]:
     """``model-export keys … --json``, in this process."""
-    done = CliRunner().invoke(app, ["keys", *map(str, arguments), "--json"])
+    done = _COMMANDS.invoke(_COMMAND, ["keys", *map(str, arguments), "--json"])
     assert done.exit_code == code, done.output
     return dict(json.loads(done.stdout))
 
@@ -98,7 +103,8 @@ class TestKeyFiles:
         assert "set MODEL_EXPORT_PASSPHRASE_ALICE" in refused(ExitCode.KEY, "create", "alice")
 
     def test_a_passphrase_is_no_option(self):
-        assert CliRunner().invoke(app, ["keys", "create", "alice", "--passphrase", "x"]).exit_code == ExitCode.USAGE
+        done = _COMMANDS.invoke(_COMMAND, ["keys", "create", "alice", "--passphrase", "x"])
+        assert done.exit_code == ExitCode.USAGE
 
     def test_a_private_key_is_not_taken_for_a_public_one(self, people: Path):
         text = refused(
