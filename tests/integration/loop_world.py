@@ -21,10 +21,14 @@ from cloud_hub.drift import DriftWatch
 from cloud_hub.insights_store import Additions, InsightStore
 from cloud_hub.light_windows import Layout, LightWindows
 from cloud_hub.policy import ChannelPolicy
+from cloud_hub.ports import Sealer
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
 from cloud_hub.rollouts import Rollouts
+from cloud_hub.sealing import Unsigned
 from cloud_hub.training.runs import Training
+from cloud_hub.trust.key_files import KeyFiles
+from cloud_hub.trust.online import OnlineTrust
 from edgeloop.insights import Observer, Window, holdout_share
 from edgeloop.package import Package, audit
 from edgeloop.protocol import ChannelDocument, Presence, Reported, Topics, UpdateReport
@@ -93,9 +97,23 @@ class Device:
 
 
 class World:
-    """A hub in ``folder`` and its devices. `close` it, and make another one on the same folder, to restart the hub."""
+    """A hub in ``folder`` and its devices. `close` it, and make another one on the same folder, to restart the hub.
 
-    def __init__(self, folder: Path, clock: Clock | None = None, devices: list[Device] | None = None) -> None:
+    Args:
+        folder: of the records.
+        clock: to be turned.
+        devices: of an earlier world.
+        signed: whether the fleet has signatures: `trust` then takes what people sign.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        clock: Clock | None = None,
+        devices: list[Device] | None = None,
+        *,
+        signed: bool = False,
+    ) -> None:
         self.folder, self.clock = folder, clock or Clock()
         self.topics, self.broker = Topics("test"), Broker()
         self.devices_by_name = {device.name: device for device in devices or []}
@@ -110,10 +128,20 @@ class World:
             audit=lambda root, index: audit(root, index=index, allow_hard_links=True),
             clock=self.clock,
         )
+        self.sealer: Sealer = self._make_trust() if signed else Unsigned()
         self.channels = Channels(
-            self.db, self.releases, self.topics, self.broker, hub_url=lambda: "http://hub", clock=self.clock
+            self.db,
+            self.releases,
+            self.topics,
+            self.broker,
+            hub_url=lambda: "http://hub",
+            sealer=self.sealer,
+            clock=self.clock,
         )
-        self.devices = Devices(self.db, self.topics, self.broker, clock=self.clock)
+        if signed:
+            self.trust.tells(self.channels.publish_all)
+            self.trust.keeps(self.channels.in_use)
+        self.devices = Devices(self.db, self.topics, self.broker, sealer=self.sealer, clock=self.clock)
         self.insights = InsightStore(self.db, self.releases.schema, interval_s=1.0, clock=self.clock)
         self.rollouts = Rollouts(self.db, self.channels, self.releases, self.devices, self.insights, clock=self.clock)
         self.alarms = Alarms(self.db)
@@ -135,8 +163,21 @@ class World:
             self.alarms,
             self.rollouts,
             self.folder / "training",
+            sealer=self.sealer,
             clock=self.clock,
         )
+
+    @property
+    def trust(self) -> OnlineTrust:
+        """Of a fleet with signatures."""
+        assert isinstance(self.sealer, OnlineTrust)
+        return self.sealer
+
+    def _make_trust(self) -> OnlineTrust:
+        keys = KeyFiles(self.folder / "trust" / "keys")
+        keys.ensure()
+        trust = OnlineTrust(self.db, keys, clock=self.clock)
+        return trust
 
     def close(self) -> None:
         for session in self._sessions.values():

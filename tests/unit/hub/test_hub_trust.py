@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata
 
-from edgeloop.package import Package
+from cloud_hub.trust import records
+from edgeloop.package import Package, audit
 from edgeloop.protocol import Desired, SignedDesired, Topics
 from edgeloop.trust import repository
 from edgeloop.trust.names import CHANNELS, ONLINE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, release_role
 from edgeloop.trust.state import TrustState
 from tests.doubles.packages import make_package
+from tests.doubles.people import People
 from tests.doubles.verifier import Verifier
 from tests.unit.hub.api_kit import ApiHub
-from tests.unit.hub.trust_kit import People
 
 TOPICS = Topics("default")
 
 
+def secure_hub(data: Path) -> ApiHub:
+    hub = ApiHub(data, insecure=False)
+    # The audit in a child process has tests of its own; here it would cost a second a release.
+    hub.hub.releases._audit = lambda root, index: audit(root, index=index, allow_hard_links=True)
+    return hub
+
+
 @pytest.fixture
 def secure(tmp_path: Path) -> Iterator[ApiHub]:
-    hub = ApiHub(tmp_path / "data", insecure=False)
+    hub = secure_hub(tmp_path / "data")
     yield hub
     hub.close()
 
@@ -235,3 +247,95 @@ def test_an_insecure_hub_says_so(api: ApiHub) -> None:
     api.put("trust/metadata/root", b"{}", 409)
     assert api.http.get("/tuf/timestamp.json").status_code == 404
     assert not (api.hub.settings.data / "trust").exists()
+
+
+def restored(api: ApiHub, copy: Path) -> ApiHub:
+    """The hub again, with the records of a copy, and the same files beside them."""
+    data = copy.with_suffix("")
+    shutil.copytree(api.hub.settings.data, data, ignore=shutil.ignore_patterns("hub.*"))
+    shutil.copy(copy, data / "hub.db")
+    again = secure_hub(data)
+    again.clock.now = api.clock.now
+    return again
+
+
+def copy_of(api: ApiHub, place: Path) -> Path:
+    with closing(sqlite3.connect(api.hub.settings.data / "hub.db")) as records, closing(sqlite3.connect(place)) as copy:
+        records.backup(copy)
+    return place
+
+
+def test_records_restored_from_yesterday(
+    secure: ApiHub, people: People, device: Verifier, package: Package, tmp_path: Path
+) -> None:
+    digest = publish(secure, people, package)
+    secure.post("channels/stable/releases", {"digest": digest})
+    yesterday = copy_of(secure, tmp_path / "copy.db")
+    secure.clock.now += 86_400
+    for number in range(1, 6):
+        secure.put("channels/stable", {"policy": {"insights": {"bytes_per_day": number * 100_000}}})
+        secure.put("devices/camera-1/desired", {"channel": "stable"})
+    seen = device.open("stable", last(secure, TOPICS.channel("stable")))
+    wanted = Desired.from_bytes(SignedDesired.from_bytes(last(secure, TOPICS.desired("camera-1"))).document)
+    secure.clock.now += 3600
+    again = restored(secure, yesterday)
+    try:
+        again.put("channels/stable", {"policy": {"insights": {"bytes_per_day": 700_000}}})
+        after = device.open("stable", last(again, TOPICS.channel("stable")))
+        assert after.serial > seen.serial
+        again.put("devices/camera-1/desired", {"channel": None})
+        message = SignedDesired.from_bytes(last(again, TOPICS.desired("camera-1")))
+        assert Desired.from_bytes(message.document).serial > wanted.serial
+    finally:
+        again.close()
+
+
+def test_what_people_signed_since_the_copy_is_given_to_the_restored_hub_again(
+    secure: ApiHub, people: People, device: Verifier, package: Package, tmp_path: Path
+) -> None:
+    secure.post("channels/stable/releases", {"digest": publish(secure, people, package)})
+    yesterday = copy_of(secure, tmp_path / "copy.db")
+    for number in (2, 3):
+        digest = publish(
+            secure, people, make_package(tmp_path / str(number), version=str(number)), *secure.get("trust")["named"]
+        )
+    secure.put("channels/stable", {"policy": {"insights": {"bytes_per_day": 100_000}}})
+    device.open("stable", last(secure, TOPICS.channel("stable")))
+    secure.clock.now += 3600
+    role, content = release_role(package.name), people.file(release_role(package.name))
+    again = restored(secure, yesterday)
+    try:
+        again.hub.channels.publish_all()
+        again.put("channels/stable", {"policy": {"insights": {"bytes_per_day": 200_000}}})
+        with pytest.raises(RepositoryError):  # the device has seen a later version of the publisher's role
+            device.open("stable", last(again, TOPICS.channel("stable")))
+        refused = again.put(f"trust/metadata/{role}", content, 409)
+        assert "cloud-hub trust import" in refused["hint"]
+        again.hub.trust.accept(role, content, restored=True)
+        assert device.open("stable", last(again, TOPICS.channel("stable"))).current is not None
+        assert again.hub.trust.version(role) == 3 and digest
+    finally:
+        again.close()
+
+
+def test_a_change_and_what_vouches_for_it_are_written_together_or_not_at_all(
+    secure: ApiHub, people: People, device: Verifier, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure.post("channels/stable/releases", {"digest": publish(secure, people, package)})
+    before, channel, add = versions(secure), secure.get("channels/stable"), records.add
+    written = list[str]()
+    for step in (CHANNELS, SNAPSHOT, TIMESTAMP):
+
+        def stopped(connection: Any, role: str, stored: Any, step: str = step) -> None:
+            add(connection, role, stored)
+            written.append(role)
+            if role == step:
+                raise RuntimeError("stopped here")
+
+        with monkeypatch.context() as stop, pytest.raises(RuntimeError):
+            stop.setattr(records, "add", stopped)
+            secure.hub.channels.set_policy("stable", {"insights": {"bytes_per_day": 100_000}})
+        assert (versions(secure), secure.get("channels/stable")) == (before, channel)
+    assert written == [CHANNELS, CHANNELS, SNAPSHOT, CHANNELS, SNAPSHOT, TIMESTAMP]
+    secure.put("channels/stable", {"policy": {"insights": {"bytes_per_day": 100_000}}})
+    assert device.open("stable", last(secure, TOPICS.channel("stable"))).serial > channel["serial"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,14 +19,14 @@ class People:
     """The holders of a fleet's offline keys; `fleet` has their keys, and the newest of what they signed.
 
     Args:
-        online: what the hub's ``GET /api/v1/trust`` answers.
+        hub: what the hub's ``GET /api/v1/trust`` answers.
         now: unix seconds of what they sign.
         models: a publisher for each.
     """
 
-    def __init__(self, online: dict[str, Any], now: float, *models: str) -> None:
+    def __init__(self, hub: Mapping[str, Any], now: float, *models: str) -> None:
         self.fleet = SecureFleet(now=datetime.fromtimestamp(now, UTC))
-        public = TrustState.from_document(online).online
+        public = TrustState.from_document(hub).online
         top = {role: [key] for role, key in public.items()}
         top |= {ROOT: [self.fleet.root_key.public_key], TARGETS: [self.fleet.targets_key.public_key]}
         self.fleet.put(ROOT, repository.new_root(top, now=self.fleet.now))

@@ -1,0 +1,92 @@
+"""The loop in a fleet with signatures: what the hub retrains is vouched for by its own role, under its base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeloop.package import Package
+from edgeloop.trust import repository
+from edgeloop.trust.names import ROOT, TARGETS, parse_release, release_role
+from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP
+from tests.doubles.digits import build
+from tests.doubles.people import People
+from tests.doubles.verifier import Verifier
+from tests.integration.loop_world import CHANNEL, POLICY, Camera, World
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    root = tmp_path_factory.mktemp("packages") / "digits"
+    build(root)
+    return Package.open(root)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path / "hub", signed=True)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def people(world: World, package: Package) -> People:
+    """They publish the package, signed, on the channel."""
+    hub = {"fleet": "test", "versions": {}, "named": [], "online": world.trust.view().online}
+    people = People(hub, world.clock.now, package.name)
+    for role in (ROOT, TARGETS):
+        world.trust.accept(role, people.file(role))
+    world.trust.accept(*people.release(package))
+    world.channels.set_policy(CHANNEL, POLICY)
+    world.channels.offer(CHANNEL, world.publish(package), world.rollouts)
+    world.add_device("camera-1")
+    return people
+
+
+@pytest.fixture
+def device(people: People, tmp_path: Path) -> Verifier:
+    return Verifier(tmp_path / "device", people.fleet.pinned)
+
+
+def until_retrained(world: World, camera: Camera, seconds: int = 40) -> str:
+    """Labelled traffic until a retrained release is current; returns its path in the signed metadata."""
+    before = world.channels.get(CHANNEL).current
+    for _ in range(seconds):
+        world.run(camera, 1, labelled=True)
+        if world.channels.get(CHANNEL).current != before:
+            return world.channels.document(CHANNEL).current.target
+    raise AssertionError((world.training.newest(), world.rollouts.newest()))
+
+
+def test_retrained_releases_follow_their_base_and_stay_below_the_next_of_the_publisher(
+    world: World, people: People, device: Verifier, package: Package
+) -> None:
+    world.run(Camera(CLEAN), 5)
+    paths = []
+    for slip in (FIRST_SLIP, SECOND_SLIP):
+        paths.append(parse_release(until_retrained(world, Camera(slip, seed=len(paths)))))
+        document = device.open(CHANNEL, world.broker.last[world.topics.channel(CHANNEL)])
+        assert document.current.target == str(paths[-1])
+    assert all(str(path.base) == f"releases/{package.name}/1" and path.revision for path in paths)
+    assert paths[0].order < paths[1].order < parse_release(f"releases/{package.name}/2").order
+    # What may still be needed is not to be forgotten: the publisher is told the base, too.
+    assert {str(paths[0]), str(paths[1]), f"releases/{package.name}/1"} <= set(world.trust.view().in_use)
+
+
+def test_without_a_signed_base_nothing_is_released(world: World, people: People, package: Package) -> None:
+    world.run(Camera(CLEAN), 5)
+    # The publisher's key is revoked, and nobody has signed for the model again.
+    targets = people.fleet.draft(TARGETS)
+    role = release_role(package.name)
+    repository.set_keys(targets.signed, role, [people.fleet.root_key.public_key], 1)
+    world.trust.accept(TARGETS, people.sign(TARGETS, targets))
+    before = world.channels.get(CHANNEL).current
+    camera = Camera(FIRST_SLIP)
+    for _ in range(40):
+        world.run(camera, 1, labelled=True)
+        if runs := world.training.newest():
+            break
+    assert runs[0].state == "failed" and "no publisher has signed" in runs[0].reason
+    assert (world.channels.get(CHANNEL).current, world.rollouts.active(CHANNEL)) == (before, None)
