@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,10 +32,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @trust.command("show")
 def show(config: Config = None, data: Data = None, as_json: Json = False) -> None:
     """Who signs what, until when, what has to be done, and the public halves of the hub's keys."""
+    from cloud_hub.settings import load
+
     with _refusals():
-        found = _view(_folder(config, data))
+        settings = load(config, data=data)
+        found = _view(settings.data)
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        typer.echo(json.dumps(found.to_document(settings.fleet, signed=not settings.insecure)))
         return
     typer.echo("the hub signs" if found.ready else f"the hub signs nothing: {found.problem}")
     for role in found.roles:
@@ -120,8 +122,8 @@ def rotate(
             else:
                 typer.echo(f"{role}: made key {keys.make(role).number}")
     typer.echo(
-        "now sign for them: root for snapshot and timestamp, targets for retrained and channels "
-        "(model-export keys rotate), and send both to the hub; it drops the old keys then"
+        "now sign for them, root for snapshot and timestamp, targets for the others: model-export keys rotate FOLDER "
+        "online --hub URL, then model-export keys push; the hub drops the old keys then"
     )
 
 

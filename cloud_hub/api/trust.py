@@ -99,17 +99,8 @@ def router(hub: Hub) -> APIRouter:
     @routes.get("")
     def show() -> TrustAnswer:
         """Who signs what, until when, and the hub's own public keys."""
-        found = hub.trust_view()
-        return TrustAnswer(
-            **{
-                **vars(found),
-                "signed": hub.trust is not None,
-                "fleet": hub.settings.fleet,
-                "roles": [RoleAnswer.model_validate(role, from_attributes=True) for role in found.roles],
-                "versions": {role.role: role.version for role in found.roles},
-                "named": sorted(found.in_use),
-            }
-        )
+        document = hub.trust_view().to_document(hub.settings.fleet, signed=hub.trust is not None)
+        return TrustAnswer.model_validate(document)
 
     @routes.get("/metadata/{role}", response_class=Response, responses=responses(NotFound, Conflict))
     def metadata(role: str) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -60,6 +60,16 @@ class TrustView:
     roles: Sequence[RoleView]
     in_use: Mapping[str, Sequence[str]]
     warnings: Sequence[str]
+
+    def to_document(self, fleet: str, *, signed: bool) -> dict[str, Any]:
+        """As JSON values: what `edgeloop.trust.state.TrustState` reads, and more."""
+        return {
+            "signed": signed,
+            "fleet": fleet,
+            **asdict(self),
+            "versions": {role.role: role.version for role in self.roles},
+            "named": sorted(self.in_use),
+        }
 
 
 #: In a fleet without signatures.
