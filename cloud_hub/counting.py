@@ -15,13 +15,11 @@ import numpy as np
 
 from cloud_hub.insights_store import Additions, InsightStore, class_counts, count_window
 from cloud_hub.records.counters import Sums
+from cloud_hub.seen import LIGHT, Seen
 from edgeloop.insights import InsightsError, Window, WindowSchema
 from edgeloop.insights.aspects.counts import NAMES as COUNTS
 from edgeloop.insights.columns import Columns, rows_at_once
-from edgeloop.insights.histograms import HISTOGRAM_ARRAYS
 
-#: What observers are told of a window: the rest, above all the head statistics, is far larger.
-LIGHT = ("counts", "classes", *HISTOGRAM_ARRAYS)
 #: Upper bounds of the ages of windows that are told apart, seconds.
 AGE_BOUNDS_S = (60.0, 300.0, 1800.0, 3600.0, 21_600.0, 86_400.0, 604_800.0)
 
@@ -64,14 +62,14 @@ class Counted:
     Attributes:
         additions: to the merged windows.
         devices: to the totals of devices, by (device,).
-        observed: (device, channel, window with the arrays of `LIGHT`), each the sum of a device's windows of a kind.
+        seen: the same windows, for observers.
         tally: what became of windows.
         ages: of the windows.
     """
 
     additions: Additions = field(default_factory=Additions)
     devices: dict[tuple[str, ...], Sums] = field(default_factory=dict)
-    observed: list[tuple[str, str, Window]] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
     ages: Ages = field(default_factory=Ages)
 
@@ -118,7 +116,7 @@ class Counting:
         self._counted.additions.add(item.channel, float(start), window)
         self._counted.count(item.device, {**count_window(window), "windows": 1}, class_counts(window))
         if self._observing:
-            self._counted.observed.append((item.device, item.channel, window.only(LIGHT)))
+            self._counted.seen.append(Seen.of(item.device, item.channel, window))
         self._note_ages([item], ages)
 
     def _add_columns(self, arrived: Sequence[Arrived], columns: Columns) -> None:
@@ -134,15 +132,17 @@ class Counting:
         self._add_devices(columns, devices)
         self._note_ages(arrived, ages)
 
-    def _add_devices(self, columns: Columns, devices: Mapping[tuple[str, str, str], Sequence[int]]) -> None:
-        groups = list(devices.values())
+    def _add_devices(self, columns: Columns, rows: Mapping[tuple[str, str, str], Sequence[int]]) -> None:
+        groups = list(rows.values())
+        names, channels, segments = zip(*rows, strict=True)
         counts, classes = (columns.sums(groups, name).tolist() for name in ("counts", "classes"))
-        for (device, _, _), group, own, predicted in zip(devices, groups, counts, classes, strict=True):
+        for device, group, own, predicted in zip(names, groups, counts, classes, strict=True):
             self._counted.count(device, {**dict(zip(COUNTS, own, strict=True)), "windows": len(group)}, predicted)
         if self._observing:
-            windows = columns.totals(groups, [segment for _, _, segment in devices], LIGHT)
-            for (device, channel, _), window in zip(devices, windows, strict=True):
-                self._counted.observed.append((device, channel, window))
+            starts = [min([columns.heads[row].start for row in group]) for group in groups]
+            ends = [max([columns.heads[row].end for row in group]) for group in groups]
+            arrays = {name: columns.sums(groups, name) for name in LIGHT if name in columns.arrays}
+            self._counted.seen.append(Seen(columns.release, names, channels, segments, starts, ends, arrays))
 
     def _note_ages(self, arrived: Sequence[Arrived], ages: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         misdated = np.isnan(ages)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.ports import Publisher, Sealer
 from cloud_hub.records.counters import DEVICE_COUNTS, read_counts
-from cloud_hub.records.database import Database, chunks
+from cloud_hub.records.database import Database, add_rows, chunks
 from cloud_hub.records.tables import device_totals
 from cloud_hub.records.tables import devices as table
 from cloud_hub.sealing import Unsigned
@@ -156,14 +156,9 @@ class Devices:
 
     def take_contacts(self, connection: Connection, devices: Sequence[str], now: float) -> None:
         """Note that these devices sent something, inside the caller's transaction."""
-        known: set[str] = set()
-        for some in chunks(devices):
-            known.update(connection.execute(select(table.c.device).where(table.c.device.in_(some))).scalars())
-        if seen := [{"the_device": device, "now": now} for device in devices if device in known]:
-            connection.execute(_SEEN, seen)
-        first = {"online": False, "first_seen": now, "last_seen": now}
-        if fresh := [{"device": device, **first} for device in devices if device not in known]:
-            connection.execute(table.insert(), fresh)
+        rows = [(device, False, now, now) for device in devices]
+        names = ("device", "online", "first_seen", "last_seen")
+        add_rows(connection, table, names, rows, replaced=["last_seen"])
 
     def skews(self, devices: Sequence[str]) -> dict[str, float]:
         """Device → its clock minus the hub's, seconds, for those whose clock is known."""
@@ -230,9 +225,6 @@ class Devices:
         if device is not None:
             query = query.where(device_totals.c.device == device)
         return {row.device: read_counts(row, DEVICE_COUNTS) for row in connection.execute(query)}
-
-
-_SEEN = table.update().where(table.c.device == bindparam("the_device")).values(last_seen=bindparam("now"))
 
 
 def _device(row: Row[Any], totals: Mapping[str, Any] | None) -> Device:

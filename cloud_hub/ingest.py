@@ -34,7 +34,7 @@ from cloud_hub.quarantine import Quarantine, Reason, Refusal
 from cloud_hub.records.counters import DEVICE_COUNTS, add_sums
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import device_totals
-from edgeloop.insights import Window
+from cloud_hub.seen import Seen
 from edgeloop.protocol import Ack, Insights, Presence, ProtocolError, Reported, Topics
 from edgeloop.protocol.topics import DeviceKind
 
@@ -51,8 +51,8 @@ MAX_REFUSED = 1000
 
 M = TypeVar("M", Presence, Reported, Insights)
 
-Observed = Callable[[str, str, Window], None]
-"""``observed(device, channel, window)``: see `Ingest.observes`."""
+Observed = Callable[[Seen], None]
+"""See `Ingest.observes`."""
 
 #: The next try may succeed: nothing is acknowledged, so devices send again.
 TRANSIENT = (SQLAlchemyError, MarksMoved, OSError)
@@ -152,11 +152,10 @@ class Ingest:
         self._working_since: float | None = None
 
     def observes(self, observed: Observed) -> None:
-        """Have ``observed(device, channel, window)`` called after each commit, for what was counted in it.
+        """Have ``observed(seen)`` called after each commit, for the windows that were counted in it.
 
-        A window is one that the device sent, or the sum of several of one release and segment that were committed
-        together. It is called from the thread that ingests: what takes long holds up the acknowledgements. A hub that
-        is killed between a commit and the call does not call again. One that raises is logged and changes nothing.
+        It is called from the thread that ingests: what takes long holds up the acknowledgements. A hub that is killed
+        between a commit and the call does not call again. One that raises is logged and changes nothing.
         """
         self._observers.append(observed)
 
@@ -259,11 +258,11 @@ class Ingest:
 
     def _tell_observers(self, batch: Batch) -> None:
         for observed in self._observers:
-            for device, channel, window in batch.counted.observed:
+            for seen in batch.counted.seen:
                 try:
-                    observed(device, channel, window)
-                except Exception:  # it is committed: the device must not send it again
-                    log.exception("an observer of the windows of %s failed", device)
+                    observed(seen)
+                except Exception:  # it is committed: the devices must not send it again
+                    log.exception("an observer of the windows of %s failed", seen.release)
 
     def _commit_alone(self, message: Incoming) -> None:
         try:

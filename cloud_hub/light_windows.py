@@ -20,8 +20,10 @@ from sqlalchemy import and_, select
 
 from cloud_hub.records.database import Database
 from cloud_hub.records.decision_tables import light_windows as table
+from cloud_hub.seen import Seen
 from edgeloop.insights import HISTOGRAMS, Window, WindowSchema
 from edgeloop.insights.alarming import Streak
+from edgeloop.insights.aspects.counts import PREDICTIONS
 from edgeloop.insights.aspects.privacy import NOISED, WITHHELD
 from edgeloop.insights.drift import class_groups, counts_of, group_classes
 
@@ -59,12 +61,14 @@ class Layout:
         self._places = {name: slice(a, b) for name, a, b in zip(self._shapes, ends[:-1], ends[1:], strict=True)}
         self.size = int(ends[-1])
 
-    def add(self, row: Array, window: Window) -> None:
-        """Add a window to a row; what it knows only coarsely is left out."""
+    def rows(self, arrays: Mapping[str, Array], count: int) -> Array:
+        """The arrays [G, …] of ``count`` windows as rows [G, L]; what they know only coarsely is left out."""
+        rows = np.zeros((count, self.size), np.int64)
         for name, place in self._places.items():
-            if (counts := window.arrays.get(name)) is not None:
-                counts = group_classes(counts, self.starts) if name == "classes" else counts.reshape(-1)
-                row[place] += np.minimum(counts, MOST_IN_BIN)
+            if (counts := arrays.get(name)) is not None:
+                counts = group_classes(counts, self.starts) if name == "classes" else counts.reshape(count, -1)
+                rows[:, place] = np.minimum(counts, MOST_IN_BIN)
+        return rows
 
     def counts(self, rows: Array) -> dict[str, Array]:
         """Rows [..., L] as the counts that a `Comparison` takes."""
@@ -191,26 +195,34 @@ class LightWindows:
         self._groups: dict[tuple[str, str], Group] = {}
         self._flushed = clock()
 
-    def observed(self, device: str, channel: str, window: Window) -> None:
-        """Note a window that was counted; see ``Ingest.observes``."""
-        now = self._clock()
-        offset = now - window.end
-        self._offsets[device] = best = min(offset, self._offsets.get(device, offset))
-        if offset - best > LATE_S or not window.predictions:
+    def observed(self, seen: Seen) -> None:
+        """Note windows that were counted; see ``Ingest.observes``."""
+        counts = seen.arrays.get("counts")
+        if counts is None or (layout := self._layout(seen.release)) is None:
             return
-        if "privacy" in window.arrays and window.arrays["privacy"][[NOISED, WITHHELD]].any():
-            return  # noise hides who carries a drift, as it is meant to
-        if (layout := self._layout(window.release)) is None:
-            return
-        since = now - min(max(window.end - window.start, 0.0), IDLE_S)
-        keys: list[tuple[str, str, Kind, str]] = [(channel, window.release, "device", device)]
-        if window.segment:
-            keys.append((channel, window.release, "segment", window.segment))
+        now, rows = self._clock(), layout.rows(seen.arrays, len(seen.devices))
+        wanted = counts[:, PREDICTIONS] > 0
+        if (marks := seen.arrays.get("privacy")) is not None:
+            wanted &= ~marks[:, [NOISED, WITHHELD]].any(axis=1)  # noise hides who carries a drift, as it is meant to
         with self._lock:
-            for key in keys:
-                counts, first, _ = self._fresh.get(key) or (np.zeros(layout.size, np.int64), since, now)
-                layout.add(counts, window)
-                self._fresh[key] = counts, min(first, since), now
+            for place, (device, end) in enumerate(zip(seen.devices, seen.ends, strict=True)):
+                offset = now - end
+                self._offsets[device] = best = min(offset, self._offsets.get(device, offset))
+                if wanted[place] and offset - best <= LATE_S:
+                    self._note(seen, place, rows[place], now)
+
+    def _note(self, seen: Seen, place: int, row: Array, now: float) -> None:
+        channel, segment = seen.channels[place], seen.segments[place]
+        since = now - min(max(seen.ends[place] - seen.starts[place], 0.0), IDLE_S)
+        names: list[tuple[Kind, str]] = [("device", seen.devices[place])]
+        if segment:
+            names.append(("segment", segment))
+        for kind, name in names:
+            key = (channel, seen.release, kind, name)
+            counts, first = row.copy(), since  # of many rows, which are not to be kept with it
+            if (found := self._fresh.get(key)) is not None:
+                counts, first = found[0] + row, min(found[1], since)
+            self._fresh[key] = counts, first, now
 
     def group(self, channel: str, release: str) -> Group | None:
         """The members of a release on a channel with all that has come; None for a release without a profile."""

@@ -10,7 +10,7 @@ from typing import Any
 import cbor2
 from sqlalchemy import Connection, bindparam, select
 
-from cloud_hub.records.database import Database, chunks
+from cloud_hub.records.database import Database, chunks, execute_rows
 from cloud_hub.records.tables import marks as table
 
 CHECKSUM_BYTES = 8
@@ -55,10 +55,10 @@ class Marks:
         self._bodies: dict[Key, Mapping[str, Any]] = {}
         with db.read() as connection:
             for devices in chunks(sorted({device for device, _ in wanted})):
-                for row in connection.execute(select(table).where(table.c.device.in_(devices))):
-                    if (row.device, row.epoch) in wanted:
-                        self._marks[row.device, row.epoch] = Mark(row.last, row.checksum, row.newest, row.owner)
-                        self._before[row.device, row.epoch] = row.last
+                for *key, last, sum_, newest, owner in connection.execute(_SELECT.where(table.c.device.in_(devices))):
+                    if (found := (key[0], key[1])) in wanted:
+                        self._marks[found] = Mark(last, sum_, newest, owner)
+                        self._before[found] = last
             fresh = sorted({epoch for device, epoch in wanted if (device, epoch) not in self._marks})
             self._owners: dict[int, str] = {}
             for epochs in chunks(fresh):
@@ -108,18 +108,17 @@ class Marks:
         Raises:
             MarksMoved: another process has moved one.
         """
-        fresh: list[dict[str, Any]] = []
-        moved: list[dict[str, Any]] = []
+        fresh: list[tuple[Any, ...]] = []
+        moved: list[tuple[Any, ...]] = []
         for key, window in self._bodies.items():
             mark, before = self._marks[key], self._before.get(key)
-            values = {"last": mark.last, "checksum": checksum(window), "newest": mark.newest}
+            values = (*key, mark.last, checksum(window), mark.newest)
             if before is None:
-                fresh.append({"device": key[0], "epoch": key[1], "owner": mark.owner, **values})
+                fresh.append((*values, mark.owner))
             else:
-                moved.append({"the_device": key[0], "the_epoch": key[1], "before": before, **values})
-        if fresh:
-            connection.execute(table.insert(), fresh)
-        if moved and connection.execute(_MOVE, moved).rowcount != len(moved):
+                moved.append((*values, before))
+        execute_rows(connection, _INSERT, (*_NAMES, "owner"), fresh)
+        if execute_rows(connection, _MOVE, (*_KEYS, *_NAMES[2:], "before"), moved) != len(moved):
             raise MarksMoved("the mark of a device was moved by another process")
 
 
@@ -128,12 +127,11 @@ def checksum(window: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(cbor2.dumps(window), digest_size=CHECKSUM_BYTES).digest()
 
 
+_NAMES, _KEYS = ("device", "epoch", "last", "checksum", "newest"), ("the_device", "the_epoch")
+_SELECT = select(*(table.c[name] for name in (*_NAMES, "owner")))
+_INSERT = table.insert()
 _MOVE = (
     table.update()
-    .where(
-        table.c.device == bindparam("the_device"),
-        table.c.epoch == bindparam("the_epoch"),
-        table.c.last == bindparam("before"),
-    )
-    .values(last=bindparam("last"), checksum=bindparam("checksum"), newest=bindparam("newest"))
+    .where(*(table.c[key.removeprefix("the_")] == bindparam(key) for key in _KEYS), table.c.last == bindparam("before"))
+    .values({name: bindparam(name) for name in _NAMES[2:]})
 )

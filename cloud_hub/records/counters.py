@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, and_, bindparam, select, tuple_
+from sqlalchemy import Connection, Row, Table, select, tuple_
 
-from cloud_hub.records.database import chunks
+from cloud_hub.records.database import add_rows, chunks
 
 #: Counts that a window holds.
 WINDOW_COUNTS = ("predictions", "errors", "feedback", "escalations", "nonfinite", "windows")
@@ -50,28 +50,24 @@ def add_sums(connection: Connection, table: Table, sums: Mapping[tuple[str, ...]
     """
     columns = list(table.primary_key.columns)
     known: dict[tuple[str, ...], str] = {}
-    for keys in chunks(list(sums)):
+    counted = [key for key, added in sums.items() if any(added.classes)]
+    for keys in chunks(counted):
         wanted = columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
-        for row in connection.execute(select(*columns, table.c.classes_json).where(wanted)):
-            known[tuple(row[:-1])] = row[-1]
-    fresh: list[dict[str, Any]] = []
-    more: list[dict[str, Any]] = []
+        for found in connection.execute(select(*columns, table.c.classes_json).where(wanted)):
+            known[tuple(found[:-1])] = found[-1]
+    plain: list[tuple[Any, ...]] = []
+    with_classes: list[tuple[Any, ...]] = []
     for key, added in sums.items():
-        values: dict[str, Any] = {name: added.counts.get(name, 0) for name in names}
-        if (text := known.get(key)) is None:
-            own = {column.name: part for column, part in zip(columns, key, strict=True)}
-            fresh.append({**own, **values, "classes_json": json.dumps(added.classes)})
+        row = (*key, *[added.counts.get(name, 0) for name in names])
+        if not any(added.classes):
+            plain.append((*row, "[]"))
+        elif (text := known.get(key)) is None:
+            with_classes.append((*row, json.dumps(added.classes)))
         else:
-            own = {f"key_{place}": part for place, part in enumerate(key)}
-            if any(added.classes):
-                text = json.dumps(add_lists(json.loads(text), added.classes))
-            more.append({**own, **{f"more_{name}": value for name, value in values.items()}, "the_classes": text})
-    if fresh:
-        connection.execute(table.insert(), fresh)
-    if more:
-        where = and_(*(column == bindparam(f"key_{place}") for place, column in enumerate(columns)))
-        raised = {name: table.c[name] + bindparam(f"more_{name}") for name in names}
-        connection.execute(table.update().where(where).values(**raised, classes_json=bindparam("the_classes")), more)
+            with_classes.append((*row, json.dumps(add_lists(json.loads(text), added.classes))))
+    every = [*(column.name for column in columns), *names, "classes_json"]
+    add_rows(connection, table, every, plain, raised=names)
+    add_rows(connection, table, every, with_classes, raised=names, replaced=["classes_json"])
 
 
 def add_lists(left: Sequence[int], right: Sequence[int]) -> list[int]:

@@ -10,11 +10,26 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url, text
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Engine,
+    Insert,
+    MetaData,
+    Table,
+    Update,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.sql.compiler import SQLCompiler
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +160,71 @@ def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """The values in as many parts as a query's ``IN`` needs; none for no values."""
     for start in range(0, len(values), _MOST_VALUES):
         yield values[start : start + _MOST_VALUES]
+
+
+def execute_rows(
+    connection: Connection,
+    statement: Insert | Update,
+    names: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    end: str = "",
+) -> int:
+    """Execute one statement with many rows of values, and return how many rows of the table it changed.
+
+    SQLAlchemy's own way looks at each value of each row, which takes four times as long as SQLite does.
+
+    Args:
+        connection: of the transaction.
+        statement: kept by the caller, so that it is compiled once.
+        names: of the statement's parameters.
+        rows: values in the order of ``names``, of types that the driver takes as they are.
+        end: SQL behind the statement.
+    """
+    if not rows:
+        return 0
+    text, order = _compiled(connection.dialect, statement, tuple(names))
+    return connection.exec_driver_sql(text + end, [tuple(row) for row in map(order, rows)]).rowcount
+
+
+def add_rows(
+    connection: Connection,
+    table: Table,
+    names: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    raised: Sequence[str] = (),
+    replaced: Sequence[str] = (),
+) -> None:
+    """Insert rows; where one of the same primary key is there, change that one, inside the caller's transaction.
+
+    Args:
+        connection: of the transaction.
+        table: with a primary key.
+        names: of the columns.
+        rows: values in the order of ``names``.
+        raised: columns whose value is added to the one that is there.
+        replaced: columns whose value takes the place of the one that is there.
+    """
+    keys = ", ".join(column.name for column in table.primary_key.columns)
+    changes = [f"{name} = {table.name}.{name} + excluded.{name}" for name in raised]
+    changes += [f"{name} = excluded.{name}" for name in replaced]
+    end = f" ON CONFLICT ({keys}) DO UPDATE SET {', '.join(changes)}"
+    execute_rows(connection, _insert(table), names, rows, end)
+
+
+@lru_cache(maxsize=64)
+def _insert(table: Table) -> Insert:
+    return table.insert()
+
+
+@lru_cache(maxsize=256)
+def _compiled(
+    dialect: Dialect, statement: Insert | Update, names: tuple[str, ...]
+) -> tuple[str, Callable[[Sequence[Any]], Any]]:
+    """A statement as the driver takes it, and what puts a row into the order that it wants."""
+    compiled = statement.compile(dialect=dialect, column_keys=list(names))
+    assert isinstance(compiled, SQLCompiler) and compiled.positiontup is not None, "SQLite's driver counts its values"
+    return str(compiled), itemgetter(*(names.index(name) for name in compiled.positiontup))
 
 
 @contextmanager

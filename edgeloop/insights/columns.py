@@ -94,32 +94,7 @@ class Columns:
         arrays = Sums(self.schema)
         for name, array in self.arrays.items():
             arrays[name] = np.asarray((array if whole else array[chosen]).sum(axis=0))
-        return self._window([self.heads[row] for row in rows], segment, arrays)
-
-    def sums(self, groups: Sequence[Sequence[int]], name: str) -> Array:
-        """The sums of one array over groups of the windows, [G, …]; a group has one window at least."""
-        chosen = np.fromiter(itertools.chain.from_iterable(groups), np.int64)
-        starts = np.cumsum([0, *(len(group) for group in groups[:-1])])
-        return np.asarray(np.add.reduceat(self.column(name)[chosen], starts, axis=0))
-
-    def totals(self, groups: Sequence[Sequence[int]], segments: Sequence[str], names: Sequence[str]) -> list[Window]:
-        """The sums of groups of the windows, with the arrays of these names only.
-
-        Args:
-            groups: rows of each; one at least.
-            segments: of each group.
-            names: of the arrays.
-        """
-        summed = {name: self.sums(groups, name) for name in names if name in self.arrays}
-        windows = []
-        for place, group in enumerate(groups):
-            arrays = Sums(self.schema)
-            for name, array in summed.items():
-                arrays[name] = array[place]
-            windows.append(self._window([self.heads[row] for row in group], segments[place], arrays))
-        return windows
-
-    def _window(self, heads: Sequence[Head], segment: str, arrays: Sums) -> Window:
+        heads = [self.heads[row] for row in rows]
         return Window(
             self.release,
             _one({head.variant for head in heads}),
@@ -130,6 +105,12 @@ class Columns:
             arrays,
             segment=segment,
         )
+
+    def sums(self, groups: Sequence[Sequence[int]], name: str) -> Array:
+        """The sums of one array over groups of the windows, [G, …]; a group has one window at least."""
+        chosen = np.fromiter(itertools.chain.from_iterable(groups), np.int64)
+        starts = np.cumsum([0, *(len(group) for group in groups[:-1])])
+        return np.asarray(np.add.reduceat(self.column(name)[chosen], starts, axis=0))
 
 
 def rows_at_once(schema: WindowSchema) -> int:

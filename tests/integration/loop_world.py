@@ -26,6 +26,7 @@ from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
 from cloud_hub.rollouts import Rollouts
 from cloud_hub.sealing import Unsigned
+from cloud_hub.seen import Seen
 from cloud_hub.training.runs import Training
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.online import OnlineTrust
@@ -264,7 +265,7 @@ class World:
         with self.db.begin() as connection:
             self.insights.add(connection, additions, self.clock())
             self.devices.take_contacts(connection, [device], self.clock())
-        self.light.observed(device, CHANNEL, window)
+        self.light.observed(Seen.of(device, CHANNEL, window))
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────
 

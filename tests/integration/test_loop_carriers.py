@@ -12,6 +12,7 @@ from cloud_hub.inbox import Incoming
 from cloud_hub.ingest import Ingest
 from cloud_hub.policy import ChannelPolicy
 from cloud_hub.quarantine import Quarantine
+from cloud_hub.seen import Seen
 from edgeloop.insights import Observer, Window
 from edgeloop.package import Package
 from edgeloop.protocol import Insights
@@ -174,7 +175,7 @@ def test_a_segment_that_drifts_is_named(world: World) -> None:
         for name in fleet.names:
             for segment in ("day", "night"):
                 fleet.slips[name] = DIMMED if segment == "night" and second > 5 else CLEAN
-                world.light.observed(name, CHANNEL, fleet.window(name, segment))
+                world.light.observed(Seen.of(name, CHANNEL, fleet.window(name, segment)))
         world.clock.now += 1.0
         world.drift.tick()
     (alarm,) = world.alarms.newest()

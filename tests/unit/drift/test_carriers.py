@@ -12,6 +12,7 @@ from cloud_hub.carriers import bounded, look, named, weights
 from cloud_hub.light_windows import FLUSH_S, IDLE_S, LATE_S, MOST_IN_BIN, MOST_SEGMENTS, Layout, LightWindows
 from cloud_hub.policy import DriftPolicy
 from cloud_hub.records.database import Database
+from cloud_hub.seen import Seen
 from edgeloop.insights import Profile, Window
 from tests.integration.loop_world import Clock
 from tests.unit.insights.worlds import profile
@@ -60,7 +61,7 @@ class Kept:
 
     def second(self, names: dict[str, bool], rows: int = 100) -> None:
         for name, dark in names.items():
-            self.light.observed(name, "stable", window(rows, self.clock(), dark=dark))
+            self.light.observed(Seen.of(name, "stable", window(rows, self.clock(), dark=dark)))
         self.clock.now += 1
         look(self.group, profile(), profile().reference, POLICY)
 
@@ -87,7 +88,7 @@ def test_who_carries_a_drift_is_kept_over_a_restart(kept: Kept) -> None:
     kept.open()
     assert named(kept.group, "device") == ["d1"]
     kept.second({"d0": False}, rows=50)
-    kept.light.observed("d0", "night", window(10, kept.clock()))
+    kept.light.observed(Seen.of("d0", "night", window(10, kept.clock())))
     kept.light.tidy([("stable", "sha256:a")])
     kept.clock.now += FLUSH_S
     kept.light.tidy([("stable", "sha256:a")])
@@ -107,29 +108,29 @@ def test_who_is_not_heard_of_is_forgotten(kept: Kept) -> None:
 
 def test_windows_of_a_past_do_not_say_what_a_device_is_like(kept: Kept) -> None:
     skew = 9_000_000.0  # its clock is far behind, which says nothing
-    kept.light.observed("d0", "stable", window(10, kept.clock() - skew))
-    kept.light.observed("d0", "stable", window(10, kept.clock() - skew - LATE_S - 1))
+    kept.light.observed(Seen.of("d0", "stable", window(10, kept.clock() - skew)))
+    kept.light.observed(Seen.of("d0", "stable", window(10, kept.clock() - skew - LATE_S - 1)))
     members = kept.group["device"]
     assert members.layout.predictions(members.now).tolist() == [10]
 
 
 def test_names_and_counts_from_devices_take_no_more_room_than_they_may(kept: Kept) -> None:
     for i in range(MOST_SEGMENTS + 20):
-        kept.light.observed("d0", "stable", window(10, kept.clock(), segment=f"s{i}"))
+        kept.light.observed(Seen.of("d0", "stable", window(10, kept.clock(), segment=f"s{i}")))
     assert len(kept.group["segment"]) == MOST_SEGMENTS
     shouting = window(10, kept.clock())
     shouting.arrays["classes"][:] = 1 << 42
     for _ in range(4):
-        kept.light.observed("d1", "stable", shouting)
+        kept.light.observed(Seen.of("d1", "stable", shouting))
         members = kept.group["device"]
     assert members.now[members.place("d1")].max() == MOST_IN_BIN
 
 
 def test_a_total_that_steers_is_bounded(kept: Kept) -> None:
     for name in ("d0", "d1", "d2"):
-        kept.light.observed(name, "stable", window(100, kept.clock()))
+        kept.light.observed(Seen.of(name, "stable", window(100, kept.clock())))
     assert bounded(kept.group) is None, "the exact total says the same"
-    kept.light.observed("d3", "stable", window(5_000, kept.clock()))
+    kept.light.observed(Seen.of("d3", "stable", window(5_000, kept.clock())))
     group = kept.group
     rows = bounded(group)
     assert rows is not None
@@ -142,8 +143,7 @@ def test_ten_thousand_devices_are_compared_at_once(kept: Kept) -> None:
     """No loop over devices but for their states: a bound in calls, not in seconds, which are a benchmark's."""
     group = kept.group
     members, layout = group["device"], group["device"].layout
-    one = np.zeros(layout.size, np.int64)
-    layout.add(one, window(120, kept.clock()))
+    (one,) = layout.rows(Seen.of("d", "stable", window(120, kept.clock())).arrays, 1)
     for i in range(3_000):
         members.add(f"d{i}", one, kept.clock() - 5, kept.clock())
     assert look(group, profile(), profile().reference, POLICY)

@@ -11,11 +11,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from cloud_hub.counting import Counting
+from cloud_hub.counting import Counting, Seen
 from cloud_hub.inbox import Incoming
 from cloud_hub.marks import Marks, MarksMoved
 from cloud_hub.records.tables import marks
-from edgeloop.insights import Window
 from edgeloop.protocol import Presence, Reported
 from tests.unit.hub.kit import CHANNEL, RELEASE, TOPICS, Pipeline, Sender, envelope, epoch_of, window
 
@@ -95,11 +94,15 @@ def test_a_gap_that_no_one_can_fill_is_passed_and_counted(hub: Pipeline) -> None
 def test_observers_are_told_of_each_counted_window_after_the_commit(hub: Pipeline) -> None:
     told: list[tuple[str, str, int, int]] = []
 
-    def broken(_device: str, _channel: str, _window: Window) -> None:
+    def broken(_seen: Seen) -> None:
         raise ZeroDivisionError("a defect")
 
+    def observed(seen: Seen) -> None:
+        for device, channel, counts in zip(seen.devices, seen.channels, seen.arrays["counts"], strict=True):
+            told.append((device, channel, int(counts[0]), hub.predictions))
+
     hub.ingest.observes(broken)
-    hub.ingest.observes(lambda *seen: told.append((seen[0], seen[1], seen[2].predictions, hub.predictions)))
+    hub.ingest.observes(observed)
     hub.send("a", envelope("a", 1))
     hub.send("a", envelope("a", 1))
     hub.send("b", envelope("b", 1, channel="nowhere"))
