@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Kinds of which only the newest counts: a newer one takes the place of one that waits.
 LATEST_ONLY = ("presence", "reported")
@@ -15,8 +15,7 @@ def _nothing() -> None:
     """For messages that nobody waits for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(NamedTuple):
     """One message as it came.
 
     Attributes:
@@ -67,29 +66,26 @@ class Inbox:
 
     def put(self, message: Incoming) -> bool:
         """Take a message; False, without waiting, when there is no room for it."""
+        kind, device, size = message.kind, message.device, len(message.payload)
         with self._filled:
-            if message.kind == "reset":
+            if kind == "reset":
                 self._resets += 1  # what comes from now on must not take a place before the reset
-                self._queue.append(message)
-                self._each[message.device] += 1
-                return True
-            key = (message.kind, message.device, self._resets)
-            older = self._latest.get(key)
-            more = len(message.payload) - (len(older.payload) if older else 0)
-            if self._bytes + more > self._most_bytes:
+            key = (kind, device, self._resets)
+            older = self._latest.get(key) if kind in LATEST_ONLY else None
+            if older is not None:
+                size -= len(older.payload)
+            elif kind != "reset" and (len(self._queue) >= self._most or self._each[device] >= self._most_each):
                 return False
-            if older is None and (len(self._queue) >= self._most or self._each[message.device] >= self._most_each):
+            if self._bytes + size > self._most_bytes:
                 return False
-            self._bytes += more
-            if message.kind in LATEST_ONLY:
+            self._bytes += size
+            if kind in LATEST_ONLY:
                 self._latest[key] = message
-                if older is not None:
-                    older.release()
-                    return True
-                self._queue.append(key)
-            else:
-                self._queue.append(message)
-            self._each[message.device] += 1
+            if older is not None:
+                older.release()
+                return True
+            self._queue.append(key if kind in LATEST_ONLY else message)
+            self._each[device] += 1
             self._filled.notify()
             return True
 

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Connection
@@ -46,6 +47,8 @@ FAILURE_PAUSE_S = 1.0
 _TAKE_S = 0.2
 #: A device can claim any number; the sum of gaps has to stay a 64-bit integer.
 MAX_GAP = 1 << 31
+#: Topics that are remembered, with whose they are; each device has three.
+MAX_TOPICS = 1 << 16
 #: Numbers that an acknowledgement names as refused, at most.
 MAX_REFUSED = 1000
 
@@ -150,6 +153,7 @@ class Ingest:
         self._totals: Counter[str] = Counter()
         self._ages = Ages()
         self._working_since: float | None = None
+        self._address = lru_cache(MAX_TOPICS)(partial(_address, topics))
 
     def observes(self, observed: Observed) -> None:
         """Have ``observed(seen)`` called after each commit, for the windows that were counted in it.
@@ -167,14 +171,10 @@ class Ingest:
             payload: as it came.
             release: tells the broker that the message was dealt with.
         """
-        try:
-            address = self._topics.parse(topic)
-        except ProtocolError:
-            address = None
-        if address is None or address.device is None or address.kind not in KINDS:
+        if (address := self._address(topic)) is None:
             self._add({"foreign": 1})
             release()
-        elif not self.inbox.put(Incoming(address.kind, address.device, payload, self._clock(), release)):
+        elif not self.inbox.put(Incoming(*address, payload, self._clock(), release)):
             self._add({"dropped": 1})
             release()
 
@@ -410,6 +410,15 @@ class Ingest:
     def _add(self, counts: Mapping[str, int]) -> None:
         with self._lock:
             self._totals.update(counts)
+
+
+def _address(topics: Topics, topic: str) -> tuple[str, str] | None:
+    """The kind and the device of a topic that the hub reads."""
+    try:
+        address = topics.parse(topic)
+    except ProtocolError:
+        return None
+    return None if address.device is None or address.kind not in KINDS else (address.kind, address.device)
 
 
 class _WrongDevice(Exception):

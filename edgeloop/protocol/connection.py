@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import partial
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo, MQTTv5, MQTTv311
@@ -28,7 +27,6 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edgeloop.protocol.wire import Wire, WiredClient
 from edgeloop.records import dataclass
 
-Ack = Callable[[], None]
 # A broker that takes the TCP connection and never answers must not hold the link for ever.
 CONNECT_TIMEOUT_S = 10.0
 # aMQTT 0.12 reads the properties of a version 5 CONNECT as the client id and then waits for more bytes without a word.
@@ -68,17 +66,17 @@ class Delivery:
         retained: whether it was sent because it was retained, rather than because it was published just now.
     """
 
-    __slots__ = ("_acknowledge", "qos", "retained")
+    __slots__ = ("_acknowledge", "_mid", "qos", "retained")
 
-    def __init__(self, acknowledge: Ack, qos: int, retained: bool) -> None:
-        self._acknowledge: Ack | None = acknowledge
+    def __init__(self, acknowledge: Callable[[int], None] | None, mid: int, qos: int, retained: bool) -> None:
+        self._acknowledge, self._mid = acknowledge, mid
         self.qos, self.retained = qos, retained
 
     def __call__(self) -> None:
         """Acknowledge."""
         acknowledge, self._acknowledge = self._acknowledge, None
         if acknowledge is not None:
-            acknowledge()
+            acknowledge(self._mid)
 
 
 @dataclass(frozen=True)
@@ -379,8 +377,7 @@ class Connection:
             self._callbacks.refused("a message on a topic that is not UTF-8 was dropped")
             return
         self._handed_out += qos
-        acknowledge = partial(self._acknowledge, mid) if qos else _nothing
-        self._callbacks.message(topic, payload, Delivery(acknowledge, qos, retained))
+        self._callbacks.message(topic, payload, Delivery(self._acknowledge if qos else None, mid, qos, retained))
         if qos and not self._options.manual_ack:
             self._acknowledge(mid)
 
@@ -392,19 +389,19 @@ class Connection:
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         """A message at QoS 2, or with something about it that the wire does not read."""
-        mid, qos = message.mid, message.qos
+        qos = message.qos
 
-        def acknowledge() -> None:
+        def acknowledge(mid: int) -> None:
             client.ack(mid, qos)
             self._wake()
 
         try:
             topic = message.topic
         except UnicodeDecodeError:
-            acknowledge()
+            acknowledge(message.mid)
             self._callbacks.refused("a message on a topic that is not UTF-8 was dropped")
             return
-        self._callbacks.message(topic, bytes(message.payload), Delivery(acknowledge, qos, message.retain))
+        self._callbacks.message(topic, bytes(message.payload), Delivery(acknowledge, message.mid, qos, message.retain))
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
         with self._lock:
@@ -421,7 +418,3 @@ class Connection:
         for reason in reasons:
             if reason.is_failure:
                 self._callbacks.refused(f"the broker refused a subscription: {reason}")
-
-
-def _nothing() -> None:
-    """At QoS 0 there is nothing to acknowledge."""

@@ -17,12 +17,10 @@ from dataclasses import asdict
 from typing import Any
 
 from edgeloop.protocol.connection import Callbacks, Connection, Delivery, Options, Outcome
+from edgeloop.protocol.routes import Handler, Routes
 from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
-
-Handler = Callable[..., None]
-"""``handler(topic, payload)``, or ``handler(topic, payload, ack)`` on a link with ``manual_ack``: see `Delivery`."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class Link:
             gather_s=gather_s,
         )
         self._backoff_s = backoff_s
-        self._handlers: list[tuple[str, list[str], Handler]] = []
+        self._routes = Routes(())
         self._on_connect: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._received = self._received_bytes = 0
@@ -157,8 +155,8 @@ class Link:
         ``ack`` that is called counts. ``$share/<group>/<filter>`` works as well.
         """
         with self._lock:
-            known = any(topic_filter == other for other, _, _ in self._handlers)
-            self._handlers.append((topic_filter, _without_share(topic_filter).split("/"), handler))
+            known = any(topic_filter == other for other, _ in self._routes.handlers)
+            self._routes = Routes((*self._routes.handlers, (topic_filter, handler)))
         connection = self._connection
         if connection is not None and connection.accepted and not known:
             connection.subscribe([topic_filter])
@@ -296,7 +294,7 @@ class Link:
         log.info("connected to the broker %s with MQTT %s", self.address, "5" if self._version == 5 else "3.1.1")
         connection = self._connection
         with self._lock:
-            filters = list(dict.fromkeys(topic_filter for topic_filter, _, _ in self._handlers))
+            filters = list(dict.fromkeys(topic_filter for topic_filter, _ in self._routes.handlers))
             callbacks = list(self._on_connect)
         if connection is not None:
             connection.subscribe(filters)
@@ -307,12 +305,8 @@ class Link:
         self._received += 1  # by this thread alone, and so without a lock
         self._received_bytes += len(topic.encode()) + len(payload)
         manual = self._options.manual_ack
-        wanted = False
-        levels = topic.split("/")
-        for topic_filter, wanted_levels, handler in self._handlers:
-            if not _matches(wanted_levels, levels):
-                continue
-            wanted = True
+        wanted = self._routes.of(topic)
+        for topic_filter, handler in wanted:
             arguments = (topic, payload, delivery) if manual else (topic, payload)
             if not self._guarded(topic_filter, handler, *arguments) and manual:
                 delivery()
@@ -336,19 +330,3 @@ class Link:
         with self._lock:
             for name, by in more.items():
                 self._totals[name] += by
-
-
-def _without_share(topic_filter: str) -> str:
-    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
-
-
-def _matches(wanted: list[str], levels: list[str]) -> bool:
-    """Whether a topic's levels match a filter's (MQTT 5, section 4.7): ``+`` is one level, ``#`` any number."""
-    if levels[0].startswith("$") and wanted[0] in ("+", "#"):
-        return False
-    for place, level in enumerate(wanted):
-        if level == "#":
-            return True
-        if place >= len(levels) or level not in ("+", levels[place]):
-            return False
-    return len(wanted) == len(levels)
