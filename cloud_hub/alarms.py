@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
+from cloud_hub.access import audit
 from cloud_hub.errors import Conflict, NotFound
 from cloud_hub.records.database import Database
 from cloud_hub.records.decision_tables import drift_alarms as table
@@ -231,6 +232,7 @@ class Alarms:
                 raise Conflict(f"alarm {alarm_id} was acknowledged already, by {alarm.acknowledged_by or 'somebody'}")
             values = {"acknowledged": now, "acknowledged_by": by}
             connection.execute(table.update().where(table.c.id == alarm_id).values(**values))
+            audit.changed(connection, "alarm.acknowledge", None, {"by": by}, about=str(alarm_id), at=now)
             return self._told(connection, ACKNOWLEDGED, alarm_id)
 
     def _told(self, connection: Connection, event: str, alarm_id: int) -> Alarm:

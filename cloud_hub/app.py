@@ -146,7 +146,7 @@ class Hub:
             sealer=sealer,
             clock=clock,
         )
-        self.labels = Labels(self.devices, topics, self.announcer)
+        self.labels = Labels(self.db, self.devices, topics, self.announcer)
         self._subscribe(topics)
 
     @property

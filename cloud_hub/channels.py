@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select
 
+from cloud_hub.access import audit
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.policy import ChannelPolicy
 from cloud_hub.ports import Publisher, RolloutStarter, Sealer
@@ -137,6 +138,7 @@ class Channels:
                     )
                 )
                 self._tell(name)
+                audit.changed(connection, "channel.create", None, {}, about=name, at=now)
         return self.get(name)
 
     def set_policy(self, name: str, policy: Any) -> Channel:
@@ -151,36 +153,42 @@ class Channels:
         """
         parsed = parse_policy(policy)
         with self._db.begin() as connection:
-            channel = self.ensure(name)
-            values: dict[str, Any] = {"policy_json": parsed.model_dump_json(), "changed": self._clock()}
+            channel, now = self.ensure(name), self._clock()
+            values: dict[str, Any] = {"policy_json": parsed.model_dump_json(), "changed": now}
             concerns_devices = parsed.for_devices() != channel.policy.for_devices()
             if concerns_devices:
                 values["serial"] = self._sealer.next_serial(channel.serial)
             connection.execute(table.update().where(table.c.name == name).values(**values))
             if concerns_devices:
                 self._tell(name)
+            before, after = channel.policy.model_dump(mode="json"), parsed.model_dump(mode="json")
+            audit.changed(connection, "channel.policy", before, after, about=name, at=now)
         return self.get(name)
 
     def offer(self, name: str, digest: str, rollouts: RolloutStarter) -> Offered:
         """Publish a release into a channel.
 
-        A channel without a release takes it at once; one that has another release starts a rollout; one that has
-        this release already is left alone.
+        A channel without a release takes it at once, unless its policy asks for approvals; one that has another
+        release starts a rollout; one that has this release already is left alone.
 
         Raises:
             NotFound: there is no such release.
             Conflict: a rollout is under way, or no publisher has signed the release.
         """
-        self._sealer.check(self._releases.get(digest).ref)
+        self.check_vouched(digest)
         channel = self.ensure(name)
         rollout: str | None = None
-        if channel.current is None:
+        if channel.current is None and not channel.policy.rollout.approvals:
             self.set_current(name, digest)
         elif channel.rollout is not None and channel.rollout.candidate == digest:
             rollout = channel.rollout.id  # sent twice: the first one is under way
         elif channel.current != digest or channel.rollout is not None:
             rollout = rollouts.start(name, digest)
         return Offered(self.get(name).serial, rollout)
+
+    def check_vouched(self, digest: str) -> None:
+        """Raise `Conflict` where nobody answers for a release, so that no device would take it; or `NotFound`."""
+        self._sealer.check(self._releases.get(digest).ref)
 
     def set_current(self, name: str, digest: str) -> Channel:
         """Make ``digest`` the current release; ends the rollout that the document shows. Raises `NotFound`."""
@@ -272,12 +280,15 @@ class Channels:
         row = connection.execute(select(table).where(table.c.name == channel.name)).one()
         if all(getattr(row, name) == value for name, value in values.items()):
             return
+        now = self._clock()
         connection.execute(
             table.update()
             .where(table.c.name == channel.name)
-            .values(serial=self._sealer.next_serial(row.serial), changed=self._clock(), **values)
+            .values(serial=self._sealer.next_serial(row.serial), changed=now, **values)
         )
         self._tell(channel.name)
+        before = {name: getattr(row, name) for name in values}
+        audit.changed(connection, "channel.release", before, values, about=channel.name, at=now)
 
 
 def parse_policy(policy: Any) -> ChannelPolicy:

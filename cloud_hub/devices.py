@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
+from cloud_hub.access import audit
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.ports import Publisher, Sealer
 from cloud_hub.records.counters import DEVICE_COUNTS, read_counts
@@ -192,7 +193,10 @@ class Devices:
                 text = json.dumps(wanted.to_wire(), default=_plain)
             except ProtocolError as error:
                 raise BadRequest(str(error)) from error
-            self._upsert(connection, device, self._clock(), seen=False, desired_json=text)
+            now = self._clock()
+            self._upsert(connection, device, now, seen=False, desired_json=text)
+            before = json.loads(known) if known else None
+            audit.changed(connection, "device.desired", before, json.loads(text), about=device, at=now)
             if wanted.channel is not None:
                 channel = wanted.channel
                 self._db.after_commit(lambda: self._moved(channel))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cloud_hub.access import audit
 from cloud_hub.devices import Devices
 from cloud_hub.errors import BadRequest, Conflict
 from cloud_hub.ports import Publisher
+from cloud_hub.records.database import Database
 from edgeloop.protocol import Answers, ProtocolError, Topics
 
 #: Items in one message; ``Answers`` takes no more.
@@ -20,13 +22,14 @@ class Labels:
     """Sends labels to devices.
 
     Args:
+        db: the records, for the audit log.
         devices: which there are, and which are connected.
         topics: of the fleet.
         publisher: sends the messages.
     """
 
-    def __init__(self, devices: Devices, topics: Topics, publisher: Publisher) -> None:
-        self._devices, self._topics, self._publisher = devices, topics, publisher
+    def __init__(self, db: Database, devices: Devices, topics: Topics, publisher: Publisher) -> None:
+        self._db, self._devices, self._topics, self._publisher = db, devices, topics, publisher
 
     def send(self, device: str, items: Sequence[tuple[str, int | str]]) -> int:
         """Send labels of a device's earlier predictions; returns how many were sent.
@@ -50,6 +53,10 @@ class Labels:
         except ProtocolError as error:
             raise BadRequest(f"these are no labels: {error}", "an item has the prediction's id and a label") from error
         topic = self._topics.answers(device)
-        if not all(self._publisher.publish(topic, message) for message in messages):
-            raise Conflict("the hub is not connected to its broker", "a label that is sent twice counts once: repeat")
+        with self._db.begin() as connection:
+            audit.changed(connection, "labels.send", None, {"labels": len(items)}, about=device)
+            if not all(self._publisher.publish(topic, message) for message in messages):
+                raise Conflict(
+                    "the hub is not connected to its broker", "a label that is sent twice counts once: repeat"
+                )
         return len(items)

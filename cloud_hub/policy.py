@@ -54,6 +54,13 @@ class RolloutPolicy(_Policy):
         default=0.9, gt=0, le=1, description="Share of a step's answering devices that must run the candidate."
     )
 
+    approvals: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Approvals that a rollout needs, by others than who published its release or started it.",
+    )
+
     @model_validator(mode="after")
     def _reaches_all(self) -> RolloutPolicy:
         if self.steps[-1].share != 1.0:

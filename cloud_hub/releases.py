@@ -252,7 +252,7 @@ class Releases:
         return manifest
 
     def _record(self, index: Index, manifest: Manifest, source: str) -> None:
-        now, who = self._clock(), acting()
+        now = self._clock()
         with self._db.begin() as connection:
             connection.execute(
                 table.insert().values(
@@ -266,11 +266,11 @@ class Releases:
                     index_bytes=index.to_bytes(),
                     metrics_json=json.dumps(manifest.meta.metrics),
                     lineage_json=json.dumps(manifest.meta.lineage),
-                    published_by=str(who),
+                    published_by=str(acting()),
                 )
             )
             after = {"model": manifest.name, "version": manifest.version, "source": source}
-            audit.record(connection, who, "release.publish", None, after, about=index.digest, at=now)
+            audit.changed(connection, "release.publish", None, after, about=index.digest, at=now)
 
     def _find(self, digest: str) -> Release | None:
         with self._db.read() as connection:

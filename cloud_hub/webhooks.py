@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import httpx
 from sqlalchemy import Connection, Row, func, select
 
+from cloud_hub.access import audit
 from cloud_hub.alarms import Alarm
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.records.database import Database
@@ -137,6 +138,8 @@ class Webhooks:
         values = {"url": url, "secret": secret, "channel": channel, "created": self._clock(), "stopped": ""}
         with self._db.begin() as connection:
             found = connection.execute(table.insert().values(**values).returning(table)).one()
+            after = {"url": url, "channel": channel}
+            audit.changed(connection, "webhook.add", None, after, about=str(found.id), at=found.created)
         return _webhook(found)
 
     def all(self) -> Sequence[Webhook]:
@@ -154,10 +157,12 @@ class Webhooks:
 
     def remove(self, webhook: int) -> None:
         """Tell this address nothing any more; raises `NotFound`."""
-        self.get(webhook)
+        found = self.get(webhook)
         with self._db.begin() as connection:
             connection.execute(queue.delete().where(queue.c.webhook == webhook))
             connection.execute(table.delete().where(table.c.id == webhook))
+            before = {"url": found.url, "channel": found.channel}
+            audit.changed(connection, "webhook.remove", before, None, about=str(webhook), at=self._clock())
 
     def deliveries(self, webhook: int, limit: int = 100) -> Sequence[Delivery]:
         """What was sent to a webhook or waits to be, the newest first; raises `NotFound`."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from cloud_hub.access.principals import Principal
+from cloud_hub.access.principals import Principal, acting
 from cloud_hub.records.access_tables import audit_log as table
 
 #: What the first row's hash is over, in place of a row before it.
@@ -106,6 +106,13 @@ def record(
         "after_json": _text(after),
     }
     connection.execute(table.insert().values(**values, previous=previous, hash=_hash(previous, values)))
+
+
+def changed(
+    connection: Connection, what: str, before: Any, after: Any, *, about: str = "", at: float | None = None
+) -> None:
+    """`record` on behalf of whoever this code runs for."""
+    record(connection, acting(), what, before, after, about=about, at=at)
 
 
 def head(connection: Connection) -> Head:

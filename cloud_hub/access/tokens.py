@@ -124,7 +124,7 @@ class Tokens:
         with self._db.begin() as connection:
             connection.execute(table.insert().values(**values, secret_sha256=_sha256(secret)))
             made = self._get(ident)
-            audit.record(connection, acting(), "token.create", None, plain(made), about=ident, at=now)
+            audit.changed(connection, "token.create", None, plain(made), about=ident, at=now)
         return NewToken(made, f"{PREFIX}{ident}_{secret}")
 
     def revoke(self, ident: str) -> Token:
@@ -134,9 +134,7 @@ class Tokens:
             if found.revoked is None:
                 now = self._clock()
                 connection.execute(table.update().where(table.c.id == ident).values(revoked=now))
-                audit.record(
-                    connection, acting(), "token.revoke", plain(found), plain(self._get(ident)), about=ident, at=now
-                )
+                audit.changed(connection, "token.revoke", plain(found), plain(self._get(ident)), about=ident, at=now)
             return self._get(ident)
 
     def all(self) -> Sequence[Token]:

@@ -30,6 +30,7 @@ from cloud_hub.api import (
 from cloud_hub.api.body_limit import BodyLimit
 from cloud_hub.api.guard import Guard
 from cloud_hub.api.limits import Limits
+from cloud_hub.api.secure_headers import SecureHeaders
 from cloud_hub.releases import MAX_INDEX_BYTES
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def create_api(hub: Hub) -> FastAPI:
     errors.install(app)
     app.add_middleware(BodyLimit, limit_of=_limit_of)
     app.add_middleware(Guard, access=hub.access)
+    app.add_middleware(SecureHeaders)
     app.include_router(operations.router(hub))
     app.include_router(trust.files_router(hub))
     for part in _PARTS:

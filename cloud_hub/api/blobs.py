@@ -27,7 +27,7 @@ def router(hub: Hub) -> APIRouter:
 
     def get_blob(sha256: str) -> FileResponse:
         """The file; ``Range`` is served, so that a device goes on where it was cut off."""
-        headers = {"etag": f'"{sha256}"', "cache-control": "public, max-age=31536000, immutable"}
+        headers = {"etag": f'"{sha256}"', "cache-control": "private, max-age=31536000, immutable"}
         return FileResponse(hub.blobs.path(sha256), media_type="application/octet-stream", headers=headers)
 
     routes.add_api_route("/{sha256}", get_blob, response_class=FileResponse, responses=responses(NotFound, BadRequest))

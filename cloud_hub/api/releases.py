@@ -121,4 +121,4 @@ def router(hub: Hub) -> APIRouter:
 
 
 def _unchanging(digest: str) -> dict[str, str]:
-    return {"etag": f'"{digest}"', "cache-control": "public, max-age=31536000, immutable"}
+    return {"etag": f'"{digest}"', "cache-control": "private, max-age=31536000, immutable"}

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_hub.api.errors import responses
-from cloud_hub.errors import BadRequest, Conflict, NotFound
+from cloud_hub.errors import BadRequest, Conflict, Forbidden, NotFound
 from cloud_hub.policy import Step
 from cloud_hub.rollouts import Rollout
 
@@ -38,7 +38,7 @@ class DecisionAnswer(BaseModel):
     """One decision."""
 
     at: float = Field(description="Unix seconds.", examples=[1767225600.0])
-    decision: str = Field(description="start, widen, wait, finish or abort.", examples=["widen"])
+    decision: str = Field(description="start, approve, widen, wait, finish or abort.", examples=["widen"])
     step: int = Field(description="Index of the step; -1 before the first.", examples=[0])
     fraction: float = Field(examples=[0.21])
     reason: str = Field(examples=["step 1 of 3: 1 of 10 online devices"])
@@ -50,7 +50,10 @@ class RolloutSummary(BaseModel):
     id: str = Field(examples=["r7-1f2e3d4c"])
     channel: str = Field(examples=["stable"])
     candidate: str = Field(description="Digest of the release that is rolled out.", examples=[_DIGEST])
-    current: str = Field(description="Digest of the release that it replaces.", examples=[_DIGEST])
+    current: str = Field(
+        description="Digest of the release that it replaces; empty for a first one that waits for approvals.",
+        examples=[_DIGEST],
+    )
     state: str = Field(description="running, finished or aborted.", examples=["running"])
     step: int = Field(description="Index of the present step; -1 before the first.", examples=[0])
     steps: list[Step]
@@ -58,13 +61,24 @@ class RolloutSummary(BaseModel):
     progress: ProgressAnswer
     reason: str = Field(description="Why it is where it is.", examples=["1 of 1 devices run it; watched for 60 s"])
     cause: str = Field(description="Why it was started.", examples=["by hand"])
+    started_by: str = Field(description="Who started it; empty for one that is older than the audit log.")
+    approvals_wanted: int = Field(description="Approvals that it needs before it begins.", examples=[0])
     started: float = Field(description="Unix seconds.")
     ended: float | None = Field(description="Unix seconds; null while it runs.")
+
+
+class ApprovalAnswer(BaseModel):
+    """Somebody agreed."""
+
+    who: str = Field(examples=["person:ada"])
+    at: float = Field(description="Unix seconds.", examples=[1767225600.0])
+    reason: str = Field(examples=["seen on the bench"])
 
 
 class RolloutAnswer(RolloutSummary):
     """A rollout with every decision."""
 
+    approvals: list[ApprovalAnswer]
     history: list[DecisionAnswer]
 
 
@@ -92,13 +106,22 @@ class AbortBody(BaseModel):
     reason: str = Field(default="by hand", max_length=2000)
 
 
+class ApproveBody(BaseModel):
+    """What whoever agrees has to say."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "seen on the bench"}]})
+
+    reason: str = Field(default="", max_length=2000)
+
+
 def router(hub: Hub) -> APIRouter:
     """The addresses of rollouts."""
     routes = APIRouter(prefix="/rollouts", tags=["rollouts"])
 
     def detail(rollout: Rollout) -> RolloutAnswer:
         history = [DecisionAnswer(**vars(entry)) for entry in hub.rollouts.history(rollout.id)]
-        return RolloutAnswer(**_summary(rollout).model_dump(), history=history)
+        approvals = [ApprovalAnswer(**vars(approval)) for approval in hub.rollouts.approvals(rollout.id)]
+        return RolloutAnswer(**_summary(rollout).model_dump(), approvals=approvals, history=history)
 
     @routes.get("")
     def list_rollouts(
@@ -117,6 +140,11 @@ def router(hub: Hub) -> APIRouter:
     def start(body: StartBody) -> RolloutAnswer:
         """Start to move a channel to a release; one rollout at a time on a channel."""
         return detail(hub.rollouts.get(hub.rollouts.start(body.channel, body.digest, body.steps, body.reason)))
+
+    @routes.post("/{rollout}/approve", responses=responses(NotFound, Conflict, Forbidden))
+    def approve(rollout: str, body: ApproveBody | None = None) -> RolloutAnswer:
+        """Agree to a rollout whose channel asks for approvals: with the last one it begins."""
+        return detail(hub.rollouts.approve(rollout, (body or ApproveBody()).reason))
 
     @routes.post("/{rollout}/abort", responses=responses(NotFound, Conflict))
     def abort(rollout: str, body: AbortBody | None = None) -> RolloutAnswer:
@@ -139,6 +167,8 @@ def _summary(rollout: Rollout) -> RolloutSummary:
         progress=ProgressAnswer(**vars(rollout.progress)),
         reason=rollout.reason,
         cause=rollout.cause,
+        started_by=rollout.started_by,
+        approvals_wanted=rollout.policy.approvals,
         started=rollout.started,
         ended=rollout.ended,
     )

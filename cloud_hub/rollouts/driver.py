@@ -14,6 +14,8 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
+from cloud_hub.access import audit
+from cloud_hub.access.principals import acting
 from cloud_hub.channels import ActiveRollout, Channel, Channels
 from cloud_hub.devices import Device, Devices
 from cloud_hub.errors import BadRequest, Conflict, NotFound
@@ -21,7 +23,8 @@ from cloud_hub.insights_store import InsightStore
 from cloud_hub.policy import RolloutPolicy, Step
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
-from cloud_hub.rollouts import records
+from cloud_hub.rollouts import approvals, records
+from cloud_hub.rollouts.approvals import Approval
 from cloud_hub.rollouts.records import ABORTED, FINISHED, RUNNING, HistoryEntry, Rollout
 from cloud_hub.rollouts.rules import Abort, Decision, DeviceView, Finish, Progress, Requests, Wait, Widen, count, decide
 from edgeloop.protocol import position
@@ -77,8 +80,13 @@ class Rollouts:
         self._releases.get(digest)
         with self._db.begin() as connection:
             target = self._channels.get(channel)
-            current = _check_free(target, digest, records.running(connection, channel))
+            active = records.running(connection, channel)
+            if active and not active[0].current and active[0].candidate == digest:
+                return active[0].id  # sent twice: the first one waits for its approvals
             policy = _with_steps(target.policy.rollout, steps)
+            current = _check_free(target, digest, active)
+            if not current:
+                self._channels.check_vouched(digest)
             now, number = self._clock(), records.next_number(connection)
             # A random part, so that no device is the canary of every rollout, nor can choose not to be.
             rollout = Rollout(
@@ -98,10 +106,14 @@ class Rollouts:
                 policy=policy,
                 baseline={name: self._requests(channel, release) for name, release in _compared(digest, current)},
                 progress=Progress(),
+                started_by=str(acting()),
             )
             records.insert(connection, rollout, number)
             self._note(connection, rollout, "start", reason, now)
-            self._channels.set_rollout(channel, ActiveRollout(rollout.id, digest, 0.0))
+            after = {"channel": channel, "candidate": digest, "current": current, "reason": reason}
+            audit.changed(connection, "rollout.start", None, after, about=rollout.id, at=now)
+            if current:
+                self._channels.set_rollout(channel, ActiveRollout(rollout.id, digest, 0.0))
         log.info("rollout %s of %s on %s: started, %s", rollout.id, digest, channel, reason)
         return rollout.id
 
@@ -118,6 +130,30 @@ class Rollouts:
                 raise Conflict(f"the rollout {rollout_id} is {rollout.state} already", "nothing is left to abort")
             self._apply(connection, rollout, Abort(reason), rollout.progress, self._clock())
         return self.get(rollout_id)
+
+    def approve(self, rollout_id: str, reason: str = "") -> Rollout:
+        """Agree to a rollout, on behalf of whoever is acting; with the last agreement that it waits for it begins.
+
+        Raises:
+            NotFound: there is no such rollout.
+            Conflict: it waits for nobody's approval, or theirs is there already.
+            Forbidden: they started it, or published its release.
+        """
+        who = str(acting())
+        with self._db.begin() as connection:
+            rollout, now = self._get(connection, rollout_id), self._clock()
+            before = approvals.given(connection, rollout_id)
+            approvals.check(rollout, self._releases.get(rollout.candidate).published_by, who, before)
+            approvals.add(connection, rollout_id, Approval(who, now, reason))
+            records.update(connection, rollout_id, step_started=now)  # nobody waited for devices until now
+            self._note(connection, rollout, "approve", f"{who}: {reason}", now)
+            audit.changed(connection, "rollout.approve", None, {"reason": reason}, about=rollout_id, at=now)
+        return self.get(rollout_id)
+
+    def approvals(self, rollout_id: str) -> Sequence[Approval]:
+        """Who agreed to a rollout, the oldest first."""
+        with self._db.read() as connection:
+            return approvals.given(connection, rollout_id)
 
     def get(self, rollout_id: str) -> Rollout:
         """The rollout; raises `NotFound`."""
@@ -152,8 +188,7 @@ class Rollouts:
                 log.exception("rollout %s could not be decided; it stays where it is", rollout.id)
 
     def _step(self, rollout: Rollout, now: float) -> None:
-        channel = self._channels.find(rollout.channel)
-        moved_on = channel is None or channel.rollout is None or channel.rollout.id != rollout.id
+        moved_on = _moved_on(rollout, self._channels.find(rollout.channel))
         decision, progress = (None, rollout.progress) if moved_on else self._decide(rollout, now)
         with self._db.begin() as connection:
             if records.find(connection, rollout.id) != rollout:
@@ -165,6 +200,13 @@ class Rollouts:
                 self._apply(connection, rollout, decision, progress, now)
 
     def _decide(self, rollout: Rollout, now: float) -> tuple[Decision, Progress]:
+        with self._db.read() as connection:
+            agreed = approvals.given(connection, rollout.id)
+        if (missing := approvals.missing(rollout, agreed)) > 0:
+            reason = f"it waits for {missing} of {rollout.policy.approvals} approvals"
+            return Wait("approvals", reason), rollout.progress
+        if not rollout.current:
+            return Finish("it is approved, and the channel's first release"), rollout.progress
         devices, state = self._views(rollout, now), rollout.for_rules
         candidate, current = (
             self._since_start(rollout, name, release) for name, release in _compared(rollout.candidate, rollout.current)
@@ -222,7 +264,10 @@ class Rollouts:
         progress: Progress | None = None,
     ) -> None:
         records.update(connection, rollout.id, progress=progress, state=state, reason=reason, ended=now)
-        self._note(connection, rollout, "finish" if state == FINISHED else "abort", reason, now)
+        decision = "finish" if state == FINISHED else "abort"
+        self._note(connection, rollout, decision, reason, now)
+        ended = {"state": state, "reason": reason}
+        audit.changed(connection, f"rollout.{decision}", {"state": rollout.state}, ended, about=rollout.id, at=now)
         log.info("rollout %s on %s: %s, %s", rollout.id, rollout.channel, state, reason)
 
     def _note(self, connection: Connection, rollout: Rollout, decision: str, reason: str, now: float) -> None:
@@ -276,12 +321,24 @@ def _wait_kind(reason: str) -> str:
     return "".join(letter for letter in reason if not letter.isdigit())
 
 
+def _moved_on(rollout: Rollout, channel: Channel | None) -> bool:
+    """Whether somebody gave the channel another release meanwhile."""
+    if channel is None:
+        return True
+    if not rollout.current:  # a first release, which devices are not shown until it is approved
+        return channel.current is not None
+    return channel.rollout is None or channel.rollout.id != rollout.id
+
+
 def _check_free(channel: Channel, digest: str, active: Sequence[Rollout]) -> str:
+    """The channel's current release; "" where a first one has to be approved."""
     if active or channel.rollout is not None:
         name = active[0].id if active else channel.rollout.id if channel.rollout else ""
         raise Conflict(
             f"the rollout {name} is under way on {channel.name}", f"wait, or POST /api/v1/rollouts/{name}/abort"
         )
+    if channel.current is None and channel.policy.rollout.approvals:
+        return ""
     if channel.current is None:
         raise Conflict(
             f"the channel {channel.name} has no release yet",

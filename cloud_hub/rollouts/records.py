@@ -35,7 +35,8 @@ class Rollout:
         id: names it; with a device's name it places the device.
         channel: the channel.
         candidate: digest of the release that is rolled out.
-        current: digest of the release that was current when it began; devices go back to it.
+        current: digest of the release that was current when it began; devices go back to it. "" where the channel had
+            none: such a rollout waits for approvals, and then the release is current at once.
         state: ``running``, ``finished`` or ``aborted``.
         step: index of the present step, -1 before the first.
         fraction: devices placed below it take the candidate.
@@ -45,6 +46,7 @@ class Rollout:
         ended: unix seconds, or None.
         reason: the latest decision's.
         cause: why it was started.
+        started_by: who started it, as the audit log names them; "" for one that is older than the log.
         policy: steps and limits as they were when it began.
         baseline: requests of candidate and current release before it began.
         progress: where the selected devices stood at the latest decision.
@@ -66,6 +68,7 @@ class Rollout:
     policy: RolloutPolicy
     baseline: Mapping[str, Requests]
     progress: Progress
+    started_by: str = ""
 
     @property
     def for_rules(self) -> RolloutState:
@@ -96,6 +99,7 @@ def insert(connection: Connection, rollout: Rollout, number: int) -> None:
             policy_json=rollout.policy.model_dump_json(),
             baseline_json=json.dumps({name: [r.predictions, r.errors] for name, r in rollout.baseline.items()}),
             progress_json=json.dumps(vars(rollout.progress)),
+            started_by=rollout.started_by,
         )
     )
 
@@ -164,4 +168,5 @@ def _rollout(row: Row[Any]) -> Rollout:
         policy=RolloutPolicy.model_validate_json(row.policy_json),
         baseline={name: Requests(*pair) for name, pair in json.loads(row.baseline_json).items()},
         progress=Progress(**json.loads(row.progress_json)),
+        started_by=row.started_by or "",
     )

@@ -126,7 +126,7 @@ class Widen:
 class Wait:
     """Change nothing yet. ``why`` names the kind of wait; ``done_since`` is to be remembered."""
 
-    why: Literal["devices", "evidence", "bake"]
+    why: Literal["devices", "evidence", "bake", "approvals"]
     reason: str
     done_since: float | None = None
     kind: Literal["wait"] = "wait"

@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
+from cloud_hub.access import audit
 from cloud_hub.alarms import FLEET, Alarm, Alarms
 from cloud_hub.channels import Channel, Channels
 from cloud_hub.errors import BadRequest, Conflict, HubError, NotFound
@@ -187,6 +188,8 @@ class Training:
                 labels=labels,
                 now=now,
             )
+            after = {"channel": channel.name, "cause": cause, "parent": channel.current}
+            audit.changed(connection, "retraining.start", None, after, about=str(run_id), at=now)
         log.info("run %s on %s is queued: %s", run_id, channel.name, cause)
         return self.get(run_id)
 

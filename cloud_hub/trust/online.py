@@ -7,6 +7,7 @@ killed hub has not sent is sent by the next.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
+from cloud_hub.access import audit
 from cloud_hub.errors import Conflict, NotFound
 from cloud_hub.records.database import Database
 from cloud_hub.sealing import Unsigned
@@ -162,6 +164,8 @@ class OnlineTrust:
             now = self._now(connection)
             found = take(Offer(role, content, restored), newest, self.keys.all(), self._in_use(connection), now)
             records.add(connection, role, Stored(found.signed.version, content, self._clock()))
+            after = {"version": found.signed.version, "sha256": hashlib.sha256(content).hexdigest()}
+            audit.changed(connection, "trust.metadata", None, after, about=role)
             self._sign(connection)
             self._db.after_commit(self._changed)
         log.info("took %s %d, which lasts until %s", role, found.signed.version, found.signed.expires.date())

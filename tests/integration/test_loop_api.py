@@ -45,7 +45,7 @@ def app(world: World) -> FastAPI:
         drift=world.drift,
         alarms=world.alarms,
         training=world.training,
-        labels=Labels(world.devices, world.topics, world.broker),
+        labels=Labels(world.db, world.devices, world.topics, world.broker),
     )
     app = FastAPI()
     errors.install(app)

@@ -21,7 +21,6 @@ AWAITED = (
     "/api/v1/devices/self/",
     "/api/v1/devices/{device}/revoke",
     "/api/v1/sign-",
-    "/api/v1/rollouts/{rollout}/approve",
 )
 
 
