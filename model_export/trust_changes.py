@@ -137,9 +137,9 @@ def renew(folder: TrustFolder, role: str, forget: Sequence[str], now: datetime) 
     draft = folder.next_draft(role, now)
     if forget and model_of(role) is None:
         raise RequestError(f"{role} names no releases", "--forget is for releases.<model>")
-    for path in forget:
-        if draft.signed.targets.pop(path, None) is None:
-            raise RequestError(f"{role} does not name {path}", "model-export keys show lists what it names")
+    with asked("model-export keys show lists what it names"):
+        for path in forget:
+            repository.forget(draft.signed, path)
     folder.write(role, draft)
 
 

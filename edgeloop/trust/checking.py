@@ -31,7 +31,7 @@ from edgeloop.trust.names import (
     parse_channel,
     parse_release,
 )
-from edgeloop.trust.repository import delegated, keys_of, newest_counter, paths_of
+from edgeloop.trust.repository import NEWEST, delegated, keys_of, newest_counter, paths_of
 
 MAX_BYTES = 512_000
 """Bytes of a metadata file: as python-tuf's client reads of a root, and as fit in a channel's message."""
@@ -178,6 +178,8 @@ def check_next(
     added = sorted(parse_release(path).counter for path in new.signed.targets.keys() - before.keys())
     if added != list(range(newest + 1, newest + 1 + len(added))):
         raise TrustError(f"{role} leaves out counters after {newest}: it could use them all up")
+    if newest_counter(new.signed) != newest + len(added):
+        raise TrustError(f"{role} says that {newest_counter(new.signed)} is its newest counter; {newest} was it before")
 
 
 def walk_roots(trusted: Metadata[Root], fetch: Callable[[int], bytes | None]) -> list[tuple[bytes, Metadata[Root]]]:
@@ -256,6 +258,9 @@ def _check_delegated(role: str, targets: Targets) -> None:
         raise TrustError(f"{role} may not delegate")
     if len(targets.targets) > MAX_TARGETS:
         raise TrustError(f"{role} names {len(targets.targets)} targets; at most {MAX_TARGETS} are read")
+    newest = targets.unrecognized_fields.get(NEWEST, 0)
+    if type(newest) is not int or not 0 <= newest < 10**18:
+        raise TrustError(f"{role} has a newest counter that is none")
     for path, file in targets.targets.items():
         if role == CHANNELS:
             parse_channel(path)

@@ -62,6 +62,10 @@ KEPT: Mapping[str, int] = {RELEASES: 64, RETRAINED: 16}
 """Newest releases of a model that a role goes on to name; fewer of retrained ones, which share one role."""
 
 
+NEWEST = "x-edgeloop-newest"
+"""Field of a publishers' role that has forgotten its newest release: the greatest counter that it has given."""
+
+
 def lifetime(role: str) -> timedelta:
     """How long a version of this role's metadata lasts."""
     return LIFETIME[RELEASES if model_of(check_role(role)) is not None else role]
@@ -231,8 +235,21 @@ def add_retrained(retrained: Targets, base: ReleasePath, digest: str, length: in
 
 
 def newest_counter(role: Targets) -> int:
-    """The greatest counter that a role names; 0 when it names none."""
-    return max((parse_release(path).counter for path in role.targets), default=0)
+    """The greatest counter that a publishers' role has ever given; 0 when it gave none."""
+    named = max((parse_release(path).counter for path in role.targets), default=0)
+    return max(named, int(role.unrecognized_fields.get(NEWEST, 0)))
+
+
+def forget(role: Targets, path: str) -> None:
+    """Name a release no longer, in a draft of a publishers' role; its counter is not given again.
+
+    Raises:
+        TrustError: the role does not name it.
+    """
+    newest = newest_counter(role)
+    if role.targets.pop(path, None) is None:
+        raise TrustError(f"it does not name {path}")
+    role.unrecognized_fields[NEWEST] = newest
 
 
 def find_release(role: Targets, digest: str) -> ReleasePath | None:

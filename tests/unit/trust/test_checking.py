@@ -116,17 +116,29 @@ def test_a_counter_never_means_another_release_and_none_is_left_out(fleet: Secur
     def exhaust(targets: Any) -> None:
         repository._add(targets, f"releases/digits/{10**18 - 1}", DIGEST, 10)
 
-    def return_to_the_past(targets: Any) -> None:
+    def lose_count(targets: Any) -> None:
         del targets.targets["releases/digits/3"]
-        del targets.targets["releases/digits/2"]
+
+    def count_too_far(targets: Any) -> None:
+        targets.unrecognized_fields[repository.NEWEST] = 9
 
     refused(replace, "another release than before")
     refused(exhaust, "leaves out counters after 3")
-    draft = fleet.draft(role)
-    return_to_the_past(draft.signed)
+    refused(lose_count, "2 is its newest counter; 3 was it before")
+    refused(count_too_far, "9 is its newest counter")
+
+
+def test_a_release_that_was_taken_back_leaves_its_counter_behind(fleet: SecureFleet):
+    role = "releases.digits"
+    fleet.release("digits", f"sha256:{2:064x}", 10)
+    before, draft = fleet.newest[role], fleet.draft(role)
+    repository.forget(draft.signed, "releases/digits/2")
     fleet.put(role, draft)
-    before = fleet.newest[role]
-    refused(lambda targets: repository._add(targets, "releases/digits/1", "sha256:" + "e" * 64, 10), "another release")
+    checking.check_next(role, fleet.targets.signed, before, draft)
+    assert str(fleet.release("digits", DIGEST, 10)) == "releases/digits/3"
+    checking.check_next(role, fleet.targets.signed, draft, fleet.newest[role])
+    with pytest.raises(TrustError, match="does not name"):
+        repository.forget(draft.signed, "releases/digits/2")
 
 
 def test_a_forgotten_counter_is_not_given_again(fleet: SecureFleet):
