@@ -237,7 +237,7 @@ def test_a_release_that_a_channel_needs_cannot_be_forgotten(secure: ApiHub, peop
     secure.post("channels/stable/releases", {"digest": publish(secure, people, package)})
     role = release_role(package.name)
     draft = people.fleet.draft(role)
-    draft.signed.targets.clear()
+    repository.forget(draft.signed, "releases/digits/1")
     answer = secure.put(f"trust/metadata/{role}", people.sign(role, draft), 409)
     assert "stable" in answer["error"]
 
