@@ -27,7 +27,8 @@ import numpy as np
 import psutil
 
 from benchmarks.kit.processes import MB, Running, cpu_seconds, running
-from cloud_hub.broker import choose, mosquitto_config
+from cloud_hub.broker import choose
+from cloud_hub.broker_config import mosquitto_config
 from edgeloop.insights import Observer, Profile, Window
 from tests.doubles.packages import FEATURES, WIDTH, make_package
 from tests.integration.brokers import free_port
@@ -174,7 +175,7 @@ def recorded(release: tuple[str, Profile]) -> dict[str, Any]:
 def broker(folder: Path) -> Iterator[int]:
     """The broker as the hub embeds it, with room for a whole round; its port."""
     port, config = free_port(), folder / "mosquitto.conf"
-    config.write_text(mosquitto_config("127.0.0.1", port) + "max_queued_messages 100000\nmax_queued_bytes 0\n")
+    config.write_text(mosquitto_config("127.0.0.1", port, None) + "max_queued_messages 100000\nmax_queued_bytes 0\n")
     with running([choose("mosquitto").program, "-c", str(config)]):
         until = time.monotonic() + 20.0
         while time.monotonic() < until:

@@ -43,7 +43,7 @@ def create(
     """Make a token and print it, this once."""
     from cloud_hub.durations import seconds_of
 
-    with _refusals():
+    with refusals():
         body = {
             "name": name,
             "role": role,
@@ -58,7 +58,7 @@ def create(
 @tokens.command("list")
 def list_tokens(config: Config = None, data: Data = None, as_json: Json = False) -> None:
     """Every token, without its secret."""
-    with _refusals():
+    with refusals():
         found = ask(config, data, "GET", "tokens")
     if as_json:
         typer.echo(json.dumps(found))
@@ -78,7 +78,7 @@ def revoke(
     """End a token at once."""
     from urllib.parse import quote
 
-    with _refusals():
+    with refusals():
         found = ask(config, data, "DELETE", f"tokens/{quote(token, safe='')}")
     typer.echo(f"{found['id']} ({found['name']}) is revoked")
 
@@ -92,7 +92,7 @@ def verify(
     """Walk the whole chain: 0 where it holds, and its head is printed; 8 where it does not."""
     from cloud_hub.access import audit as log
 
-    with _refusals(), _records(config, data) as db, db.read() as connection:
+    with refusals(), _records(config, data) as db, db.read() as connection:
         verdict = log.verify(connection, _anchor(anchor))
     if verdict.problem:
         typer.echo(f"cloud-hub: the audit log does not hold: {verdict.problem}", err=True)
@@ -110,7 +110,7 @@ def show(
     """The newest changes, the newest last."""
     from cloud_hub.access import audit as log
 
-    with _refusals(), _records(config, data) as db, db.read() as connection:
+    with refusals(), _records(config, data) as db, db.read() as connection:
         for entry in reversed(log.newest(connection, limit, about)):
             at = datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="seconds")
             changed = f"{json.dumps(entry.before)} → {json.dumps(entry.after)}"
@@ -122,7 +122,7 @@ def export(config: Config = None, data: Data = None) -> None:
     """Every change as a line of JSON, the oldest first, with its hashes."""
     from cloud_hub.access import audit as log
 
-    with _refusals(), _records(config, data) as db, db.read() as connection:
+    with refusals(), _records(config, data) as db, db.read() as connection:
         last = 0
         while page := log.entries(connection, last, 1000):
             for entry in page:
@@ -166,7 +166,8 @@ def ask(config: Path | None, data: Path | None, method: str, path: str, body: An
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
+    """Whatever is refused is said, and ends the command with its code."""
     from cloud_hub.errors import StartError
 
     try:

@@ -6,7 +6,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,6 +22,7 @@ from cloud_hub.data_folder import DataFolder
 from cloud_hub.devices import Devices
 from cloud_hub.drift import DriftWatch
 from cloud_hub.errors import StartError
+from cloud_hub.identities import RENEWAL_TICK_S, Identities
 from cloud_hub.ingest import KINDS, Ingest
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.labels import Labels
@@ -32,7 +33,7 @@ from cloud_hub.releases import Releases
 from cloud_hub.retention import Keep, Retention
 from cloud_hub.rollouts import Rollouts
 from cloud_hub.sealing import Unsigned
-from cloud_hub.settings import Settings
+from cloud_hub.settings import Settings, is_wildcard
 from cloud_hub.supervise import Supervisor, every
 from cloud_hub.training.runs import Training
 from cloud_hub.trust.key_files import KeyFiles
@@ -71,7 +72,7 @@ class Hub:
     def __init__(
         self, settings: Settings, *, http_port: int | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        self.settings = settings
+        self.settings, self.clock = settings, clock
         self._http_port = settings.listen_port if http_port is None else http_port
         self.folder = DataFolder(settings.data)
         try:
@@ -79,18 +80,19 @@ class Hub:
         except BaseException:
             self.folder.close()
             raise
+        topics = Topics(settings.fleet)
         try:
             self.trust = None if settings.insecure else _open_trust(settings, self.db, clock)
-            self.broker = _start_broker(settings)
+            self.identities = self._make_identities(topics, clock)
+            self.broker = _start_broker(settings, self.identities)
         except BaseException:
             self.db.close()
             self.folder.close()
             raise
-        self.access = Access(self.db, settings.data, secure=settings.secure, rate=settings.request_rate, clock=clock)
+        self.access = self._make_access(clock)
         self.workers = Supervisor()
         self.link = self._make_link()
         self.announcer = Announcer(self.link)
-        topics = Topics(settings.fleet)
         self.blobs = Blobs(settings.data / "blobs", max_bytes=settings.max_blob_bytes)
         self.releases = Releases(self.db, self.blobs, settings.data / "releases", clock=clock)
         sealer = self.trust or Unsigned()
@@ -147,6 +149,8 @@ class Hub:
             clock=clock,
         )
         self.labels = Labels(self.db, self.devices, topics, self.announcer)
+        if self.identities is not None:
+            self.identities.steer(self.broker, self.link)
         self._subscribe(topics)
 
     @property
@@ -155,9 +159,23 @@ class Hub:
         if self.settings.public_url:
             return self.settings.public_url
         host = self.settings.listen_host
-        if host in ("", "0.0.0.0", "::"):
+        if is_wildcard(host):
             host = socket.gethostname()  # every address: the name is the best guess that devices can resolve
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._http_port}"
+        return self._url(host)
+
+    @property
+    def local_url(self) -> str:
+        """Base URL that a command on this machine reaches the hub at."""
+        return self._url("127.0.0.1" if is_wildcard(self.settings.listen_host) else self.settings.listen_host)
+
+    @property
+    def listen_url(self) -> str:
+        """Base URL of the address that it listens on."""
+        return self._url(self.settings.listen_host)
+
+    def _url(self, host: str) -> str:
+        scheme = "http" if self.identities is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._http_port}"
 
     @property
     def broker_address(self) -> tuple[str, int]:
@@ -184,6 +202,8 @@ class Hub:
         self.workers.start("webhooks", every(WEBHOOKS_TICK_S, self.webhooks.tick))
         if self.trust is not None:
             self.workers.start("trust", every(TRUST_TICK_S, self.trust.tick))
+        if self.identities is not None:
+            self.workers.start("certificates", every(RENEWAL_TICK_S, self.identities.renew_own))
         self.link.start()
 
     def stop(self) -> None:
@@ -212,7 +232,27 @@ class Hub:
         dead = [state.name for state in self.workers.states if not state.alive]
         return {"broker": broker, "records": records, "workers": f"not running: {', '.join(dead)}" if dead else ""}
 
+    def _make_identities(self, topics: Topics, clock: Callable[[], float]) -> Identities | None:
+        if not self.settings.secure:
+            return None
+        return Identities(self.settings, self.db, topics, self._roots, clock=clock)
+
+    def _make_access(self, clock: Callable[[], float]) -> Access:
+        settings = self.settings
+        access = Access(self.db, settings.data, secure=settings.secure, rate=settings.request_rate, clock=clock)
+        if self.identities is not None:
+            access.recognise = self.identities.registry.recognise
+        return access
+
+    def _roots(self) -> Iterator[bytes]:
+        """Every version of the signed root, the newest first."""
+        if self.trust is not None:
+            for version in range(self.trust.version("root"), 0, -1):
+                yield self.trust.newest("root", version)
+
     def _publish_channel(self, channel: str) -> None:
+        if self.identities is not None:
+            self.identities.registry.changed()  # the device may read it before it is told to
         if self.channels.find(channel) is not None:
             self.channels.publish(channel)
 
@@ -230,6 +270,7 @@ class Hub:
             f"cloud-hub-{secrets.token_hex(4)}",
             username=self.settings.broker_username,
             password=self.settings.broker_password,
+            tls=None if self.identities is None else self.identities.own.client_context,
             manual_ack=True,
             # What has no room here waits at the broker, which drops it when it has none either: devices send again.
             # Half of the queue: a read that has begun may bring more.
@@ -268,11 +309,15 @@ def _open_trust(settings: Settings, db: Database, clock: Callable[[], float]) ->
     return OnlineTrust(db, keys, clock=clock)
 
 
-def _start_broker(settings: Settings) -> EmbeddedBroker | None:
+def _start_broker(settings: Settings, identities: Identities | None) -> EmbeddedBroker | None:
     if settings.broker == "none":
         return None
     broker = EmbeddedBroker(
-        choose(settings.broker), settings.data / "broker", host=settings.broker_host, port=settings.broker_port
+        choose(settings.broker),
+        settings.data / "broker",
+        host=settings.broker_host,
+        port=settings.broker_port,
+        files=None if identities is None else identities.access.files,
     )
     broker.start()
     return broker

@@ -7,7 +7,6 @@ until the hub acknowledges them. So it stores nothing, and a broker that was kil
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
 import os
 import shutil
@@ -25,9 +24,9 @@ from typing import Literal
 import psutil
 
 from cloud_hub import exit_codes
+from cloud_hub.broker_config import BrokerFiles, mosquitto_config
 from cloud_hub.errors import StartError
 from cloud_hub.settings import is_loopback
-from edgeloop.protocol import MAX_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -79,25 +78,44 @@ class EmbeddedBroker:
         folder: for its configuration and pid file.
         host: address that it listens on; loopback only for aMQTT.
         port: its port; 0 chooses one, which stays the same for as long as this object lives.
+        files: for mutual TLS; None: whoever reaches the address may do all.
+
+    Raises:
+        StartError: aMQTT is to do what it cannot, or nobody is to be asked who they are beyond this machine.
     """
 
-    def __init__(self, choice: Choice, folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        if choice.kind == "amqtt" and not is_loopback(host):
+    def __init__(
+        self,
+        choice: Choice,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        files: BrokerFiles | None = None,
+    ) -> None:
+        if choice.kind == "amqtt" and (files is not None or not is_loopback(host)):
             raise StartError(
-                f"aMQTT listens on loopback only, not on {host}: its access rules do not hold",
-                "install Mosquitto for other addresses",
+                "aMQTT is for development, on loopback and insecure: its access rules do not hold"
+                + ("" if is_loopback(host) else f", and {host} is not loopback"),
+                "install Mosquitto (apt-get install mosquitto, brew install mosquitto), or set insecure = true",
                 exit_codes.NO_BROKER,
             )
-        if not is_loopback(host):
-            log.warning("the embedded broker on %s asks nobody for a password: use it in a trusted network only", host)
+        if files is None and not is_loopback(host):
+            raise StartError(
+                f"the embedded broker on {host} would ask nobody who they are",
+                "leave insecure = false, or set broker_host to a loopback address",
+                exit_codes.NO_BROKER,
+            )
+        if choice.kind == "amqtt":
+            log.warning("the broker is aMQTT, which is for development: install Mosquitto for anything else")
         self.choice, self.host, self.port = choice, host, port
         self.restarts = 0
-        self._folder = folder
+        self._folder, self._files = folder, files
         self._pid_file = folder / "broker.pid"
         self._process: subprocess.Popen[str] | None = None
         self._words: deque[str] = deque(maxlen=3)
         self._stop = threading.Event()
-        self._started = threading.Event()
+        self._started, self._listening = threading.Event(), threading.Event()
         self._failure: StartError | None = None
         # Whether somebody ended the child before it listened: that says nothing against the next one.
         self._killed = False
@@ -135,6 +153,25 @@ class EmbeddedBroker:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
+    def reload(self) -> None:
+        """Have Mosquitto read its rules and certificates again; connections go on. It does so soon, not at once."""
+        if (process := self._process) is not None and process.poll() is None:
+            process.send_signal(signal.SIGHUP)
+
+    def restart(self) -> None:
+        """End every connection, and start anew with what the files say now; returns when it listens again."""
+        before = self._process
+        if before is None or before.poll() is not None:
+            return  # it is being started, and reads the files as they are
+        before.terminate()
+        until = time.monotonic() + READY_S
+        while time.monotonic() < until and not self._stop.is_set():
+            if self._process is not before and self.alive and self._listening.is_set():
+                return
+            time.sleep(0.01)
+        if not self._stop.is_set():
+            log.error("the broker did not start again within %.0f s", READY_S)
+
     def _watch(self) -> None:
         """Start the child and watch it. Linux ties it to this very thread, which lives as long as the hub."""
         wait = BACKOFF_S[0]
@@ -163,6 +200,7 @@ class EmbeddedBroker:
     def _launch(self) -> str:
         """Start the child and wait for its port; returns what is wrong, or ""."""
         self._killed = False
+        self._listening.clear()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cloud_hub.broker_child", str(os.getpid()), *self._arguments()],
             stdin=subprocess.DEVNULL,
@@ -187,6 +225,7 @@ class EmbeddedBroker:
                 return f"the broker {self.choice.kind} ended with {self._process.returncode}: {self._last_words()}"
             if _accepts(self.host, self.port):
                 log.info("broker %s listens on %s:%d", self.choice.kind, self.host, self.port)
+                self._listening.set()
                 return ""
             time.sleep(0.02)
         self._end_child(1.0)
@@ -196,7 +235,7 @@ class EmbeddedBroker:
         if self.choice.kind == "amqtt":
             return ["amqtt", str(self.port), str(self._folder)]
         config = self._folder / "mosquitto.conf"
-        config.write_text(mosquitto_config(self.host, self.port))
+        config.write_text(mosquitto_config(self.host, self.port, self._files))
         return ["mosquitto", self.choice.program, str(config)]
 
     def _reserve_port(self) -> None:
@@ -250,32 +289,6 @@ class EmbeddedBroker:
 
     def _last_words(self) -> str:
         return "; ".join(self._words) or "it said nothing"
-
-
-def mosquitto_config(host: str, port: int) -> str:
-    """A minimal configuration: one listener, nothing stored.
-
-    Access is not controlled: whoever reaches the address may do all.
-    """
-    return "\n".join(
-        (
-            f"listener {port} {host}",
-            "allow_anonymous true",
-            # As another user Mosquitto could not be tied to the hub's life, nor read a private data folder.
-            f"user {getpass.getuser()}",
-            "persistence false",
-            f"max_packet_size {MAX_BYTES + 4096}",
-            # The defaults (20 in flight, 1,000 queued) are small for a hub that acknowledges by batch.
-            "max_inflight_messages 1000",
-            "max_queued_messages 20000",
-            f"max_queued_bytes {256 << 20}",
-            "set_tcp_nodelay true",
-            "log_dest stderr",
-            "log_type error",
-            "log_type warning",
-            "",
-        )
-    )
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import edgeloop
-from cloud_hub import access_commands, exit_codes, trust_commands
+from cloud_hub import access_commands, exit_codes, identity_commands, trust_commands
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="The service that a fleet of edge agents reports to."
@@ -59,6 +59,11 @@ def serve(
     except StartError as error:
         typer.echo(f"cloud-hub: {error}\n  {error.hint}", err=True)
         raise typer.Exit(error.code) from error
+
+
+app.add_typer(identity_commands.enrolment, name="enrolment")
+app.add_typer(identity_commands.devices, name="devices")
+app.add_typer(identity_commands.broker_config, name="broker-config")
 
 
 def main() -> None:

@@ -28,6 +28,10 @@ class BadRequest(HubError):
     """The caller sent something that is not what it has to be."""
 
 
+class Unauthorized(HubError):
+    """The caller showed a secret that is none, or is none any more."""
+
+
 class Forbidden(HubError):
     """The caller has no right to this."""
 
@@ -38,6 +42,10 @@ class TooLarge(HubError):
 
 class StorageFull(HubError):
     """The hub's own disk is full, or cannot be written: the operator has to act, the caller may repeat."""
+
+
+class AuthorityError(HubError):
+    """A certificate could not be issued: the authority outside of the hub does not answer as it should."""
 
 
 class StartError(HubError):

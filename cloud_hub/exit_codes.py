@@ -17,6 +17,8 @@ NO_BROKER = 6
 """The broker that the settings ask for cannot run on this machine."""
 DATA_UNUSABLE = 7
 """The data folder cannot be written, or its records are damaged or of a newer version."""
+NO_IDENTITY = 8
+"""The hub's certificates are damaged, or the authority that should issue them does not answer."""
 AUDIT_BROKEN = 9
 """The audit log was tampered with: `cloud-hub audit verify` says where."""
 REFUSED = 10
@@ -33,6 +35,7 @@ ALL = {
     "PORT_TAKEN": PORT_TAKEN,
     "NO_BROKER": NO_BROKER,
     "DATA_UNUSABLE": DATA_UNUSABLE,
+    "NO_IDENTITY": NO_IDENTITY,
     "AUDIT_BROKEN": AUDIT_BROKEN,
     "REFUSED": REFUSED,
     "METADATA_REFUSED": METADATA_REFUSED,

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -16,6 +17,7 @@ from cloud_hub.api.app import create_api
 from cloud_hub.app import Hub
 from cloud_hub.errors import StartError
 from cloud_hub.settings import Settings
+from cloud_hub.tls import TlsProtocol
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
         hub = Hub(settings, http_port=port)
         try:
             hub.start()
-            server = HttpServer(hub, started=lambda: _started(hub, port, announce))
+            server = HttpServer(hub, started=lambda: _started(hub, announce))
             for number in (signal.SIGTERM, signal.SIGINT):
                 # uvicorn has handlers of its own while it serves, and then gives the signal to these.
                 signal.signal(number, server.ask_to_stop)
@@ -51,9 +53,15 @@ class HttpServer(uvicorn.Server):
     """uvicorn, without its command line."""
 
     def __init__(self, hub: Hub, *, started: Callable[[], None] = lambda: None) -> None:
+        identities = hub.identities
+        secured: dict[str, Any] = {}
+        if identities is not None:
+            context = identities.own.server_context
+            secured = {"http": TlsProtocol, "ssl_context_factory": lambda _config, _default: context}
         super().__init__(
             uvicorn.Config(
                 create_api(hub),
+                **secured,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -94,22 +102,18 @@ def bind(host: str, port: int) -> socket.socket:
     return door
 
 
-def _started(hub: Hub, port: int, announce: Callable[[str], None]) -> None:
-    hub.access.local.write(f"http://{_from_here(hub.settings.listen_host)}:{port}")
-    _announce(hub, port, announce)
+def _started(hub: Hub, announce: Callable[[str], None]) -> None:
+    hub.access.local.write(hub.local_url)
+    _announce(hub, announce)
     announce_first_token(hub.access, hub.settings.data, announce)
 
 
-def _from_here(host: str) -> str:
-    """How this machine reaches what listens on ``host``."""
-    if host in ("", "0.0.0.0", "::"):
-        return "127.0.0.1" if host != "::" else "[::1]"
-    return f"[{host}]" if ":" in host else host
-
-
-def _announce(hub: Hub, port: int, announce: Callable[[str], None]) -> None:
+def _announce(hub: Hub, announce: Callable[[str], None]) -> None:
     settings = hub.settings
     host, broker_port = hub.broker_address
     kind = "runs elsewhere" if hub.broker is None else f"{hub.broker.choice.kind}, embedded"
-    announce(f"cloud-hub serves http://{settings.listen_host}:{port} (documentation at /docs)")
-    announce(f"cloud-hub uses  mqtt://{host}:{broker_port} ({kind}), fleet {settings.fleet!r}, data in {settings.data}")
+    mqtt = "mqtt" if hub.identities is None else "mqtts"
+    announce(f"cloud-hub serves {hub.listen_url} (documentation at /docs)")
+    announce(
+        f"cloud-hub uses  {mqtt}://{host}:{broker_port} ({kind}), fleet {settings.fleet!r}, data in {settings.data}"
+    )

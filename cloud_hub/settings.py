@@ -46,8 +46,46 @@ class Settings(BaseSettings):
     )
     broker_host: str = Field(default="127.0.0.1", description="Address of the broker: what an embedded one listens on.")
     broker_port: int = Field(default=1883, ge=0, le=65535, description="The broker's port; 0 chooses one, embedded.")
+    public_broker: str = Field(
+        default="",
+        description="Address host:port at which devices reach the broker; empty: made of public_url and broker_port.",
+    )
     broker_username: str | None = Field(default=None, description="User name at a broker that runs elsewhere.")
     broker_password: str | None = Field(default=None, repr=False, description="Password at that broker.")
+    broker_ca: Path | None = Field(
+        default=None,
+        description="Certificates by which a broker that runs elsewhere is known, PEM; empty: the hub's CA.",
+    )
+    broker_certificate: Path | None = Field(
+        default=None, description="Certificate that the hub shows that broker, PEM; empty: one of its CA."
+    )
+    broker_key: Path | None = Field(default=None, description="Key of that certificate, PEM.")
+    broker_reload_command: str = Field(
+        default="",
+        description="Command that has a Mosquitto elsewhere go by the files in <data>/broker when they have changed.",
+    )
+    server_certificate: Path | None = Field(
+        default=None, description="Certificate of the HTTP interface with its chain, PEM; empty: one of the hub's CA."
+    )
+    server_key: Path | None = Field(default=None, description="Key of that certificate, PEM.")
+    server_ca: Path | None = Field(
+        default=None, description="Certificates by which devices know that certificate, PEM; empty: the hub's CA alone."
+    )
+    ca_command: str = Field(
+        default="",
+        description="Command of another certificate authority: a request on its input, the chain on its output.",
+    )
+    ca_file: Path | None = Field(default=None, description="Certificates of that authority, PEM.")
+    crl_file: Path | None = Field(default=None, description="List of certificates that it has revoked, PEM.")
+    certificate_days: float = Field(
+        default=90.0,
+        gt=0,
+        le=3650,
+        description="How long a device's certificate holds; it is renewed at two thirds, days.",
+    )
+    certificate_grace_days: float = Field(
+        default=30.0, ge=0, le=3650, description="How long after its end a device may still exchange it, days."
+    )
     insights_interval_s: float = Field(
         default=60.0, ge=0.1, le=86_400, description="Length of the intervals that windows are merged into, seconds."
     )
@@ -99,6 +137,35 @@ class Settings(BaseSettings):
             raise ValueError("it has to begin with http:// or https://")
         return value.rstrip("/")
 
+    @field_validator("public_broker")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if value and not (host and colon and port.isdecimal() and 0 < int(port) < 65_536):
+            raise ValueError("it has to be host:port")
+        return value
+
+    @model_validator(mode="after")
+    def _files_in_pairs(self) -> Settings:
+        for certificate, key in (("server_certificate", "server_key"), ("broker_certificate", "broker_key")):
+            if (getattr(self, certificate) is None) != (getattr(self, key) is None):
+                raise ValueError(f"{certificate} and {key} belong together: set both")
+        if self.ca_command and self.ca_file is None:
+            raise ValueError("ca_file: ca_command needs the certificates of the authority that it reaches")
+        return self
+
+    @model_validator(mode="after")
+    def _insecure_stays_here(self) -> Settings:
+        for name in ("listen_host", "broker_host") if self.insecure else ():
+            if not is_loopback(host := getattr(self, name)):
+                raise ValueError(
+                    f"{name}: an insecure hub is reached from this machine only, and {host or 'every address'} "
+                    "is not loopback. Leave insecure = false for other addresses"
+                )
+        if self.secure and self.public_url.startswith("http://"):
+            raise ValueError("public_url: it has to begin with https://, unless insecure = true")
+        return self
+
     @model_validator(mode="after")
     def _a_broker(self) -> Settings:
         if self.broker == "none" and self.broker_port == 0:
@@ -107,6 +174,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"broker_host: aMQTT listens on loopback only, not on {self.broker_host}, since its access rules fail. "
                 "Install Mosquitto for other addresses"
+            )
+        if self.broker == "amqtt" and self.secure:
+            raise ValueError(
+                "broker: aMQTT is for development, with insecure = true; install Mosquitto for anything else"
             )
         return self
 
@@ -119,6 +190,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether it stands for every address of this machine."""
+    return host in ("", "0.0.0.0", "::")
 
 
 def load(config: Path | None, **overrides: Any) -> Settings:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent import logs, parts
 from edge_agent.doors import Doors
+from edge_agent.identity import Identity
 from edge_agent.logs import Log
 from edge_agent.neighbour import Neighbour
 from edge_agent.operations import AgentOperations
@@ -38,18 +39,24 @@ FIRST_ANSWERS_S = 0.3
 class Agent:
     """All parts of one agent. `run` serves until it is told to stop."""
 
-    def __init__(self, settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reread: Callable[[], Settings] | None = None,
+        identity: Identity | None = None,
+    ) -> None:
         """Make every part; nothing runs yet.
 
         Args:
             settings: what it is started with.
             reread: reads them again, for SIGHUP; None: they stay.
+            identity: of this device; None for one that is not enrolled.
 
         Raises:
             parts.DataError: the data folder cannot be used.
         """
         share_arenas()
-        self._settings, self._reread = settings, reread or (lambda: settings)
+        self._settings, self._reread, self._identity = settings, reread or (lambda: settings), identity
         self._service = ServiceManager()
         self._asked_to_stop = threading.Event()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the door is open, what was read is new enough
@@ -63,8 +70,9 @@ class Agent:
         self._plane = DataPlane(recorder, id_prefix=os.urandom(6).hex(), rules=parts.serving_rules(settings))
         self._neighbour = Neighbour(parts.strain_rules(settings))
         self._updates, self._trust = parts.updates(
-            settings, self._plane, self._neighbour, self._service, lambda: self._settings
+            settings, identity, self._plane, self._neighbour, self._service, lambda: self._settings
         )
+        self._renewal = parts.renewal(settings, identity)
         self._messaging: Messaging | None = None
         self._repository = Repository(
             settings.model_repository,
@@ -174,7 +182,7 @@ class Agent:
     def _use(self, found: Reloaded) -> None:
         self._settings = settings = found.settings
         logs.configure(settings.log_level, settings.log_format)
-        self._updates.use(parts.update_settings(settings))
+        self._updates.use(parts.update_settings(settings, self._identity))
         self._neighbour.use(parts.strain_rules(settings))
         self._observing.policy.limit(parts.limits(settings))
         self._observing.pace.use(parts.replay_rules(settings))
@@ -192,12 +200,16 @@ class Agent:
     def _connect(self) -> None:
         from edge_agent.hub_line import hub_line
 
-        messaging = hub_line(self._settings, self._observing, self._trust, self._vitals)
+        messaging = hub_line(self._settings, self._identity, self._observing, self._trust, self._vitals)
         self._updates.report_to(messaging)
         messaging.start(self._updates)
         self._messaging = messaging
+        if self._renewal is not None:
+            self._renewal.start()
 
     def _leave_hub(self, timeout_s: float) -> None:
+        if self._renewal is not None:
+            self._renewal.stop()
         if self._messaging is not None:
             self._messaging.stop(timeout_s)
 
@@ -223,6 +235,7 @@ class Agent:
             "last_update_bytes": self._updates.last_update_bytes,
             "strain": self._neighbour.strain.reason,
             "clock": self._observing.clocks.trouble(),
+            "certificate": "" if self._renewal is None else self._renewal.trouble,
             "insights_bytes_today": self._observing.budget.today,
         }
         if loaded is None:

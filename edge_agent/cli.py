@@ -10,6 +10,7 @@ import argparse
 import gc
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         ("status", _status, True),
         ("doctor", _doctor, True),
         ("rollback", _rollback, True),
+        ("enrol", _enrol, True),
     ):
         one = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         one.set_defaults(run=run)
@@ -69,6 +71,14 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "rollback":
             one.add_argument("--reason", default="no reason given", help="Why; the hub is told.")
+        if name == "enrol":
+            one.add_argument("--hub", required=True, metavar="URL", help="Base URL of the hub, https://…")
+            one.add_argument("--token", required=True, help="What `cloud-hub enrolment create` printed; - reads it.")
+            one.add_argument(
+                "--root", type=Path, metavar="FILE", help="Root metadata of signed releases, brought along."
+            )
+            one.add_argument("--key", type=Path, metavar="FILE", help="A key that is there, as a TPM's is.")
+            one.add_argument("--request", type=Path, metavar="FILE", help="Certificate request of that key, PEM.")
         if prints:
             one.add_argument("--json", action="store_true", help="Print the result as one JSON object.")
     return parser
@@ -80,12 +90,21 @@ def _run(options: argparse.Namespace) -> int:
     settings = _settings(options)
     from edge_agent.app import Agent
     from edge_agent.doors import AddressError
+    from edge_agent.enrolled import with_identity
+    from edge_agent.identity import IdentityError
     from edge_agent.logs import configure
     from edge_agent.parts import DataError
 
     configure(settings.log_level, settings.log_format)
     try:
-        Agent(settings, reread=lambda: load(options.config)).run(announce=lambda line: print(line, flush=True))
+        settings, identity = with_identity(settings)
+
+        def reread() -> Settings:
+            return with_identity(load(options.config))[0]
+
+        Agent(settings, reread, identity).run(announce=lambda line: print(line, flush=True))
+    except IdentityError as error:
+        raise Failed(str(error), exit_codes.IDENTITY) from error
     except DataError as error:
         raise Failed(str(error), exit_codes.DATA) from error
     except AddressError as error:
@@ -158,6 +177,42 @@ def _rollback(options: argparse.Namespace) -> int:
     else:
         when = "now" if found["running"] else "at its next start"
         print(f"left {found['left']}; the agent serves {found['release'] or 'nothing'} {when}")
+    return exit_codes.OK
+
+
+def _enrol(options: argparse.Namespace) -> int:
+    """Get this device a certificate from the hub, for a key that stays here."""
+    from edge_agent.identity import IdentityError
+    from edge_agent.identity.enrol import enrol
+    from edge_agent.identity.hub_call import HubAway, HubRefuses
+    from edge_agent.parts import DataError, lock
+    from edgeloop.protocol import ProtocolError
+    from edgeloop.protocol.enrolment import EnrolmentToken
+
+    settings = _settings(options)
+    try:
+        token = EnrolmentToken.parse(sys.stdin.readline() if options.token == "-" else options.token)
+        root = None if options.root is None else options.root.read_bytes()
+        request = None if options.request is None else options.request.read_bytes()
+        with lock(settings.data):
+            found = enrol(
+                settings.data, settings.device, options.hub, token, root=root, key=options.key, request=request
+            )
+    except ProtocolError as error:
+        raise Failed(str(error), exit_codes.USAGE) from error
+    except DataError as error:
+        raise Failed(str(error), exit_codes.DATA) from error
+    except (HubAway, HubRefuses) as error:
+        raise Failed(str(error), exit_codes.ENROLMENT) from error
+    except (IdentityError, OSError) as error:
+        raise Failed(str(error), exit_codes.IDENTITY) from error
+    known = {"device": found.device, "fleet": found.fleet, "hub": found.hub, "channels": list(found.channels)}
+    if options.json:
+        print(json.dumps({**known, "ends": found.ends, "root": found.root is not None}))
+    else:
+        until = time.strftime("%Y-%m-%d", time.gmtime(found.ends))
+        signed = "" if found.root is not None else "; without root metadata it takes no signed release"
+        print(f"{found.device} is enrolled in the fleet {found.fleet} until {until}, and renews by itself{signed}")
     return exit_codes.OK
 
 

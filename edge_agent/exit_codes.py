@@ -19,3 +19,7 @@ NO_AGENT = 6
 UNHEALTHY = 7
 #: `rollback`: no release is kept to go back to.
 NOTHING_BEFORE = 8
+#: The device is not enrolled, or its identity is damaged.
+IDENTITY = 9
+#: `enrol`: the hub refused, or cannot be reached.
+ENROLMENT = 10

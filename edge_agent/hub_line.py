@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edge_agent.enrolled import broker_tls
+from edge_agent.identity import Identity as DeviceIdentity
 from edge_agent.messaging import Identity, Messaging
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.sender import Sender
@@ -18,9 +20,16 @@ from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
 
 
-def hub_line(settings: Settings, observing: Observing, trust: Trust, vitals: Callable[[], Vitals]) -> Messaging:
+def hub_line(
+    settings: Settings,
+    identity: DeviceIdentity | None,
+    observing: Observing,
+    trust: Trust,
+    vitals: Callable[[], Vitals],
+) -> Messaging:
     """Messaging with a link of its own; nothing is connected before it is started."""
     topics = Topics(settings.fleet)
+    tls = broker_tls(settings, identity)
 
     def open_link(will: tuple[str, bytes]) -> Link:
         return Link(
@@ -30,6 +39,7 @@ def hub_line(settings: Settings, observing: Observing, trust: Trust, vitals: Cal
             will=will,
             username=settings.broker_username,
             password=settings.broker_password,
+            tls=tls,
         )
 
     def make_sender(link: Link) -> Sender:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from edge_agent.identity import Identity, TlsOf
+from edge_agent.logs import Log
 from edge_agent.neighbour import Neighbour
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.pace import ReplayRules
@@ -39,7 +41,11 @@ from edgeloop.package import Index, Package, PackageError, audit_in_child
 
 if TYPE_CHECKING:
     from edge_agent.flows.assembly import Flows
+    from edge_agent.identity.renewal import Renewal
     from edge_agent.serving.shared_memory import SharedMemory
+
+
+log = Log(__name__)
 
 
 class DataError(Exception):
@@ -134,6 +140,7 @@ def flows(settings: Settings, plane: DataPlane) -> Flows | None:
 
 def updates(
     settings: Settings,
+    identity: Identity | None,
     plane: DataPlane,
     neighbour: Neighbour,
     service: ServiceManager,
@@ -144,7 +151,7 @@ def updates(
         store = UpdateStore(settings.data / "updates.db")
         vouching = trust(settings, store, now)
         machine = UpdateMachine(
-            update_settings(settings),
+            update_settings(settings, identity),
             plane,
             store=store,
             trust=vouching,
@@ -225,7 +232,7 @@ def serving_rules(settings: Settings) -> ServingRules:
     )
 
 
-def update_settings(settings: Settings) -> UpdateSettings:
+def update_settings(settings: Settings, identity: Identity | None = None) -> UpdateSettings:
     """How releases are fetched, tested and watched."""
     return UpdateSettings(
         data=settings.data,
@@ -247,4 +254,17 @@ def update_settings(settings: Settings) -> UpdateSettings:
         ),
         crash_loop=CrashLoop(settings.crash_loop_ends, settings.crash_loop_s),
         models=settings.models,
+        tls=None if identity is None else TlsOf(identity),
     )
+
+
+def renewal(settings: Settings, identity: Identity | None) -> Renewal | None:
+    """What renews this device's certificate; None for a device that has none."""
+    if identity is None:
+        return None
+    from edge_agent.identity.renewal import Renewal
+
+    def said(what: str, trouble: bool) -> None:
+        (log.warning if trouble else log.info)(what)
+
+    return Renewal(settings.data, said)

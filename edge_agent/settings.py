@@ -6,6 +6,7 @@ docs/reference/edge-agent.md has a table of them, and a test compares it with th
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,23 @@ ENVIRONMENT_PREFIX = "EDGE_AGENT_"
 
 class SettingsError(ValueError):
     """A setting is wrong; the message names each, and says where it stands."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
+    import ipaddress  # an agent that is not insecure never asks
+
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(url: str) -> str:
+    found = re.match(r"https?://(?:\[([^\]]*)\]|([^/:]*))", url)
+    return "" if found is None else found[1] or found[2]
 
 
 def _a_name(value: str) -> str:
@@ -113,6 +131,14 @@ class Settings:
     broker_port: int = Field(default=1883, ge=1, le=65535, description="Its port.")
     broker_username: str | None = Field(default=None, description="User name at the broker.")
     broker_password: str | None = Field(default=None, repr=False, description="Password at the broker.")
+    broker_ca: Path | None = Field(
+        default=None,
+        description="Certificates by which a broker is known that is not the hub's, PEM; empty: the enrolment's.",
+    )
+    broker_certificate: Path | None = Field(
+        default=None, description="Certificate that is shown to that broker, PEM; empty: none."
+    )
+    broker_key: Path | None = Field(default=None, description="Key of that certificate, PEM.")
     data: Path = Field(default=Path("edge-agent-data"), description="Folder of releases, outbox and state.")
     listen_host: str = Field(default="127.0.0.1", description="Address of the HTTP door.")
     listen_port: int = Field(default=8080, ge=0, le=65535, description="Port of the HTTP door; 0 chooses one.")
@@ -278,7 +304,18 @@ class Settings:
     log_format: Literal["text", "json"] = Field(default="text", description="How a line of the log is written.")
 
     def __post_init__(self) -> None:
-        """Hold sources and sinks to one another."""
+        """Hold settings to one another."""
+        if self.insecure:
+            for name, host in (("broker_host", self.broker_host), ("hub", _host(self.hub))):
+                if not is_loopback(host):
+                    raise ValueError(
+                        f"{name}: an insecure agent speaks to its own machine only, and {host} is not loopback; "
+                        "enrol the device, and leave insecure = false"
+                    )
+        if (self.broker_certificate is None) != (self.broker_key is None):
+            raise ValueError("broker_certificate and broker_key belong together: set both")
+        if self.broker_certificate is not None and self.broker_ca is None:
+            raise ValueError("broker_ca: it is needed beside broker_certificate")
         if self.sources:
             from edge_agent.flow_settings import check_flows
 

@@ -11,6 +11,7 @@ from cloud_hub.access.local import LocalKey
 from cloud_hub.access.patience import Lockout, Rate, network
 from cloud_hub.access.principals import ANONYMOUS, DEVELOPMENT, LOCAL, Principal
 from cloud_hub.access.tokens import PREFIX, Tokens
+from cloud_hub.errors import Forbidden
 from cloud_hub.records.database import Database
 
 
@@ -22,11 +23,15 @@ class Shown:
         address: of the caller, as far as the network tells.
         authorization: the header, or "".
         device: the name in the client certificate that the TLS layer has verified, or "".
+        certificate: that certificate, DER, or None.
+        renewing: whether it is shown to get the next one, for which one that ended a short while ago will do.
     """
 
     address: str
     authorization: str = ""
     device: str = ""
+    certificate: bytes | None = None
+    renewing: bool = False
 
 
 class Refused(Exception):
@@ -68,6 +73,8 @@ class Access:
         self.tokens = Tokens(db, clock=clock)
         self.local = LocalKey(data)
         self.lockout = Lockout()
+        #: Names the device of a certificate, or raises `Forbidden`; None where nobody has one.
+        self.recognise: Callable[[bytes, bool], str] | None = None
         self._rate = Rate(0.0 if self.open else rate)
 
     def principal(self, shown: Shown) -> Principal:
@@ -96,6 +103,11 @@ class Access:
     def _known(self, shown: Shown) -> Principal:
         if shown.authorization:
             return self._bearer(shown)
+        if shown.certificate is not None and self.recognise is not None:
+            try:
+                return Principal("device", self.recognise(shown.certificate, shown.renewing))
+            except Forbidden as error:
+                raise Refused(403, str(error), error.hint) from error
         return Principal("device", shown.device) if shown.device else ANONYMOUS
 
     def _bearer(self, shown: Shown) -> Principal:

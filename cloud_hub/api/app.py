@@ -15,6 +15,7 @@ from cloud_hub.api import (
     channels,
     devices,
     drift,
+    enrolment,
     errors,
     insight_groups,
     insights,
@@ -55,6 +56,7 @@ _PARTS = (
     trust,
     tokens,
     audit,
+    enrolment,
 )
 _DESCRIPTION = "Models go down to devices, insights come up, better models go down again."
 

@@ -11,16 +11,28 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from cloud_hub.errors import BadRequest, Conflict, Forbidden, HubError, NotFound, StorageFull, TooLarge
+from cloud_hub.errors import (
+    AuthorityError,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    HubError,
+    NotFound,
+    StorageFull,
+    TooLarge,
+    Unauthorized,
+)
 
 log = logging.getLogger(__name__)
 
 STATUS: dict[type[HubError], int] = {
+    Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
     TooLarge: 413,
     BadRequest: 422,
+    AuthorityError: 502,
     StorageFull: 507,
 }
 

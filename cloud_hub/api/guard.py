@@ -20,6 +20,7 @@ from cloud_hub.access.identify import Access, Refused, Shown
 from cloud_hub.access.principals import DEVELOPMENT, Principal, on_behalf_of
 from cloud_hub.api.body_limit import chunks, drain
 from cloud_hub.api.errors import problem, records_unusable
+from cloud_hub.tls import client_certificate
 
 #: What a refused client may still send before it is cut off, so that it reads why.
 _DRAINED_BYTES, _DRAIN_S = 1 << 20, 5.0
@@ -62,7 +63,14 @@ class Guard:
             await self._app(scope, receive, send)
 
     async def _admit(self, scope: Scope) -> Principal:
-        shown = Shown(_address(scope), _header(scope, b"authorization"), device_of(scope))
+        renewing = scope["path"] == f"{rights.API}/devices/self/certificate"
+        shown = Shown(
+            _address(scope),
+            _header(scope, b"authorization"),
+            device_of(scope),
+            client_certificate(scope),
+            renewing,
+        )
         principal = await run_in_threadpool(self._access.principal, shown)
         found = rights.find(scope["method"], scope["path"])
         scope[_FOUND] = found

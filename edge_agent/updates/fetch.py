@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from edge_agent.identity import IdentityError
 from edge_agent.ports import Vouched
 from edge_agent.updates.bandwidth import TokenBucket
 from edge_agent.updates.blobs import ReleaseFiles, variants_for
@@ -81,6 +82,7 @@ class Fetcher:
         received: Callable[[int], None],
         make_room: Callable[[Collection[str]], None],
         interrupted: Callable[[float], bool],
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """Prepare.
 
@@ -93,6 +95,10 @@ class Fetcher:
             received: told of bytes that came over the network.
             make_room: removes what no kept release needs, and none of the files with these SHA-256.
             interrupted: waits for so many seconds; whether to give up (the agent stops, the offer was withdrawn).
+            tls: gives the context for HTTPS; None: what the device's system trusts.
+
+        Raises:
+            Transient: there can be no HTTPS now.
         """
         self._files, self._limits, self._hub = files, limits, hub.rstrip("/")
         self._providers, self._required = providers, required
@@ -100,8 +106,12 @@ class Fetcher:
         self._bucket = TokenBucket(limits.max_bytes_per_s, time.monotonic())
         import httpx  # with the first update, long after the first answer
 
-        # HTTPS trusts what the device's system trusts, rather than a list that comes with a package.
-        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, verify=ssl.create_default_context())
+        try:
+            # Without an identity HTTPS trusts what the device's system trusts, not a list that comes with a package.
+            context = ssl.create_default_context() if tls is None else tls()
+        except IdentityError as error:
+            raise Transient(str(error)) from error
+        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, verify=context)
 
     def close(self) -> None:
         """Close the connections."""

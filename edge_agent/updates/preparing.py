@@ -95,6 +95,7 @@ class Preparing:
             received=self._count_bytes,
             make_room=lambda spare: around.make_room(offer.release, spare),
             interrupted=lambda wait_s: around.interrupted(wait_s, offer),
+            tls=settings.tls,
         ) as fetcher:
             return fetcher.fetch(offer, vouched)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import ssl
+from collections.abc import Callable
 from dataclasses import field, replace
 from pathlib import Path
 
@@ -28,6 +30,7 @@ class UpdateSettings:
         audit_timeout_s: seconds that an audit may take.
         models: that the device takes; empty: the one that it runs.
         chance: where jitter comes from.
+        tls: gives the context for HTTPS; None: what the device's system trusts.
     """
 
     data: Path
@@ -40,6 +43,7 @@ class UpdateSettings:
     audit_timeout_s: float = 120.0
     models: tuple[str, ...] = ()
     chance: random.Random = field(default_factory=random.Random)
+    tls: Callable[[], ssl.SSLContext] | None = None
 
     def __post_init__(self) -> None:
         """What tests measure is kept in the agent's folder unless they say otherwise."""

@@ -34,6 +34,8 @@ FIRST_ANSWER_S = 2.0
 _POLL_S = 0.5
 _REST_S = 5.0
 _UNSUPPORTED_VERSION = 132
+#: OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
+_NOT_NOW = (9, 10)
 _SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
@@ -47,7 +49,7 @@ class Options:
     will: tuple[str, bytes] | None
     username: str | None
     password: str | None
-    tls: ssl.SSLContext | None
+    tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None
     keepalive_s: int
     max_queued: int
     max_queued_bytes: int
@@ -128,14 +130,25 @@ class Connection:
         """Connect and serve until the connection ends; ``reason`` then says why."""
         options = self._options
         try:
+            self._secure()
             self._client.connect(options.host, options.port, options.keepalive_s, **self._connect_properties())
             self._serve()
         except (OSError, ValueError) as error:
-            self.reason = self.reason or f"{options.host}:{options.port}: {error}"
+            self.reason = self.reason or f"{options.host}:{options.port}: {error}{_clue(error)}"
         finally:
             self.accepted = False
             self._abandon()
         return self._outcome
+
+    def _secure(self) -> None:
+        given = self._options.tls
+        if given is None:
+            return
+        try:
+            context = given if isinstance(given, ssl.SSLContext) else given()
+        except Exception as error:  # whatever it is, the next attempt may find it mended
+            raise ValueError(f"there can be no TLS: {error}") from error
+        self._client.tls_set_context(context)
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
         """Queue one message; False when it cannot be taken now."""
@@ -224,8 +237,6 @@ class Connection:
         client.on_socket_register_write = lambda *_: None
         if options.username is not None:
             client.username_pw_set(options.username, options.password)
-        if options.tls is not None:
-            client.tls_set_context(options.tls)
         if options.will is not None:
             topic, payload = options.will
             client.will_set(topic, payload, qos=1, retain=True)
@@ -418,3 +429,10 @@ class Connection:
         for reason in reasons:
             if reason.is_failure:
                 self._callbacks.refused(f"the broker refused a subscription: {reason}")
+
+
+def _clue(error: Exception) -> str:
+    """Of a certificate that does not hold now, the clock is told as well: on a device it is the likelier culprit."""
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_NOW:
+        return f"; the clock here says {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}: see whether it is right"
+    return ""

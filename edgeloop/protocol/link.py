@@ -53,7 +53,8 @@ class Link:
         will: (topic, payload) that the broker publishes, retained, when this client vanishes without a goodbye.
         username: for the broker, or None.
         password: for the broker, or None.
-        tls: context for a TLS connection, or None for plain TCP.
+        tls: context for a TLS connection, or a function that gives one for each: a certificate may be renewed
+            meanwhile. What it raises is a reason not to be connected. None for plain TCP.
         manual_ack: handlers get a third argument, ``ack``, and the broker's copy of a message is released only when
             it is called, from any thread. At most the broker's in-flight window (Mosquitto: 20) is then delivered
             ahead. A handler that raises, and a message that nobody wants, are acknowledged by the link.
@@ -80,7 +81,7 @@ class Link:
         will: tuple[str, bytes] | None = None,
         username: str | None = None,
         password: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
         manual_ack: bool = False,
         keepalive_s: int = 30,
         max_queued: int = 1000,

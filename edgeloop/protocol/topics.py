@@ -98,6 +98,15 @@ class Topics:
         """Hub → every follower, retained: the channel document."""
         return f"{self._root}/c/{check_name(channel, 'channel')}"
 
+    @property
+    def everything(self) -> str:
+        """The filter for all topics of the fleet; only the hub may use it."""
+        return f"{self._root}/#"
+
+    def fence(self) -> str:
+        """Hub → nobody: it publishes here to know that the broker has done what it was asked before."""
+        return f"{self._root}/fence"
+
     def every(self, kind: Kind) -> str:
         """The subscription filter for one kind of every device, or of every channel."""
         if kind == "channel":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -53,13 +54,18 @@ class HubProcess:
         self.config.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in values.items()))
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=20.0)
         self.process: subprocess.Popen[str] | None = None
+        self.environment: dict[str, str] = {}
 
     def spawn(self) -> subprocess.Popen[str]:
         """Start the process, and do not wait for it."""
         command = [sys.executable, "-m", "cloud_hub", "serve", "--config", str(self.config)]
         with (self.folder / "hub.log").open("a") as log:
             self.process = subprocess.Popen(
-                [*command, "--data", str(self.folder / "data")], stdout=subprocess.PIPE, stderr=log, text=True
+                [*command, "--data", str(self.folder / "data")],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **self.environment},
             )
         return self.process
 

@@ -16,12 +16,7 @@ from tests.unit.hub.api_kit import ApiHub
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "cloud-hub.md").read_text()
 #: Rows that wait for the part of the hub that brings their address.
-AWAITED = (
-    "/api/v1/enrolments",
-    "/api/v1/devices/self/",
-    "/api/v1/devices/{device}/revoke",
-    "/api/v1/sign-",
-)
+AWAITED = ("/api/v1/sign-",)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ class ApiHub:
     def client(self, token: str = "") -> httpx.Client:
         """A client that shows a token, or nothing."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=f"http://127.0.0.1:{self._door.getsockname()[1]}", timeout=30.0, headers=headers)
+        identities, address = self.hub.identities, f"127.0.0.1:{self._door.getsockname()[1]}"
+        if identities is None:
+            return httpx.Client(base_url=f"http://{address}", timeout=30.0, headers=headers)
+        trust = ssl.create_default_context(cadata=identities.own.trust.decode())
+        return httpx.Client(base_url=f"https://{address}", timeout=30.0, headers=headers, verify=trust)
 
     def close(self) -> None:
         self.http.close()
