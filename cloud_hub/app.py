@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud_hub import exit_codes
+from cloud_hub.access.grants import parse_grant
 from cloud_hub.access.identify import Access
+from cloud_hub.access.oidc import Client, Provider
 from cloud_hub.accuracy import FleetAccuracy
 from cloud_hub.alarms import Alarms
 from cloud_hub.announce import Announcer
@@ -239,7 +241,15 @@ class Hub:
 
     def _make_access(self, clock: Callable[[], float]) -> Access:
         settings = self.settings
-        access = Access(self.db, settings.data, secure=settings.secure, rate=settings.request_rate, clock=clock)
+        access = Access(
+            self.db,
+            settings.data,
+            secure=settings.secure,
+            rate=settings.request_rate,
+            provider=_identity_provider(settings),
+            session_s=settings.session_s,
+            clock=clock,
+        )
         if self.identities is not None:
             access.recognise = self.identities.registry.recognise
         return access
@@ -307,6 +317,21 @@ def _open_trust(settings: Settings, db: Database, clock: Callable[[], float]) ->
     keys = KeyFiles(settings.data / "trust" / "keys")
     keys.ensure()
     return OnlineTrust(db, keys, clock=clock)
+
+
+def _identity_provider(settings: Settings) -> Provider | None:
+    if not settings.oidc_issuer:
+        return None
+    return Provider(
+        Client(
+            settings.oidc_issuer,
+            settings.oidc_client_id,
+            settings.oidc_client_secret,
+            settings.oidc_audience or settings.oidc_client_id,
+            settings.oidc_roles_claim,
+            {value: parse_grant(grant) for value, grant in settings.oidc_roles.items()},
+        )
+    )
 
 
 def _start_broker(settings: Settings, identities: Identities | None) -> EmbeddedBroker | None:

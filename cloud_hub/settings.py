@@ -10,11 +10,13 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cloud_hub import exit_codes
+from cloud_hub.access.grants import parse_grant
 from cloud_hub.errors import StartError
 from edgeloop.protocol import ProtocolError, check_name
 
@@ -112,6 +114,23 @@ class Settings(BaseSettings):
         description="HTTP requests of one principal, or of one unknown address, in a second; "
         "ten seconds' worth may come at once. 0: any.",
     )
+    oidc_issuer: str = Field(
+        default="", description="Identity provider (OpenID Connect) by which people sign in; empty: none."
+    )
+    oidc_client_id: str = Field(default="cloud-hub", description="This hub's name at the identity provider.")
+    oidc_client_secret: str | None = Field(default=None, repr=False, description="Its secret there, if it has one.")
+    oidc_audience: str = Field(default="", description="Whom tokens of programs have to be for; empty: oidc_client_id.")
+    oidc_roles_claim: str = Field(
+        default="roles", description="Claim that names roles; dots lead into it, such as realm_access.roles."
+    )
+    oidc_roles: dict[str, str] = Field(
+        default={},
+        description="Value of that claim → role, with limits such as `publisher models=digits`; "
+        "empty: the names of the roles themselves.",
+    )
+    session_s: float = Field(
+        default=28_800.0, ge=60, description="After how long somebody who signed in has to do so again, seconds."
+    )
     stop_timeout_s: float = Field(
         default=10.0, gt=0, description="Time that an orderly stop may take, seconds; then what is left is cut off."
     )
@@ -136,6 +155,21 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("it has to begin with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _an_issuer(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))):
+            raise ValueError("it has to begin with https://, or be on loopback")
+        return value
+
+    @field_validator("oidc_roles")
+    @classmethod
+    def _grants(cls, value: dict[str, str]) -> dict[str, str]:
+        for grant in value.values():
+            parse_grant(grant)
+        return value
 
     @field_validator("public_broker")
     @classmethod

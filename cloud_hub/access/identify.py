@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloud_hub.access.local import LocalKey
+from cloud_hub.access.oidc import NotBelieved, Provider, ProviderError
 from cloud_hub.access.patience import Lockout, Rate, network
 from cloud_hub.access.principals import ANONYMOUS, DEVELOPMENT, LOCAL, Principal
+from cloud_hub.access.sessions import Sessions
 from cloud_hub.access.tokens import PREFIX, Tokens
 from cloud_hub.errors import Forbidden
 from cloud_hub.records.database import Database
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,14 +27,14 @@ class Shown:
     Attributes:
         address: of the caller, as far as the network tells.
         authorization: the header, or "".
-        device: the name in the client certificate that the TLS layer has verified, or "".
-        certificate: that certificate, DER, or None.
+        session: the cookie of somebody who signed in, or "".
+        certificate: the client certificate that the TLS layer has verified, DER, or None.
         renewing: whether it is shown to get the next one, for which one that ended a short while ago will do.
     """
 
     address: str
     authorization: str = ""
-    device: str = ""
+    session: str = ""
     certificate: bytes | None = None
     renewing: bool = False
 
@@ -57,6 +62,8 @@ class Access:
         data: the data folder, which holds the local secret.
         secure: whether anybody is asked; else everybody may do everything, as the principal ``development``.
         rate: requests of one principal, or of one unknown address, in a second; 0 for any.
+        provider: the identity provider, where there is one.
+        session_s: seconds that somebody who signed in may stay.
         clock: unix seconds.
     """
 
@@ -67,10 +74,14 @@ class Access:
         *,
         secure: bool,
         rate: float,
+        provider: Provider | None = None,
+        session_s: float = 28_800.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.open = not secure
         self.tokens = Tokens(db, clock=clock)
+        self.sessions = Sessions(db, session_s, clock=clock)
+        self.provider = provider
         self.local = LocalKey(data)
         self.lockout = Lockout()
         #: Names the device of a certificate, or raises `Forbidden`; None where nobody has one.
@@ -108,7 +119,9 @@ class Access:
                 return Principal("device", self.recognise(shown.certificate, shown.renewing))
             except Forbidden as error:
                 raise Refused(403, str(error), error.hint) from error
-        return Principal("device", shown.device) if shown.device else ANONYMOUS
+        if shown.session and (person := self.sessions.known(shown.session)) is not None:
+            return person
+        return ANONYMOUS
 
     def _bearer(self, shown: Shown) -> Principal:
         scheme, _, credential = shown.authorization.partition(" ")
@@ -128,4 +141,15 @@ class Access:
     def _holder(self, credential: str) -> Principal | None:
         if credential.startswith(PREFIX):
             return LOCAL if self.local.is_this(credential) else self.tokens.known(credential)
-        return None
+        if self.provider is None or credential.count(".") != 2:
+            return None
+        try:
+            return self.provider.known(credential)
+        except NotBelieved as error:
+            log.info("a token of the identity provider is not believed: %s", error)
+            return None
+        except ProviderError as error:
+            log.warning("%s", error)
+            raise Refused(
+                503, "the identity provider cannot be asked now", "see the hub's log; its own tokens work without it"
+            ) from error

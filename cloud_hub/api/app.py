@@ -24,6 +24,7 @@ from cloud_hub.api import (
     releases,
     retraining,
     rollouts,
+    sign_in,
     tokens,
     trust,
     webhooks,
@@ -55,6 +56,7 @@ _PARTS = (
     labels,
     trust,
     tokens,
+    sign_in,
     audit,
     enrolment,
 )

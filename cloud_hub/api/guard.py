@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 from fastapi import Request
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +16,7 @@ from cloud_hub.access import rights
 from cloud_hub.access.identify import Access, Refused, Shown
 from cloud_hub.access.principals import DEVELOPMENT, Principal, on_behalf_of
 from cloud_hub.api.body_limit import chunks, drain
+from cloud_hub.api.cookies import SESSION, read_cookie
 from cloud_hub.api.errors import problem, records_unusable
 from cloud_hub.tls import client_certificate
 
@@ -63,14 +61,9 @@ class Guard:
             await self._app(scope, receive, send)
 
     async def _admit(self, scope: Scope) -> Principal:
+        authorization, session = _header(scope, b"authorization"), read_cookie(scope, SESSION)
         renewing = scope["path"] == f"{rights.API}/devices/self/certificate"
-        shown = Shown(
-            _address(scope),
-            _header(scope, b"authorization"),
-            device_of(scope),
-            client_certificate(scope),
-            renewing,
-        )
+        shown = Shown(_address(scope), authorization, session, client_certificate(scope), renewing)
         principal = await run_in_threadpool(self._access.principal, shown)
         found = rights.find(scope["method"], scope["path"])
         scope[_FOUND] = found
@@ -82,6 +75,8 @@ class Guard:
             raise _not_allowed(principal, found.right)
         if found.right.anyone and scope["method"] == "POST":  # whose secret may be in the body
             self._access.check_patience(shown.address)
+        if principal.kind == "person" and not authorization:
+            _check_same_site(scope)
         return principal
 
     def _watched(self, scope: Scope, send: Send) -> Send:
@@ -105,13 +100,14 @@ def right_of(request: Request) -> rights.Found | None:
     return cast("rights.Found | None", request.scope.get(_FOUND))
 
 
-def device_of(scope: Mapping[str, Any]) -> str:
-    """The name in the client certificate that the TLS layer has verified, or ""."""
-    name = ((scope.get("extensions") or {}).get("tls") or {}).get("client_cert_name")
-    if not name:
-        return ""
-    found = x509.Name.from_rfc4514_string(name).get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[0].value) if len(found) == 1 else ""
+def _check_same_site(scope: Scope) -> None:
+    """A browser sends its cookie along whichever page asks it to: what changes something has to come from our own."""
+    if scope["method"] in ("GET", "HEAD"):
+        return
+    site, origin = _header(scope, b"sec-fetch-site"), _header(scope, b"origin")
+    own = f"{scope['scheme']}://{_header(scope, b'host')}"
+    if site != "same-origin" and not (not site and origin == own):
+        raise Refused(403, "a page of another site asked for this", "programs use a token instead of a cookie")
 
 
 def _not_allowed(principal: Principal, right: rights.Right) -> Refused:
