@@ -206,7 +206,11 @@ class Devices:
         """Send every desired document again: what the hub does on each connect."""
         for device in self.all():
             if device.desired:
-                self._publish(device.device, Desired.from_wire(device.desired))
+                desired = Desired.from_wire(device.desired)
+                if desired.device == device.device:
+                    self._publish(device.device, desired)
+                else:  # of a hub that did not name the device yet
+                    self.set_desired(device.device, desired)
 
     def _publish(self, device: str, desired: Desired) -> None:
         if (payload := self._sealer.seal_desired(desired.to_bytes())) is not None:

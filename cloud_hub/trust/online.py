@@ -32,6 +32,7 @@ from edgeloop.protocol import MAX_BYTES, ChannelDocument, ProtocolError, Release
 from edgeloop.trust import repository
 from edgeloop.trust.names import (
     CHANNELS,
+    ONLINE,
     RETRAINED,
     ROOT,
     SNAPSHOT,
@@ -124,7 +125,7 @@ class OnlineTrust:
         with self._db.read() as connection:
             if not self._signs(connection):
                 return None if ENFORCED else self._unsigned.seal_desired(document)
-            newest, keys = _contents(connection), self.keys.all()
+            newest, keys = _contents(records.newest(connection)), self.keys.all()
         if problem(newest, keys):
             return None
         signer = usable(keys, parse(newest[TARGETS]).signed, CHANNELS)[-1].signer
@@ -158,11 +159,12 @@ class OnlineTrust:
             TooLarge, BadRequest, Conflict: as `cloud_hub.trust.taking.take` says.
         """
         with self._db.begin() as connection:
-            newest = _contents(connection)
+            stored = records.newest(connection)
+            newest = _contents(stored)
             if newest.get(role) == content:
                 return _accepted(role, parse(content))
-            now = self._now(connection)
-            found = take(Offer(role, content, restored), newest, self.keys.all(), self._in_use(connection), now)
+            in_use, now = self._in_use(newest), self._now(stored)
+            found = take(Offer(role, content, restored), newest, self.keys.all(), in_use, now)
             records.add(connection, role, Stored(found.signed.version, content, self._clock()))
             after = {"version": found.signed.version, "sha256": hashlib.sha256(content).hexdigest()}
             audit.changed(connection, "trust.metadata", None, after, about=role)
@@ -197,7 +199,9 @@ class OnlineTrust:
     def view(self) -> TrustView:
         """Who signs what, until when, and what has to be done."""
         with self._db.read() as connection:
-            return view(_contents(connection), self.keys.all(), self._in_use(connection), self._now(connection))
+            stored = records.newest(connection)
+        newest = _contents(stored)
+        return view(newest, self.keys.all(), self._in_use(newest), self._now(stored))
 
     def tick(self) -> None:
         """Sign again what is due; publish it. Drop keys that nothing names any more."""
@@ -212,9 +216,9 @@ class OnlineTrust:
         """Whether the fleet has begun to have signatures."""
         return records.find(connection, ROOT) is not None
 
-    def _now(self, connection: Connection) -> datetime:
+    def _now(self, newest: Mapping[str, Stored]) -> datetime:
         """The time, but never before people's newest metadata came: a clock that was reset must not sign the past."""
-        received = [stored.received for role, stored in records.newest(connection).items() if role not in _OWN]
+        received = [stored.received for role, stored in newest.items() if role not in ONLINE]
         return datetime.fromtimestamp(max([self._clock(), *received]), UTC)
 
     def _sign(
@@ -226,7 +230,8 @@ class OnlineTrust:
         tell: bool = False,
     ) -> bool:
         """Bring the hub's roles up to date; False, and nothing is done, while that cannot be."""
-        newest, keys = _contents(connection), self.keys.all()
+        stored, keys = records.newest(connection), self.keys.all()
+        newest = _contents(stored)
         if problem(newest, keys):
             return False
         wanted: dict[str, Mapping[str, TargetFile]] = {}
@@ -236,7 +241,7 @@ class OnlineTrust:
             wanted[CHANNELS] = draft.targets
         if retrained is not None:
             wanted[RETRAINED] = retrained
-        made = bring_up(newest, keys, self._now(connection), wanted)
+        made = bring_up(newest, keys, self._now(stored), wanted)
         for role, content in made.items():
             records.add(connection, role, Stored(parse(content).signed.version, content, self._clock()))
         if made and tell:
@@ -245,11 +250,11 @@ class OnlineTrust:
         return True
 
     def _adopt(self, connection: Connection, base: ReleasePath, release: ReleaseRef) -> None:
-        newest = _contents(connection)
+        newest = _contents(records.newest(connection))
         draft = _draft(newest, RETRAINED)
         last = next_number(0, self._clock()) - 1
         path = repository.add_retrained(draft, base, release.digest, release.index_size, after=last)
-        repository.prune(draft, self._in_use(connection), repository.KEPT[RETRAINED])
+        repository.prune(draft, self._in_use(newest), repository.KEPT[RETRAINED])
         if not self._sign(connection, retrained=draft.targets):
             raise Conflict(f"the hub cannot sign: {problem(newest, self.keys.all())}", "see cloud-hub trust show")
         log.info("signed the retrained release %s", path)
@@ -266,14 +271,14 @@ class OnlineTrust:
             del files[max(files, key=lambda name: len(files[name]))]  # a device asks for it at /tuf/
         return SignedChannel(document, files).to_bytes()
 
-    def _in_use(self, connection: Connection) -> dict[str, list[str]]:
+    def _in_use(self, newest: Mapping[str, bytes]) -> dict[str, list[str]]:
         """Path of each release that is in use, and of the base of each → who names it."""
         found = dict[str, list[str]]()
         named = dict[str, list[str]]()
         for keeper in self._keepers:
             for digest, users in keeper().items():
                 named.setdefault(digest, []).extend(users)
-        for role, content in _contents(connection).items():
+        for role, content in newest.items():
             if role == RETRAINED or role.startswith("releases."):
                 for path, target in parse(content).signed.targets.items():
                     digest = f"sha256:{target.hashes['sha256']}"
@@ -296,7 +301,7 @@ class OnlineTrust:
     def _drop_keys(self) -> None:
         """Drop keys older than those that sign."""
         with self._db.read() as connection:
-            newest = _contents(connection)
+            newest = _contents(records.newest(connection))
         keys = self.keys.all()
         for key in keys:
             delegator = parse(newest[ROOT if key.role in (SNAPSHOT, TIMESTAMP) else TARGETS]).signed
@@ -304,11 +309,8 @@ class OnlineTrust:
                 self.keys.drop(key)
 
 
-_OWN = (SNAPSHOT, TIMESTAMP, CHANNELS, RETRAINED)
-
-
-def _contents(connection: Connection) -> dict[str, bytes]:
-    return {role: stored.content for role, stored in records.newest(connection).items()}
+def _contents(newest: Mapping[str, Stored]) -> dict[str, bytes]:
+    return {role: stored.content for role, stored in newest.items()}
 
 
 def _draft(newest: Mapping[str, bytes], role: str) -> Targets:
@@ -328,7 +330,7 @@ def _named(connection: Connection, role: str) -> set[str]:
 
 def _find(connection: Connection, release: ReleaseRef) -> str | None:
     """The newest path under which a role that may names the release, with its size."""
-    newest = _contents(connection)
+    newest = _contents(records.newest(connection))
     try:
         roles = (release_role(release.name), RETRAINED)
     except ProtocolError:

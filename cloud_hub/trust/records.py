@@ -29,11 +29,13 @@ class Stored:
     received: float
 
 
+_LAST = select(table.c.role, func.max(table.c.version).label("version")).group_by(table.c.role).subquery()
+_NEWEST = select(table).join(_LAST, (table.c.role == _LAST.c.role) & (table.c.version == _LAST.c.version))
+
+
 def newest(connection: Connection) -> dict[str, Stored]:
     """Role → its newest metadata."""
-    last = select(table.c.role, func.max(table.c.version).label("version")).group_by(table.c.role).subquery()
-    query = select(table).join(last, (table.c.role == last.c.role) & (table.c.version == last.c.version))
-    return {row.role: Stored(row.version, row.content, row.received) for row in connection.execute(query)}
+    return {row.role: Stored(row.version, row.content, row.received) for row in connection.execute(_NEWEST)}
 
 
 def find(connection: Connection, role: str, version: int | None = None) -> bytes | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ import pytest
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata
 
-from cloud_hub.trust import records
+from cloud_hub.errors import Conflict
+from cloud_hub.records.tables import devices
+from cloud_hub.trust import online, records
 from edgeloop.package import Package, audit
 from edgeloop.protocol import Desired, SignedDesired, Topics
 from edgeloop.trust import repository
-from edgeloop.trust.names import CHANNELS, ONLINE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, release_role
+from edgeloop.trust.names import CHANNELS, ONLINE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, parse_release, release_role
 from edgeloop.trust.state import TrustState
 from tests.doubles.packages import make_package
 from tests.doubles.people import People
@@ -240,6 +244,56 @@ def test_a_release_that_a_channel_needs_cannot_be_forgotten(secure: ApiHub, peop
     repository.forget(draft.signed, "releases/digits/1")
     answer = secure.put(f"trust/metadata/{role}", people.sign(role, draft), 409)
     assert "stable" in answer["error"]
+
+
+def test_retrained_releases_are_forgotten_but_for_the_newest_and_those_in_use(
+    secure: ApiHub, people: People, package: Package
+) -> None:
+    digest = publish(secure, people, package)
+    base, trust = secure.hub.releases.get(digest).ref, secure.hub.trust
+    made = [replace(base, digest=f"sha256:{number:064x}") for number in range(40)]
+    trust.keeps(lambda: {made[0].digest: ["stable"]})
+    for release in made:
+        trust.adopt(base, release)
+    assert [bool(trust.target(release)) for release in made] == [True] + [False] * 23 + [True] * 16
+    orders = [parse_release(trust.target(release)).order for release in made if trust.target(release)]
+    assert orders == sorted(set(orders)) and {counter for counter, _ in orders} == {1}
+
+
+def test_nothing_can_be_made_from_what_no_publisher_has_signed(
+    secure: ApiHub, people: People, package: Package
+) -> None:
+    base = secure.hub.releases.get(secure.publish(package)).ref
+    with pytest.raises(Conflict, match="no publisher"):
+        secure.hub.trust.adopt(base, replace(base, digest="sha256:" + "e" * 64))
+
+
+def test_without_a_root_nothing_is_said_where_signatures_are_enforced(
+    secure: ApiHub, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online, "ENFORCED", True)
+    digest = secure.publish(package)
+    secure.post("channels/stable/releases", {"digest": digest}, 409)
+    secure.put("channels/stable", {"policy": {"insights": {"bytes_per_day": 100_000}}})
+    secure.put("devices/camera-1/desired", {"channel": "stable"})
+    secure.hub.channels.publish_all()
+    secure.hub.devices.publish_all()
+    assert secure.sent.messages == []
+    assert "there is no root" in secure.get("trust")["problem"]
+    # All of it is said once people have signed.
+    people = People(secure.get("trust"), secure.clock.now, package.name)
+    for role in (ROOT, TARGETS):
+        secure.put(f"trust/metadata/{role}", people.file(role))
+    assert {name for name, _, _ in secure.sent.messages} == {TOPICS.channel("stable"), TOPICS.desired("camera-1")}
+
+
+def test_a_wish_of_a_hub_that_named_no_device_is_signed_for_the_device(secure: ApiHub, people: People) -> None:
+    secure.put("devices/camera-1/desired", {"channel": "a"})
+    with secure.hub.db.begin() as connection:
+        connection.execute(devices.update().values(desired_json=json.dumps(Desired("a").to_wire())))
+    secure.hub.devices.publish_all()
+    wanted = Desired.from_bytes(SignedDesired.from_bytes(last(secure, TOPICS.desired("camera-1"))).document)
+    assert (wanted.channel, wanted.device) == ("a", "camera-1") and wanted.serial > 0
 
 
 def test_an_insecure_hub_says_so(api: ApiHub) -> None:
