@@ -342,7 +342,9 @@ def sign(metadata: Metadata[T], *signers: Signer) -> Metadata[T]:
             signer.public_key.verify_signature(signature, payload)
         except (UnsignedMetadataError, UnverifiedSignatureError) as error:
             metadata.signatures.pop(signer.public_key.keyid, None)
-            raise TrustError(f"the key {signer.public_key.keyid[:8]} did not sign: {error}") from error
+            cause = error.__cause__ or error  # a device's own error often has a name and no text
+            told = f"{type(cause).__name__} {cause}".rstrip()
+            raise TrustError(f"the key {signer.public_key.keyid[:8]} did not sign: {told}") from error
     return metadata
 
 

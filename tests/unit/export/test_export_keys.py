@@ -9,39 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from edgeloop.trust import checking, keys
-from edgeloop.trust.state import TrustState
-from model_export.cli import app
 from model_export.exit_codes import ExitCode
 from tests.doubles.secure_fleet import SecureFleet
+from tests.unit.export.keys_kit import answer_of, keys_command, refused, roles, run
 from tests.unit.export.small_hub import SmallHub
-
-_COMMAND = typer.main.get_command(app)
-"""Made once: that takes longer than most of the commands."""
-_COMMANDS = CliRunner()
-
-
-def run(*arguments: object, code: int = 0) -> dict[str, Any]:
-    """``model-export keys … --json``, in this process."""
-    done = _COMMANDS.invoke(_COMMAND, ["keys", *map(str, arguments), "--json"])
-    assert done.exit_code == code, done.output
-    return dict(json.loads(done.stdout))
-
-
-def refused(code: ExitCode, *arguments: object) -> str:
-    answer = run(*arguments, code=code)
-    assert answer["kind"] == code.name.lower()
-    return f"{answer['error']} ({answer['hint']})"
-
-
-def roles(answer: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Role → version and missing signatures."""
-    return {role["role"]: (role["version"], role["missing"]) for role in answer["roles"]}
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +35,6 @@ def people(here: Path) -> Path:
         run("create", name, "--no-passphrase")
     (here / "online.json").write_text(json.dumps(answer_of(SecureFleet())))
     return here
-
-
-def answer_of(fleet: SecureFleet) -> dict[str, Any]:
-    return TrustState("f", {role: key.public_key for role, key in fleet.online.items()}, {}, ()).to_document()
 
 
 def begin(*more: object) -> dict[str, Any]:
@@ -103,8 +74,7 @@ class TestKeyFiles:
         assert "set MODEL_EXPORT_PASSPHRASE_ALICE" in refused(ExitCode.KEY, "create", "alice")
 
     def test_a_passphrase_is_no_option(self):
-        done = _COMMANDS.invoke(_COMMAND, ["keys", "create", "alice", "--passphrase", "x"])
-        assert done.exit_code == ExitCode.USAGE
+        assert keys_command("create", "alice", "--passphrase", "x").exit_code == ExitCode.USAGE
 
     def test_a_private_key_is_not_taken_for_a_public_one(self, people: Path):
         text = refused(
