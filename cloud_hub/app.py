@@ -17,6 +17,7 @@ from cloud_hub.access.oidc import Client, Provider
 from cloud_hub.accuracy import FleetAccuracy
 from cloud_hub.alarms import Alarms
 from cloud_hub.announce import Announcer
+from cloud_hub.attestations import Attestations, Unwitnessed
 from cloud_hub.blobs import Blobs
 from cloud_hub.broker import EmbeddedBroker, choose
 from cloud_hub.channels import Channels
@@ -41,6 +42,7 @@ from cloud_hub.training.runs import Training
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.online import OnlineTrust
 from cloud_hub.trust.view import NOTHING, TrustView
+from cloud_hub.trust.witness import Witness
 from cloud_hub.webhooks import Webhooks
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
@@ -98,6 +100,11 @@ class Hub:
         self.blobs = Blobs(settings.data / "blobs", max_bytes=settings.max_blob_bytes)
         self.releases = Releases(self.db, self.blobs, settings.data / "releases", clock=clock)
         sealer = self.trust or Unsigned()
+        self.attestations = Attestations(
+            settings.data / "attestations",
+            self.releases,
+            witness=Unwitnessed() if self.trust is None else Witness(self.db, self.trust.keys),
+        )
         self.channels = Channels(
             self.db,
             self.releases,
@@ -148,6 +155,7 @@ class Hub:
             self.rollouts,
             settings.data / "training",
             sealer=sealer,
+            record=self.attestations.record,
             clock=clock,
         )
         self.labels = Labels(self.db, self.devices, topics, self.announcer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from edgeloop.insights.calibrating import FEWEST_ROWS
 from edgeloop.insights.forms import Kind
 from model_export import data as tables
+from model_export import provenance
 from model_export.assemble import Parts, write_proven
 from model_export.errors import DestinationError, RequestError
 from model_export.measure import Metrics
@@ -72,9 +74,12 @@ def build_package(
     validation_rows: int = VALIDATION_ROWS,
     reproducible: bool = False,
     input_kind: Kind | None = None,
+    licences: provenance.Licences | None = None,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> BuildReport:
     """Make a package from a trained classifier and labelled data; it appears whole, audited and tested, or not at all.
+
+    Its bill of materials and its provenance, still without a signature, appear beside it.
 
     Args:
         source: a path, ``module:factory``, a fitted scikit-learn classifier, a ``torch.nn.Module`` or an
@@ -94,12 +99,14 @@ def build_package(
         validation_rows: most rows of the validation set in the package.
         reproducible: leave measured latency out of the package.
         input_kind: what insights take the first input for: ``numbers``, ``image``, ``tokens`` or ``text``; None: found.
+        licences: of model and data, for the bill of materials.
         on_step: told what begins.
 
     Raises:
         ExportError: one of `model_export.errors`, by who is at fault.
     """
     _check_request(destination, precision, name, version)
+    started = time.time()
     on_step("reading data")
     table = tables.read_table(Path(data), label_column)
     on_step("converting the model")
@@ -138,6 +145,22 @@ def build_package(
         )
     on_step("writing and testing the package")
     package = write_proven(destination, parts, on_step)
+    asked = {
+        "labels": None if labels is None else list(labels),
+        "label_column": label_column,
+        "precision": None if precision is None else list(precision),
+        "name": name,
+        "version": version,
+        "trust_source": trust_source,
+        "roles": dict(roles or {}),
+        "calibration_share": calibration_share,
+        "int8": options.describe(),
+        "max_loss": max_loss,
+        "validation_rows": validation_rows,
+        "reproducible": reproducible,
+        "input_kind": input_kind,
+    }
+    provenance.write(destination, provenance.describe(package, asked, started, licences or provenance.Licences()))
     return BuildReport(
         path=destination,
         name=package.name,

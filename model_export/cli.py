@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -71,11 +71,14 @@ def build(
         Literal["numbers", "image", "tokens", "text"] | None,
         typer.Option(help="What insights take the first input for; by default found from its shape, type and name."),
     ] = None,
+    model_license: Annotated[str, typer.Option("--license", help="The model's licence, as SPDX names it.")] = "",
+    data_license: Annotated[str, typer.Option(help="The data's licence, as SPDX names it.")] = "",
     as_json: Json = False,
 ) -> None:
     """Make a package from an ONNX file, a scikit-learn classifier or a PyTorch module."""
     with reporting(as_json):
         from model_export.build import build_package
+        from model_export.provenance import Licences
         from model_export.quantize import Int8Options
 
         with progress() as step:
@@ -96,6 +99,7 @@ def build(
                 validation_rows=validation_rows,
                 reproducible=reproducible,
                 input_kind=input_kind,
+                licences=Licences(model_license, data_license),
                 on_step=step,
             )
         if as_json:
@@ -130,8 +134,16 @@ def inspect(package: PackagePath, as_json: Json = False) -> None:
 
 @app.command()
 def verify(
-    package: PackagePath,
+    package: Annotated[str, typer.Argument(help="The package's folder; with --hub also a release's digest.")],
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds that a variant's golden cases may take.")] = 30.0,
+    provenance: Annotated[bool, typer.Option(help="Check who vouches for how it was built, too.")] = False,
+    key: Annotated[list[Path] | None, typer.Option(help="Public key of somebody who is believed about that.")] = None,
+    trust: Annotated[
+        Path | None, typer.Option(envvar="MODEL_EXPORT_TRUST", help="Folder with the fleet's root, which says who is.")
+    ] = None,
+    hub: Annotated[str, typer.Option(help="Hub that has the newest metadata, and the provenance.")] = "",
+    token: HubToken = "",
+    ca_cert: HubCaCert = "",
     as_json: Json = False,
 ) -> None:
     """Audit a package, and run its golden cases on this machine."""
@@ -139,10 +151,19 @@ def verify(
         from model_export.verify import require, verify_package
 
         with progress() as step:
-            report = verify_package(package, deadline_s=deadline, on_step=step)
+            vouched = None
+            if provenance or key:
+                step("provenance")
+                vouched = _vouched(package, key or [], trust, _hub(hub, token, ca_cert) if hub else None)
+                if package.startswith("sha256:"):
+                    print_json(vouched) if as_json else say(_told(vouched))
+                    return
+            report = verify_package(Path(package), deadline_s=deadline, on_step=step)
         if as_json and report.ok:
-            print_json(report.as_dict())
+            print_json(report.as_dict() | ({} if vouched is None else {"provenance": vouched}))
         elif not as_json:
+            if vouched is not None:
+                say(_told(vouched))
             table = Table("variant", "golden cases", "worst difference", "result")
             for check in report.checks:
                 worst = "" if check.worst_difference is None else f"{check.worst_difference:.2e}"
@@ -168,20 +189,24 @@ def publish(
 ) -> None:
     """Send a package's missing files to a hub, make it a release and give it to a channel."""
     with reporting(as_json):
-        from model_export.hub import Hub
+        from model_export.provenance import find
         from model_export.publish import publish as send
         from model_export.verify import open_audited
 
-        with progress() as step, Hub(hub, token=token, ca_cert=Path(ca_cert) if ca_cert else None) as opened_hub:
+        with progress() as step, _hub(hub, token, ca_cert) as opened_hub:
             signer = _release_signer(opened_hub, key or [], trust)
             step("auditing")
             opened = open_audited(package)
             step("publishing")
+            documents = find(package)
+            if documents is None:
+                step("no provenance beside the package, so nobody can check how it was built; going on without")
             done = send(
                 opened,
                 opened_hub,
                 channel,
                 signer=signer,
+                documents=documents,
                 on_file=lambda path, count: step(f"sent {path} ({size(count)})"),
             )
         if as_json:
@@ -208,6 +233,26 @@ def _release_signer(hub: Hub, keys: list[Path], trust: Path | None) -> ReleaseSi
     from model_export.trust_folder import TrustFolder
 
     return ReleaseSigner(hub, TrustFolder(trust), [open_signer(path) for path in keys])
+
+
+def _hub(address: str, token: str, ca_cert: str) -> Hub:
+    from model_export.hub import Hub
+
+    return Hub(address, token=token, ca_cert=Path(ca_cert) if ca_cert else None)
+
+
+def _vouched(place: str, files: list[Path], trust: Path | None, hub: Hub | None) -> dict[str, Any]:
+    """Who vouches for how a release was made, and of what."""
+    from model_export import believing
+    from model_export.provenance import check
+
+    found = believing.subject(place, hub)
+    said, keyid = check(found.documents, found.digest, found.model, believing.keys(found, files, trust, hub))
+    return {"builder": said.builder, "key": keyid, "materials": dict(said.materials), "sbom": said.bill}
+
+
+def _told(vouched: dict[str, Any]) -> str:
+    return f"made by {vouched['builder']}; the key {vouched['key'][:8]} vouches for it"
 
 
 def _labels(text: str) -> tuple[str, ...] | None:

@@ -51,6 +51,10 @@ class GoldenMismatchError(ExportError):
     """A package does not reproduce its golden outputs on this machine."""
 
 
+class UnprovenError(ExportError):
+    """Nobody who is believed vouches for how a release was made."""
+
+
 class MissingLibraryError(ExportError):
     """An optional library is needed for this source or data format."""
 

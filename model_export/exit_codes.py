@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     KEY = 14
     UNTRUSTED = 15
     SIGNATURES_MISSING = 16
+    UNPROVEN = 17
 
 
 #: The most specific class comes first where one derives from another.
@@ -46,6 +47,7 @@ CODES: tuple[tuple[type[errors.ExportError], ExitCode], ...] = (
     (errors.KeyFileError, ExitCode.KEY),
     (errors.UntrustedError, ExitCode.UNTRUSTED),
     (errors.SignaturesMissingError, ExitCode.SIGNATURES_MISSING),
+    (errors.UnprovenError, ExitCode.UNPROVEN),
 )
 
 

@@ -75,6 +75,10 @@ class Hub:
                 return None
             raise
 
+    def put(self, path: str, content: bytes) -> None:
+        """Send a JSON document, byte for byte; raises as `send` does."""
+        self.send("PUT", path, lambda: {"content": content, "headers": {"Content-Type": "application/json"}})
+
     def stranger(self) -> HubUnreachableError:
         """The error for an answer that no hub gives."""
         return HubUnreachableError(

@@ -8,8 +8,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from edgeloop.package import Package
+from model_export import provenance
 from model_export.errors import HubRefusedError, InvalidPackageError
 from model_export.hub import Hub
+from model_export.provenance import Documents
 from model_export.signing import ReleaseSigner
 
 _API = "/api/v1"
@@ -49,6 +51,7 @@ def publish(
     channel: str,
     *,
     signer: ReleaseSigner | None = None,
+    documents: Documents | None = None,
     on_file: Callable[[str, int], None] = lambda path, size: None,
 ) -> Published:
     """Make a package a release of a hub, and give it to a channel.
@@ -60,6 +63,7 @@ def publish(
         hub: to publish at.
         channel: name of the channel.
         signer: signs the release between its files and itself; None in a fleet without signatures.
+        documents: how the package was built; None where nobody knows.
         on_file: called with path and size after each file that was sent.
 
     Raises:
@@ -77,6 +81,8 @@ def publish(
             on_file(entry.path, entry.size)
     target = "" if signer is None else str(signer.sign(package))
     release = hub.ask("POST", f"{_API}/releases", content=index, headers=_JSON)
+    if documents is not None:
+        _attest(hub, package, documents if signer is None else signer.vouch(documents), signs=signer is not None)
     path = f"{_API}/channels/{quote(channel, safe='')}/releases"
     assigned = hub.ask("POST", path, json={"digest": release["digest"]})
     return Published(
@@ -103,6 +109,20 @@ def _missing(hub: Hub, index: bytes) -> set[str]:
     if not isinstance(missing, list):
         raise hub.stranger()
     return {str(sha256) for sha256 in missing}
+
+
+def _attest(hub: Hub, package: Package, documents: Documents, *, signs: bool) -> None:
+    """Send what is known of how the package was built, and keep the signatures beside it.
+
+    A release that waited in a folder is published without a key: what nobody has signed is not sent then.
+    """
+    if signs:
+        provenance.write(package.root, documents)
+        if not documents.is_signed:
+            return
+    # The provenance first: it names the bill of materials.
+    for kind, data in (("provenance", documents.provenance), ("sbom", documents.bill)):
+        hub.put(f"{_API}/releases/{package.digest}/attestations/{kind}", data)
 
 
 def _upload(hub: Hub, path: Path, sha256: str, size: int) -> None:

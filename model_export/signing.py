@@ -17,6 +17,7 @@ from edgeloop.trust.state import TrustState
 from model_export import trust_hub
 from model_export.errors import HubRefusedError, KeyFileError, RequestError, SignaturesMissingError, UntrustedError
 from model_export.hub import Hub
+from model_export.provenance import Documents
 from model_export.trust_folder import TrustFolder, asked
 
 RACES = 5
@@ -73,6 +74,15 @@ class ReleaseSigner:
                         f"{error}; tried {RACES} times", error.hint or "others publish this model: try again", 409
                     ) from error
         raise AssertionError  # the loop returns or raises
+
+    def vouch(self, documents: Documents) -> Documents:
+        """What is known of how a package was built, signed by the same keys.
+
+        Raises:
+            KeyFileError: a key's device refused.
+        """
+        with asked():
+            return documents.signed(*self._signers)
 
     def _newest(self, chain: Chain, role: str, state: TrustState) -> Metadata[Any] | None:
         if role not in repository.delegated(chain.targets.signed):

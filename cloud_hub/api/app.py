@@ -10,6 +10,7 @@ import edgeloop
 from cloud_hub.api import (
     accuracy,
     alarms,
+    attestations,
     audit,
     blobs,
     channels,
@@ -43,6 +44,7 @@ API = "/api/v1"
 _PARTS = (
     devices,
     releases,
+    attestations,
     blobs,
     channels,
     rollouts,

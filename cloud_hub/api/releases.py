@@ -49,6 +49,9 @@ class ReleaseAnswer(BaseModel):
     index_size: int = Field(description="Bytes of its index.", examples=[2400])
     metrics: dict[str, Any] = Field(description="Variant → metrics, as its manifest says.")
     lineage: dict[str, Any] = Field(description="Where it comes from, as its manifest says.")
+    attestations: list[str] = Field(
+        default=[], description="What is known of how it was made: provenance, sbom.", examples=[["provenance", "sbom"]]
+    )
 
 
 class Missing(BaseModel):
@@ -66,14 +69,14 @@ class Published(BaseModel):
     version: str = Field(examples=["1.0.0"])
 
 
-def answer(release: Release) -> ReleaseAnswer:
-    """A release as JSON."""
-    return ReleaseAnswer.model_validate(release, from_attributes=True)
-
-
 def router(hub: Hub) -> APIRouter:
     """The addresses of releases."""
     routes = APIRouter(prefix="/releases", tags=["releases"])
+
+    def answer(release: Release) -> ReleaseAnswer:
+        """A release as JSON."""
+        found = ReleaseAnswer.model_validate(release, from_attributes=True)
+        return found.model_copy(update={"attestations": list(hub.attestations.kinds(release.digest))})
 
     @routes.get("")
     def list_releases(who: Who) -> list[ReleaseAnswer]:

@@ -26,6 +26,7 @@ from cloud_hub.training.head import HeadFit, fit_head, holdout_accuracy, holdout
 from cloud_hub.training.head_statistics import HeadError, HeadStatistics
 from edgeloop.insights import Profile, Window
 from edgeloop.package import Package, revise_head
+from edgeloop.provenance import Material
 from edgeloop.runtime import ModelSession, evaluate
 
 Array = npt.NDArray[Any]
@@ -59,6 +60,13 @@ class TrainingData:
     releases: tuple[str, ...]
     intervals: int
 
+    @property
+    def material(self) -> Material:
+        """The sums that a head is fitted to, for its provenance."""
+        told = self.plain()
+        facts = {name: told[name] for name in ("since", "until", "labels", "holdout", "intervals", "releases")}
+        return Material("head statistics of the fleet", "data", self.statistics.sha256, facts)
+
     def plain(self) -> dict[str, Any]:
         """For lineage: where the labels come from, and how many there are of each class."""
         both = self.statistics.all
@@ -82,12 +90,14 @@ class Candidate:
         fit: the new head.
         evidence: for the gate.
         facts: what was fitted, from what; plain.
+        material: the sums that it was fitted to.
     """
 
     package: Package
     fit: HeadFit
     evidence: Evidence
     facts: Mapping[str, Any]
+    material: Material
 
 
 def gather(
@@ -192,7 +202,7 @@ def make(
     }
     package = revise_head(base, folder / "package", golden_outputs=outputs, metrics=metrics, **settings)
     shutil.rmtree(folder / "draft")
-    return Candidate(package, fit, _evidence(base, data.statistics, fit, accuracy), facts)
+    return Candidate(package, fit, _evidence(base, data.statistics, fit, accuracy), facts, data.material)
 
 
 def next_version(parent: str, taken: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +124,15 @@ class HeadStatistics:
     def labels(self) -> int:
         """Labelled rows in both shares."""
         return self.fit.total + self.holdout.total
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of all numbers, little-endian, count, sums and gram of either share: 64 hex digits."""
+        digest = hashlib.sha256()
+        for share in (self.fit, self.holdout):
+            for array, dtype in ((share.count, "<i8"), (share.sums, "<f8"), (share.gram, "<f8")):
+                digest.update(np.ascontiguousarray(array, dtype=dtype).tobytes())
+        return digest.hexdigest()
 
     @property
     def all(self) -> Share:

@@ -12,6 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from cloud_hub.training.candidate import Candidate, TrainingError, gather, make,
 from cloud_hub.training.gate import Evidence, Verdict, judge
 from cloud_hub.training.policy import ACTIVE, Trigger, trigger
 from cloud_hub.training.run_records import EVALUATING, FAILED, QUEUED, REFUSED, RELEASED, TRAINING, Run
+from edgeloop import __version__
+from edgeloop.provenance import Material, Origin
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class Training:
         rollouts: rolls candidates out.
         folder: for candidates in the making, and the heads of refused ones.
         sealer: answers for the releases that pass.
+        record: keeps how a release was made.
         clock: unix seconds.
     """
 
@@ -71,9 +75,10 @@ class Training:
         folder: Path,
         *,
         sealer: Sealer | None = None,
+        record: Callable[[Origin], None] = lambda origin: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._sealer = sealer or Unsigned()
+        self._sealer, self._record = sealer or Unsigned(), record
         self._db, self._channels, self._releases, self._insights = db, channels, releases, insights
         self._alarms, self._rollouts, self._folder, self._clock = alarms, rollouts, folder, clock
         folder.mkdir(parents=True, exist_ok=True)
@@ -245,6 +250,7 @@ class Training:
             self._move(run, REFUSED, ended=self._clock(), reason=verdict.summary, verdict=told)
             return
         release = self._releases.create(candidate.package.root)
+        self._record(_origin(run, self._releases.get(run.parent), release, candidate, self._clock()))
         with self._db.begin():
             if self._channels.get(run.channel).current != run.parent:
                 raise TrainingError("the channel was given another release during the run; start it again")
@@ -297,6 +303,26 @@ def _root(digest: str, known: Mapping[str, Release]) -> str:
         seen.add(digest)
         digest = release.parent
     return digest
+
+
+def _origin(run: Run, base: Release, release: Release, candidate: Candidate, now: float) -> Origin:
+    """How a new head came about, for whoever verifies the release."""
+    facts = candidate.facts
+    asked = {"channel": run.channel, "run": run.id, "alarm": run.alarm, "cause": run.cause, "trainer": "head"}
+    return Origin(
+        name=release.name,
+        version=release.version,
+        digest=release.digest,
+        builder="cloud-hub",
+        parameters={**asked, "method": facts["method"], "regularisation": _finite(facts["regularisation"])},
+        materials=(
+            Material(f"{base.name} {base.version}", "release", base.digest.removeprefix("sha256:")),
+            candidate.material,
+        ),
+        tools={"edgeloop": __version__, **{name: metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")}},
+        started=run.started or now,
+        finished=now,
+    )
 
 
 def _plain(verdict: Verdict, evidence: Evidence, policy: GatePolicy) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cloud_hub.alarms import Alarms
+from cloud_hub.attestations import Attestations
 from cloud_hub.blobs import Blobs
 from cloud_hub.channels import Channels
 from cloud_hub.devices import Devices
@@ -150,6 +151,7 @@ class World:
         self.drift = DriftWatch(
             self.db, self.channels, self.releases, self.insights, self.alarms, self.light, clock=self.clock
         )
+        self.attestations = Attestations(folder / "attestations", self.releases)
         self.training = self.make_training()
         self._sessions: dict[str, ModelSession] = {}
         self._ids = itertools.count()
@@ -165,6 +167,7 @@ class World:
             self.rollouts,
             self.folder / "training",
             sealer=self.sealer,
+            record=self.attestations.record,
             clock=self.clock,
         )
 

@@ -15,10 +15,13 @@ import joblib
 import numpy as np
 import onnx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from onnx import helper
 
 from edgeloop.package import Package
+from edgeloop.trust import keys
 from model_export.exit_codes import ExitCode
+from model_export.provenance import find, write
 from tests.doubles import digits
 from tests.unit.export.models import model, two_layers, weight
 
@@ -45,6 +48,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (folder / "report.json").write_text(done.stdout)
     return folder
+
+
+def test_who_vouches_for_a_build(folder: Path, tmp_path: Path) -> None:
+    """As built, nobody does; once a publisher has signed, those do who believe the publisher's key."""
+    package = Path(shutil.copytree(folder / "made", tmp_path / "made"))
+    documents = find(folder / "made")
+    assert documents is not None
+    publisher = keys.generate()
+    pem = load_pem_private_key(publisher.private_bytes, None).public_key()
+    (tmp_path / "publisher.pem").write_bytes(pem.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    for documents_there, code in (
+        (None, ExitCode.UNPROVEN),
+        (documents, ExitCode.UNPROVEN),
+        (documents.signed(publisher), ExitCode.OK),
+    ):
+        if documents_there is not None:
+            write(package, documents_there)
+        done = run("verify", "made", "--provenance", "--key", "publisher.pem", "--json", cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+    vouched = json.loads(done.stdout)["provenance"]
+    assert vouched["key"] == publisher.public_key.keyid and "digits.joblib" in vouched["materials"]
+    done = run("verify", "made", "--provenance", cwd=tmp_path)
+    assert done.returncode == ExitCode.UNPROVEN and "no key may sign" in done.stderr
 
 
 def test_build_makes_a_package_of_a_joblib_file(folder: Path) -> None:

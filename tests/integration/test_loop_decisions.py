@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from cloud_hub.errors import BadRequest, Conflict
 from cloud_hub.policy import ChannelPolicy
 from cloud_hub.training.candidate import Candidate, make
 from edgeloop.package import Package
+from edgeloop.provenance import parse, read
 from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP, Slip, load
 from tests.doubles.digits import build
 from tests.doubles.packages import make_package
@@ -141,9 +143,22 @@ def test_a_retrained_release_costs_little_and_says_where_it_comes_from(world: Wo
     assert profile.calibration is None, "what the old head meant by its confidence is not what the new one does"
     for variant, metrics in after.meta.metrics.items():
         assert metrics["accuracy"] != before.meta.metrics[variant]["accuracy"]
+    check_provenance(world, run.release, first)
     verdict = run.verdict
     assert verdict["passed"] and verdict["candidate_error"] < verdict["current_error"]
     assert "held-out error" in verdict["summary"] and "validation accuracy" in verdict["summary"]
+
+
+def check_provenance(world: World, release: str, base: str) -> None:
+    """The hub says of its own release: made from this base and these sums, by these libraries."""
+    said = parse(read(world.attestations.get(release, "provenance")).payload)
+    assert (said.digest, said.builder) == (release, "cloud-hub")
+    assert base.removeprefix("sha256:") in said.materials.values() and len(said.materials) == 2
+    bill = json.loads(world.attestations.get(release, "sbom"))
+    model = bill["metadata"]["component"]
+    assert model["bom-ref"] == release and [a["bom-ref"] for a in model["pedigree"]["ancestors"]] == [base]
+    (sums,) = [part for part in bill["components"] if part["type"] == "data"]
+    assert sums["hashes"][0]["content"] in said.materials.values()
 
 
 def test_a_fleet_that_must_not_forget_refuses_and_keeps_what_it_refused(world: World) -> None:
