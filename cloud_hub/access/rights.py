@@ -126,6 +126,8 @@ TABLE: dict[tuple[str, str], Right] = {
     ("GET", f"{API}/releases/{{digest}}"): _read(About.NAMED),
     ("GET", f"{API}/releases/{{digest}}/index"): _read(About.NAMED, device=True),
     ("GET", f"{API}/releases/{{digest}}/lineage"): _read(About.NAMED),
+    ("GET", f"{API}/releases/{{digest}}/attestations/{{kind}}"): _read(About.NAMED),
+    ("PUT", f"{API}/releases/{{digest}}/attestations/{{kind}}"): _right(_PUBLISHER, about=About.NAMED),
     ("GET", f"{API}/blobs/{{sha256}}"): _read(About.NOTHING, device=True),
     ("HEAD", f"{API}/blobs/{{sha256}}"): _read(About.NOTHING, device=True),
     ("PUT", f"{API}/blobs/{{sha256}}"): _right(_PUBLISHER),
