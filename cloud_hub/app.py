@@ -101,9 +101,11 @@ class Hub:
         self.releases = Releases(self.db, self.blobs, settings.data / "releases", clock=clock)
         sealer = self.trust or Unsigned()
         self.attestations = Attestations(
+            self.db,
             settings.data / "attestations",
             self.releases,
             witness=Unwitnessed() if self.trust is None else Witness(self.db, self.trust.keys),
+            clock=clock,
         )
         self.channels = Channels(
             self.db,

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from securesystemslib.signer import Key, Signer
 
+from cloud_hub.access import audit
 from cloud_hub.blobs import storage_error, sync_folder
 from cloud_hub.errors import BadRequest, Conflict, NotFound, TooLarge
+from cloud_hub.records.database import Database
 from cloud_hub.releases import Release, Releases
 from edgeloop.package.documents import read_json
 from edgeloop.package.errors import PackageError
@@ -65,13 +68,24 @@ class Attestations:
     """The attestations of a hub's releases.
 
     Args:
+        db: the records, for the audit log.
         folder: where they are, a folder a release.
         releases: what they are about.
         witness: says whose word counts.
+        clock: unix seconds.
     """
 
-    def __init__(self, folder: Path, releases: Releases, *, witness: Attesting | None = None) -> None:
-        self._folder, self._releases, self._witness = folder, releases, witness or Unwitnessed()
+    def __init__(
+        self,
+        db: Database,
+        folder: Path,
+        releases: Releases,
+        *,
+        witness: Attesting | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._db, self._folder, self._releases, self._clock = db, folder, releases, clock
+        self._witness = witness or Unwitnessed()
 
     def put(self, digest: str, kind: str, data: bytes) -> None:
         """Keep a document; it replaces the one before, which may have lacked a signature.
@@ -95,6 +109,9 @@ class Attestations:
         else:
             self._check_bill(digest, data)
         self._write(path, data)
+        with self._db.begin() as connection:
+            after = {"kind": kind, "sha256": hashlib.sha256(data).hexdigest()}
+            audit.changed(connection, "release.attest", None, after, about=digest, at=self._clock())
 
     def get(self, digest: str, kind: str) -> bytes:
         """A document byte for byte; raises `NotFound`."""

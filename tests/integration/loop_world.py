@@ -31,6 +31,7 @@ from cloud_hub.seen import Seen
 from cloud_hub.training.runs import Training
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.online import OnlineTrust
+from cloud_hub.trust.witness import Witness
 from edgeloop.insights import Observer, Window, holdout_share
 from edgeloop.package import Package, audit
 from edgeloop.protocol import ChannelDocument, Presence, Reported, Topics, UpdateReport
@@ -151,7 +152,13 @@ class World:
         self.drift = DriftWatch(
             self.db, self.channels, self.releases, self.insights, self.alarms, self.light, clock=self.clock
         )
-        self.attestations = Attestations(folder / "attestations", self.releases)
+        self.attestations = Attestations(
+            self.db,
+            folder / "attestations",
+            self.releases,
+            witness=Witness(self.db, self.trust.keys) if signed else None,
+            clock=self.clock,
+        )
         self.training = self.make_training()
         self._sessions: dict[str, ModelSession] = {}
         self._ids = itertools.count()

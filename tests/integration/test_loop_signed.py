@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from securesystemslib.signer import Key
 
 from edgeloop.package import Package
-from edgeloop.trust import repository
-from edgeloop.trust.names import ROOT, TARGETS, parse_release, release_role
+from edgeloop.provenance import parse, verify
+from edgeloop.trust import checking, repository
+from edgeloop.trust.names import RETRAINED, ROOT, TARGETS, parse_release, release_role
 from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP
 from tests.doubles.digits import build
 from tests.doubles.people import People
@@ -60,6 +62,12 @@ def until_retrained(world: World, camera: Camera, seconds: int = 40) -> str:
     raise AssertionError((world.training.newest(), world.rollouts.newest()))
 
 
+def trainers(world: World) -> list[Key]:
+    """The keys that people have named for what the hub retrains."""
+    targets = checking.read_targets(world.trust.newest(TARGETS))
+    return repository.keys_of(targets.signed, RETRAINED)[0]
+
+
 def test_retrained_releases_follow_their_base_and_stay_below_the_next_of_the_publisher(
     world: World, people: People, device: Verifier, package: Package
 ) -> None:
@@ -70,6 +78,9 @@ def test_retrained_releases_follow_their_base_and_stay_below_the_next_of_the_pub
         document = device.open(CHANNEL, world.broker.last[world.topics.channel(CHANNEL)])
         assert document.current.target == str(paths[-1])
     assert all(str(path.base) == f"releases/{package.name}/1" and path.revision for path in paths)
+    current = world.channels.get(CHANNEL).current or ""
+    payload, _ = verify(world.attestations.get(current, "provenance"), trainers(world))
+    assert parse(payload).digest == current
     assert paths[0].order < paths[1].order < parse_release(f"releases/{package.name}/2").order
     # What may still be needed is not to be forgotten: the publisher is told the base, too.
     assert {str(paths[0]), str(paths[1]), f"releases/{package.name}/1"} <= set(world.trust.view().in_use)
