@@ -58,6 +58,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     (folder / "1.root.json").write_bytes(people.fleet.pinned)
     key = people.fleet.write_key(tmp_path, "publisher", people.fleet.publishers[package.name])
     monkeypatch.setenv("MODEL_EXPORT_TOKEN", api.token(Role.PUBLISHER))
+    assert api.hub.identities is not None
+    (tmp_path / "ca.pem").write_bytes(api.hub.identities.own.trust)
+    monkeypatch.setenv("MODEL_EXPORT_CA_CERT", str(tmp_path / "ca.pem"))
     yield Place(api, people, package, folder, key)
     api.close()
 
