@@ -23,6 +23,10 @@ class Refused(UpdateError):
     """It will not pass: the release is wrong, or wrong for this device."""
 
 
+class WrongBytes(Refused):
+    """The hub sends other bytes than it was asked for. In a fleet that signs, that is the hub's fault alone."""
+
+
 class Unvouched(UpdateError):
     """Nobody who may answers for the release as it is offered. It may be offered otherwise: its digest is no fault."""
 

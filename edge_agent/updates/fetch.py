@@ -17,7 +17,7 @@ from edge_agent.identity import IdentityError
 from edge_agent.ports import Vouched
 from edge_agent.updates.bandwidth import TokenBucket
 from edge_agent.updates.blobs import ReleaseFiles, variants_for
-from edge_agent.updates.errors import Refused, Transient
+from edge_agent.updates.errors import Refused, Transient, Unvouched, WrongBytes
 from edge_agent.updates.rules import Offer
 from edge_agent.updates.space import shortage
 from edgeloop.package import Base, Index, IndexEntry, Manifest, PackageError, required_paths
@@ -149,7 +149,7 @@ class Fetcher:
                 )
             manifest = self._manifest(base, index)
             if vouched.model and manifest.name != vouched.model:
-                raise Refused(f"the release is signed as one of {vouched.model}, and calls itself {manifest.name}")
+                raise Unvouched(f"the release is signed as one of {vouched.model}, and calls itself {manifest.name}")
             offered = {name: variant.ep for name, variant in manifest.variants.items()}
             variants = variants_for(self._providers, self._required, offered)
             entries = required_paths(manifest, index, variants)
@@ -175,10 +175,10 @@ class Fetcher:
             for chunk in answer.iter_bytes():
                 data += chunk
                 if len(data) > MAX_INDEX_BYTES:
-                    raise Refused(f"the hub sends an index of more than {MAX_INDEX_BYTES:,} bytes")
+                    raise WrongBytes(f"the hub sends an index of more than {MAX_INDEX_BYTES:,} bytes")
         self._received(len(data))
         if "sha256:" + hashlib.sha256(data).hexdigest() != release:
-            raise Refused(f"the index that the hub sends is not that of {release}: its digest differs")
+            raise WrongBytes(f"the index that the hub sends is not that of {release}: its digest differs")
         return Index.parse(bytes(data))
 
     def _manifest(self, base: str, index: Index) -> Manifest:
@@ -217,7 +217,7 @@ class Fetcher:
             if have:  # what an earlier life has left may be damaged by a power cut: that is not the hub's fault
                 self._blob(base, entry)
                 return
-            raise Refused(f"{entry.path}: the bytes that the hub sends are not those of the index")
+            raise WrongBytes(f"{entry.path}: the bytes that the hub sends are not those of the index")
         self._files.place(entry.sha256)
 
     def _download(self, url: str, entry: IndexEntry, part: Path, have: int) -> int:
@@ -238,7 +238,7 @@ class Fetcher:
                 for chunk in answer.iter_raw():
                     size += len(chunk)
                     if size > entry.size:
-                        raise Refused(f"{entry.path}: the hub sends more than the {entry.size:,} bytes of the index")
+                        raise WrongBytes(f"{entry.path}: the hub sends more than the {entry.size:,} bytes of the index")
                     file.write(chunk)
                     self._received(len(chunk))
                     if time.monotonic() > end:

@@ -23,7 +23,7 @@ from edge_agent.updates.active import Active
 from edge_agent.updates.asking import Asked
 from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.disk import Disk
-from edge_agent.updates.errors import LeftByHand, Refused, Transient, Unvouched, UpdateError, Withdrawn
+from edge_agent.updates.errors import LeftByHand, Refused, Transient, Unvouched, UpdateError, Withdrawn, WrongBytes
 from edge_agent.updates.offered import Offered
 from edge_agent.updates.preparing import LONGEST_TEST_S, SILENCE_S, Preparing, Surroundings
 from edge_agent.updates.probation import judge
@@ -367,9 +367,11 @@ class UpdateMachine:
 
     def _roll_back(self, offer: Offer, error: UpdateError) -> None:
         reason, now = str(error), self._clock()
-        if isinstance(error, Unvouched):
+        # A signed release is not to blame for who sends it, or says where it stands: it may be offered otherwise.
+        turned_away = isinstance(error, Unvouched) or (isinstance(error, WrongBytes) and bool(offer.target))
+        if turned_away:
             self._offered.turn_away(offer)
-        if isinstance(error, Withdrawn | Unvouched):
+        if isinstance(error, Withdrawn) or turned_away:
             at = self._store.move(ROLLED_BACK, reason, now)
         elif isinstance(error, LeftByHand):
             at = self._store.leave(offer.release, ROLLED_BACK, reason, now)

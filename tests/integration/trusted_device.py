@@ -5,17 +5,22 @@ Everything that crosses the broker and the hub's HTTP is in the test's hands.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from edge_agent.messaging import Identity, Messaging
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.sender import Sender
 from edge_agent.ports import Vitals
 from edge_agent.serving.dataplane import DataPlane
+from edge_agent.trust import latest
 from edge_agent.trust.anchor import Anchor
 from edge_agent.trust.asking import Examiner
 from edge_agent.trust.signed import SignedTrust
@@ -26,7 +31,9 @@ from edgeloop.protocol import ChannelDocument, Desired, Reported, SignedChannel,
 from edgeloop.protocol.link import Link
 from edgeloop.trust.names import CHANNELS, ReleasePath
 from tests.doubles.hostile_hub import HostileHub
+from tests.doubles.packages import make_package, new_head
 from tests.doubles.secure_fleet import SecureFleet, reference
+from tests.integration.brokers import broker_or_skip
 from tests.integration.hub_process import wait_for
 from tests.integration.update_child import settings
 
@@ -155,7 +162,15 @@ class World:
         self.folder, self.port = folder, port
         self._options = device
         self._serial = 0
+        self._versions = itertools.count(2)
         self.device = TrustedDevice(folder, port, self.hub, fleet.pinned, **device)
+
+    def successor(self, package: Package, folder: Path) -> Package:
+        """A release with another head; the hub has its files, and nobody has signed it yet."""
+        version = next(self._versions)
+        made = new_head(package, folder / f"release-{version}", str(version))
+        self.hub.add(made)
+        return made
 
     def restart(self, **device: Any) -> None:
         """The device again, on the same data."""
@@ -207,9 +222,12 @@ class World:
         at = self.device.machine.status()
         return f"{at.state}: {at.reason} | {self.device.trust.state().trouble}"
 
-    def refused(self, said: str, serves: Package, before: int = 0) -> None:
+    def refused(self, said: str, serves: Package) -> None:
         """Something was refused with this reason, is told to the hub, and the old release serves."""
-        wait_for(lambda: said in self.told(), 30, f"{said!r} in {self.told()!r}")
+        try:
+            wait_for(lambda: said in self.told(), 30)
+        except AssertionError:
+            raise AssertionError(f"{said!r} was not said, but {self.told()!r}") from None
         assert self.device.serving == serves.digest
         assert self.device.machine.committed() == serves.digest
         reported = wait_for(lambda: self._reports(said), 10, f"{said!r} in the report")
@@ -238,3 +256,30 @@ def metadata_with(sealed: SignedChannel, changes: Mapping[str, bytes | None]) ->
     """The same document with other metadata; None takes a file away."""
     files = {name: data for name, data in {**sealed.metadata, **changes}.items() if data is not None}
     return SignedChannel(sealed.document, files)
+
+
+def forked(fleet: SecureFleet) -> SecureFleet:
+    """The same fleet in other hands: what is signed from now on by one is not known to the other."""
+    return replace(
+        fleet,
+        online=dict(fleet.online),
+        publishers=dict(fleet.publishers),
+        files=dict(fleet.files),
+        newest=dict(fleet.newest),
+    )
+
+
+@contextmanager
+def world_with_release(folder: Path, *models: str, **device: Any) -> Iterator[tuple[World, Package, ReleasePath]]:
+    """A world whose device runs the first release of ``digits``, on a broker of its own; or a skip."""
+    broker = broker_or_skip("mosquitto", folder)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(latest, "LONGEST_REST_S", 0.1)  # attacks come one after another here
+    world = World(folder / "data", broker.port, SecureFleet.make("digits", *models), **device)
+    try:
+        package = make_package(folder / "first")
+        yield world, package, world.install(package)
+    finally:
+        world.close()
+        broker.kill()
+        patch.undo()
