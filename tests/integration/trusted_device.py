@@ -172,9 +172,10 @@ class World:
         self.hub.add(made)
         return made
 
-    def restart(self, **device: Any) -> None:
-        """The device again, on the same data."""
-        self.device.stop()
+    def restart(self, *, stopped: bool = False, **device: Any) -> None:
+        """The device again, on the same data; the test may have stopped it, to change what lies there."""
+        if not stopped:
+            self.device.stop()
         self._options |= device
         self.device = TrustedDevice(self.folder, self.port, self.hub, self.fleet.pinned, **self._options)
 
