@@ -15,22 +15,26 @@ from edgeloop.trust.names import ReleasePath
 from tests.integration.hub_process import wait_for
 from tests.integration.trusted_device import World, forked, world_with_release
 
-Running = tuple[World, Package, ReleasePath]
 LAST = 2**31 - 1
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    with world_with_release(tmp_path) as made:
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world_with_release(tmp_path_factory.mktemp("forward")) as (made, _, _):
         yield made
 
 
-def test_versions_and_serials_at_their_end_and_new_keys(running: Running, tmp_path: Path) -> None:
+def current(world: World) -> tuple[Package, ReleasePath]:
+    assert world.current is not None
+    return world.current, world.path_of(world.current)
+
+
+def test_versions_and_serials_at_their_end_and_new_keys(world: World, tmp_path: Path) -> None:
     """Timestamp, snapshot, the channels' role and the document's serial are at their end; the device believes it.
 
     People give the hub new keys, and the fleet goes on where it was.
     """
-    world, first, path = running
+    first, path = current(world)
     thief = forked(world.fleet)
     draft = thief.draft(names.CHANNELS)
     draft.signed.version = LAST
@@ -67,9 +71,9 @@ def test_versions_and_serials_at_their_end_and_new_keys(running: Running, tmp_pa
     world.install(third)
 
 
-def test_a_release_of_the_hubs_key_never_outruns_the_publisher(running: Running, tmp_path: Path) -> None:
+def test_a_release_of_the_hubs_key_never_outruns_the_publisher(world: World, tmp_path: Path) -> None:
     """The greatest revision there is; the publisher's next release comes after it."""
-    world, first, path = running
+    first, path = current(world)
     ahead = world.successor(first, tmp_path)
     draft = world.fleet.draft(names.RETRAINED)
     last = repository.add_retrained(draft.signed, path, ahead.digest, len(ahead.index.to_bytes()), after=10**18 - 2)

@@ -163,6 +163,8 @@ class World:
         self._options = device
         self._serial = 0
         self._versions = itertools.count(2)
+        self._paths: dict[str, ReleasePath] = {}
+        self.current: Package | None = None
         self.device = TrustedDevice(folder, port, self.hub, fleet.pinned, **device)
 
     def successor(self, package: Package, folder: Path) -> Package:
@@ -198,6 +200,8 @@ class World:
     ) -> SignedChannel:
         """Sign and send a document; the hub has all metadata as well."""
         fleet = fleet or self.fleet
+        if isinstance(path, ReleasePath):
+            self._paths[package.digest] = path
         self.hub.add(package)
         sealed = fleet.channel(self.document(package, path))
         self.hub.mirror(fleet.files)
@@ -207,6 +211,7 @@ class World:
     def wait_committed(self, package: Package) -> None:
         wait_for(lambda: self.device.machine.committed() == package.digest, 30, f"a commit; {self.told()}")
         wait_for(lambda: self.device.serving == package.digest, 10, "what was committed to serve")
+        self.current = package
 
     def install(self, package: Package, path: ReleasePath | None = None) -> ReleasePath:
         """A release in order: published, offered, committed."""
@@ -214,6 +219,10 @@ class World:
         self.offer(package, path)
         self.wait_committed(package)
         return path
+
+    def path_of(self, package: Package) -> ReleasePath:
+        """Where a release was offered last."""
+        return self._paths[package.digest]
 
     def refusals(self) -> int:
         return self.device.trust.state().refused
