@@ -23,6 +23,7 @@ from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
+from edge_agent.trust.anchor import Anchor
 from edge_agent.trust.asking import Examiner, Question
 from edgeloop.protocol import ChannelDocument, RolloutRef, SignedChannel
 from edgeloop.trust import repository
@@ -87,7 +88,7 @@ def verification_ms(
             request = {
                 "root": _text(fleet.pinned),
                 "cache": f"{cache}/bare",
-                "ca": None,
+                "identity": None,
                 "hub": "http://127.0.0.1:9",
                 "paths": paths,
                 "metadata": {name: _text(data) for name, data in message.metadata.items()},
@@ -99,7 +100,7 @@ def verification_ms(
                 [sys.executable, "-c", _BARE], input=json.dumps(request), capture_output=True, text=True, check=True
             )
             worked.append(1e3 * float(bare.stdout))
-            examiner, began = Examiner(fleet.pinned, Path(cache) / "agent"), time.perf_counter()
+            examiner, began = Examiner(Anchor(fleet.pinned, 0.0), Path(cache) / "agent"), time.perf_counter()
             found = examiner.examine(Question(paths=paths, metadata=message.metadata), "http://127.0.0.1:9")
             waited.append(1e3 * (time.perf_counter() - began))
             inside.append(found.ms)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from edge_agent.identity import Identity, TlsOf
+from edge_agent.identity.store import ENFORCED
 from edge_agent.logs import Log
 from edge_agent.neighbour import Neighbour
 from edge_agent.observing.assembly import Observing
@@ -23,8 +24,8 @@ from edge_agent.serving.dataplane import DataPlane, ServingRules
 from edge_agent.serving.repository import Refusal
 from edge_agent.settings import Settings
 from edge_agent.strain import StrainRules
-from edge_agent.trust.anchor import anchor_of
-from edge_agent.trust.open import OpenTrust
+from edge_agent.trust.anchor import Anchor
+from edge_agent.trust.open import NoRoot, OpenTrust
 from edge_agent.updates import UpdateMachine, UpdateSettings
 from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.disk import Disk
@@ -149,7 +150,7 @@ def updates(
     """What brings the device to the release that its channel offers, and who vouches for that."""
     try:
         store = UpdateStore(settings.data / "updates.db")
-        vouching = trust(settings, store, now)
+        vouching = trust(settings, identity, store, now)
         machine = UpdateMachine(
             update_settings(settings, identity),
             plane,
@@ -166,21 +167,23 @@ def updates(
         ) from error
 
 
-def trust(settings: Settings, store: UpdateStore, now: Callable[[], Settings]) -> Trust:
+def trust(settings: Settings, identity: Identity | None, store: UpdateStore, now: Callable[[], Settings]) -> Trust:
     """Who vouches for what comes from the hub: the fleet's signed metadata, or nobody.
 
     Args:
         settings: what the agent is started with.
+        identity: of this device; None: it is insecure, and believes whatever it can read.
         store: keeps versions of metadata.
         now: gives the settings as they are now.
     """
-    anchor = None if settings.insecure else anchor_of(settings.data / "identity")
-    if anchor is None:
+    if identity is None:
         return OpenTrust()
+    if (anchor := Anchor.of(identity)) is None:
+        return NoRoot() if ENFORCED else OpenTrust()
     from edge_agent.trust.asking import Examiner
     from edge_agent.trust.signed import SignedTrust
 
-    examiner = Examiner(anchor.root, settings.data / "trust", ca=anchor.ca)
+    examiner = Examiner(anchor, settings.data / "trust")
     return SignedTrust(
         anchor,
         store,

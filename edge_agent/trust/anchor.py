@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from edge_agent.identity import Identity
 from edgeloop.records import dataclass
 
 
@@ -15,19 +15,15 @@ class Anchor:
     Attributes:
         root: metadata of the role ``root``, as pinned then.
         enrolled_at: unix seconds.
-        ca: certificates that the hub's is checked against; None: the system's.
+        data: folder that holds the identity by which the hub is spoken to; None: as anybody.
     """
 
     root: bytes
     enrolled_at: float
-    ca: Path | None = None
+    data: Path | None = None
 
-
-def anchor_of(folder: Path) -> Anchor | None:
-    """The anchor in the identity folder, or None where the device was enrolled with none."""
-    try:
-        root, enrolment = (folder / "root.json").read_bytes(), json.loads((folder / "enrolment.json").read_bytes())
-    except FileNotFoundError:
-        return None
-    ca = folder / "ca.crt"
-    return Anchor(root, float(enrolment["enrolled_at"]), ca if ca.is_file() else None)
+    @classmethod
+    def of(cls, identity: Identity) -> Anchor | None:
+        """That of an enrolled device; None where its fleet had no root then."""
+        root = identity.root
+        return None if root is None else cls(root, identity.enrolled_at, identity.folder.parent)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.ports import Untrusted
+from edge_agent.trust.anchor import Anchor
 from edgeloop.records import dataclass
 
 #: The child's own bound for fetching is a minute; who is slower than that is not waited for.
@@ -83,16 +84,15 @@ class Question:
 class Examiner:
     """Starts the child; one at a time."""
 
-    def __init__(self, root: bytes, cache: Path, *, ca: Path | None = None, limits: Mapping[str, float] | None = None):
+    def __init__(self, anchor: Anchor, cache: Path, *, limits: Mapping[str, float] | None = None) -> None:
         """Nothing runs yet.
 
         Args:
-            root: metadata that the device was enrolled with.
+            anchor: what the device was enrolled with.
             cache: folder of python-tuf; what lies there may be lost or damaged.
-            ca: certificates that the hub's is checked against; None: the system's.
             limits: other ones than `fetcher.Limits` has.
         """
-        self._root, self._cache, self._ca, self._limits = root, cache, ca, dict(limits or {})
+        self._anchor, self._cache, self._limits = anchor, cache, dict(limits or {})
         # Python-tuf's cache takes one process at a time.
         self._turn, self._lock = threading.Lock(), threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -109,9 +109,9 @@ class Examiner:
             Untrusted: it does not verify.
         """
         request = {
-            "root": _text(self._root),
+            "root": _text(self._anchor.root),
             "cache": str(self._cache),
-            "ca": None if self._ca is None else str(self._ca),
+            "identity": None if self._anchor.data is None else str(self._anchor.data),
             "hub": hub,
             "paths": list(question.paths),
             "metadata": {name: _text(data) for name, data in question.metadata.items()},

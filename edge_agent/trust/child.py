@@ -12,11 +12,13 @@ been set.
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 import time
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from securesystemslib.signer import Signature
 from tuf.api.exceptions import DownloadError, RepositoryError
 from tuf.ngclient import Updater, UpdaterConfig
 
+from edge_agent.identity import load, tls_context
 from edge_agent.trust.fetcher import CarriedFetcher, Limits
 from edgeloop.trust.names import CHANNELS, TIMESTAMP, TOP_LEVEL
 
@@ -103,7 +106,8 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict: what was found, or ``refused`` with the reason and whether trying again can help."""
     started, first = time.perf_counter(), ""
     for carried, ask_for_root in _attempts(request):
-        fetcher = CarriedFetcher(carried, Limits(**request["limits"]), ask_for_root=ask_for_root, ca=request["ca"])
+        limits, identity = Limits(**request["limits"]), request["identity"]
+        fetcher = CarriedFetcher(carried, limits, ask_for_root=ask_for_root, tls=partial(_tls, identity))
         try:
             updater = DeviceUpdater(request, fetcher)
             updater.refresh()
@@ -125,6 +129,12 @@ def examine(request: Mapping[str, Any]) -> dict[str, Any]:
         except OSError as error:
             return {"refused": f"metadata cannot be written: {error}", "again": True}
     return {"refused": first, "again": False}
+
+
+def _tls(data: str | None) -> ssl.SSLContext:
+    """As the device speaks to its hub; as anybody where it has no identity."""
+    identity = None if data is None else load(Path(data))
+    return ssl.create_default_context() if identity is None else tls_context(identity)
 
 
 def _attempts(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, bytes], bool]]:

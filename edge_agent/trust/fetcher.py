@@ -10,7 +10,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from http import HTTPStatus
 from urllib.parse import unquote
@@ -61,7 +61,7 @@ class CarriedFetcher(FetcherInterface):
         limits: Limits,
         *,
         ask_for_root: bool,
-        ca: str | None = None,
+        tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
         """Nothing is fetched yet.
 
@@ -70,10 +70,10 @@ class CarriedFetcher(FetcherInterface):
             limits: of time.
             ask_for_root: whether the hub is asked for a root that was not carried. A device that is up to date asks
                 nothing: what it was sent is the newest, until it does not add up or a release is to be fetched.
-            ca: file of the certificates that the hub's is checked against; None: the system's.
+            tls: makes the context for HTTPS.
         """
         self._carried, self._limits, self._ask_for_root = carried, limits, ask_for_root
-        self._ca = ca
+        self._tls = tls
         self._end = time.monotonic() + limits.all_s
         self.fetched = 0
 
@@ -110,8 +110,7 @@ class CarriedFetcher(FetcherInterface):
     @cached_property
     def _opener(self) -> urllib.request.OpenerDirector:
         """Made when there is something to fetch: the system's certificates take 0.2 s to read."""
-        context = ssl.create_default_context(cafile=self._ca)
-        return urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=context))
+        return urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=self._tls()))
 
     def _open(self, url: str, have: int) -> http.client.HTTPResponse:
         headers = {"Range": f"bytes={have}-"} if have else {}

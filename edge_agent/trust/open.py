@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edge_agent.ports import TrustState, Vouched, Work
+from contextlib import suppress
+
+from edge_agent.ports import TrustState, Untrusted, Vouched, Work
 from edgeloop.protocol import ChannelDocument, Desired, ProtocolError, SignedChannel, SignedDesired
 
 
@@ -35,6 +37,35 @@ class OpenTrust:
 
     def stop(self, timeout_s: float) -> None:
         """Nothing runs."""
+
+
+class NoRoot(OpenTrust):
+    """Trust of a device that was enrolled before its fleet signed anything: there is nothing to hold a signature to."""
+
+    reason = (
+        "this device was enrolled before its fleet had a root of signed releases: enrol it again (`edge-agent enrol`)"
+    )
+
+    def open_channel(self, channel: str, payload: bytes) -> ChannelDocument:
+        """Raises `Untrusted`."""
+        raise Untrusted(self.reason)
+
+    def open_desired(self, payload: bytes) -> Desired:
+        """Raises `Untrusted`."""
+        raise Untrusted(self.reason)
+
+    def vouch(self, release: str, index_size: int, target: str) -> Vouched:
+        """Raises `Untrusted`."""
+        raise Untrusted(self.reason)
+
+    def state(self) -> TrustState:
+        """Nothing is trusted, and why."""
+        return TrustState(True, trouble=self.reason)
+
+    def soon(self, subject: str, work: Work) -> None:
+        """Do it at once, and never again."""
+        with suppress(Untrusted):
+            work()
 
 
 def read_channel(channel: str, payload: bytes) -> tuple[SignedChannel, ChannelDocument]:

@@ -37,7 +37,7 @@ class MadeUp(Examiner):
     """Finds what the test says: the version of ``channels``, and every path with its true bytes."""
 
     def __init__(self) -> None:
-        super().__init__(b"", Path())
+        super().__init__(Anchor(b"", 0.0), Path())
         self.version, self.named = 0, dict[str, Named]()
 
     def examine(self, question: Question, hub: str) -> Found:

@@ -70,8 +70,8 @@ class TrustedDevice:
         self.data = folder
         self.plane = DataPlane(None, id_prefix="t")
         self.store = UpdateStore(folder / "updates.db")
-        self.examiner = Examiner(root, folder / "trust", limits=LIMITS)
         anchor = Anchor(root, time.time() - ENROLLED_DAYS_AGO * 86400.0)
+        self.examiner = Examiner(anchor, folder / "trust", limits=LIMITS)
         self.trust = SignedTrust(
             anchor,
             self.store,
