@@ -135,7 +135,7 @@ class Hub:
         except ValueError:
             pass
         if response.status_code == 401 and not self._token:
-            hint = hint or "give an API token with MODEL_EXPORT_TOKEN (cloud-hub tokens create)"
+            hint = "give an API token with MODEL_EXPORT_TOKEN; cloud-hub tokens create makes one"
         text = f"the hub refused {method} {path} ({response.status_code}): {_reason(response)}"
         return HubRefusedError(text, hint, response.status_code)
 

@@ -197,7 +197,7 @@ def pull(folder: Folder, hub: HubAddress, token: HubToken = "", ca_cert: HubCaCe
         from model_export import trust_hub
 
         with _hub(hub, token, ca_cert) as opened_hub:
-            files = trust_hub.pull(opened_hub, _folder(folder), _now())
+            files = trust_hub.pull(opened_hub, _folder(folder))
         _report(as_json, {"files": files}, "\n".join(files) or "nothing is newer")
 
 

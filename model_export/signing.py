@@ -101,6 +101,8 @@ class ReleaseSigner:
         fitting = [signer for signer in self._signers if signer.public_key.keyid in allowed]
         draft = self._waiting(role, newest, package)
         if draft is None:
+            if not self._signers:
+                raise KeyFileError(f"{package.name} has to be signed, and no key was given", "--key NAME.key")
             if not fitting:
                 raise KeyFileError(
                     f"none of the keys may publish {package.name}",

@@ -40,8 +40,14 @@ def fetch(hub: Hub, role: str, version: int) -> bytes | None:
     return hub.fetch(f"/tuf/{file_name(role, version)}")
 
 
-def chain(hub: Hub, folder: TrustFolder, state: TrustState, now: datetime) -> Chain:
-    """Root and targets of a hub, checked from the root in a folder, and not expired.
+def chain(hub: Hub, folder: TrustFolder, state: TrustState, now: datetime | None) -> Chain:
+    """Root and targets of a hub, checked from the root in a folder.
+
+    Args:
+        hub: that has them.
+        folder: with the root that is believed.
+        state: what the hub says of itself.
+        now: what had expired by then is refused; None judges no time.
 
     Raises:
         UntrustedError: they are not signed as the root says, have expired, or are older than those in the folder.
@@ -76,8 +82,8 @@ def role_of(hub: Hub, found: Chain, role: str, state: TrustState) -> Metadata[Ta
     return metadata
 
 
-def pull(hub: Hub, folder: TrustFolder, now: datetime) -> list[str]:
-    """Fetch what a hub has newer than a folder; drafts of the same version there are replaced.
+def pull(hub: Hub, folder: TrustFolder) -> list[str]:
+    """Fetch what a hub has newer than a folder, expired or not; drafts of the same version there are replaced.
 
     Returns:
         Names of the files that were written.
@@ -94,7 +100,7 @@ def pull(hub: Hub, folder: TrustFolder, now: datetime) -> list[str]:
     with untrusted(f"{hub.address}: "):
         for data, root in checking.walk_roots(pinned, lambda version: fetch(hub, ROOT, version)):
             put(ROOT, root.signed.version, data)
-    found = chain(hub, folder, state, now)
+    found = chain(hub, folder, state, None)
     put(TARGETS, found.targets.signed.version, _newest(hub, TARGETS, state))
     for role in sorted(state.versions):
         if model_of(role) is not None:

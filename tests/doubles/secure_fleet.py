@@ -5,6 +5,7 @@ The keys are as in earnest (ed25519), and unencrypted: reading an encrypted file
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
+from edgeloop.package import Index, IndexEntry
 from edgeloop.protocol import ChannelDocument, ReleaseRef, SignedChannel
 from edgeloop.trust import keys, names, repository
 from edgeloop.trust.names import CHANNELS, RETRAINED, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
@@ -137,6 +139,22 @@ class SecureFleet:
         path.touch(mode=0o600)
         path.write_bytes(keys.to_pem(signer, None))
         return path
+
+
+@dataclass(frozen=True)
+class Named:
+    """As much of a package as is signed: a name, and an index that any text gives."""
+
+    text: str
+    name: str = "digits"
+
+    @property
+    def index(self) -> Index:
+        return Index.of([IndexEntry("manifest.json", hashlib.sha256(self.text.encode()).hexdigest(), 1)])
+
+    @property
+    def digest(self) -> str:
+        return self.index.digest
 
 
 def reference(path: names.ReleasePath, digest: str, length: int, version: str = "1.0.0") -> ReleaseRef:

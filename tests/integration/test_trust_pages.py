@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from model_export.hub import Hub
 from model_export.signing import ReleaseSigner
 from model_export.trust_folder import TrustFolder
 from tests.doubles.packages import make_package
+from tests.doubles.secure_fleet import Named
 from tests.integration.brokers import find_mosquitto
 from tests.integration.hub_process import HubProcess
 
@@ -147,6 +149,24 @@ def test_the_first_keys(fleet: Fleet, tmp_path: Path):
     fleet.run("model-export keys create mallory")
     publish = f"model-export publish digits-1.1.0 --hub {fleet.url} --channel stable --trust fleet --key mallory.key"
     assert "none of the keys may publish" in fleet.refuse(ExitCode.KEY, publish)
+
+
+def test_two_publishers_at_once_give_every_release_a_counter_of_its_own(fleet: Fleet, tmp_path: Path):
+    fleet.run("model-export keys allow fleet words bob.pub mallory.pub --key alice.key")
+    fleet.run(f"model-export keys push fleet --hub {fleet.url}")
+    shutil.copytree(fleet.folder / "fleet", tmp_path / "fleet")
+
+    def publish(name: str) -> list[str]:
+        signers = [key_files.open_signer(fleet.folder / f"{name}.key")]
+        with fleet.client() as hub:
+            signer = ReleaseSigner(hub, TrustFolder(tmp_path / "fleet"), signers)
+            return [str(signer.sign(Named(f"{name} {number}", "words"))) for number in range(4)]
+
+    with ThreadPoolExecutor(2) as pool:
+        paths = [path for found in pool.map(publish, ("bob", "mallory")) for path in found]
+    assert sorted(paths) == [f"releases/words/{counter}" for counter in range(1, 9)]
+    client = Client(fleet, tmp_path / "cache")
+    assert len({client.digest_of(path) for path in paths}) == 8
 
 
 def test_two_people_sign(fleet: Fleet, tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from edgeloop.trust import checking, keys
+from model_export import key_files
+from model_export.errors import KeyFileError
 from model_export.exit_codes import ExitCode
 from tests.doubles.secure_fleet import SecureFleet
 from tests.unit.export.keys_kit import answer_of, keys_command, refused, roles, run
@@ -35,6 +38,13 @@ def people(here: Path) -> Path:
         run("create", name, "--no-passphrase")
     (here / "online.json").write_text(json.dumps(answer_of(SecureFleet())))
     return here
+
+
+class Terminal:
+    """Standard input with a person at it."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def begin(*more: object) -> dict[str, Any]:
@@ -72,6 +82,18 @@ class TestKeyFiles:
         assert "--no-passphrase" in refused(ExitCode.KEY, "create", "alice")
         monkeypatch.delenv("MODEL_EXPORT_PASSPHRASE")
         assert "set MODEL_EXPORT_PASSPHRASE_ALICE" in refused(ExitCode.KEY, "create", "alice")
+
+    def test_a_person_at_a_terminal_is_asked_twice_for_a_new_passphrase(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.delenv("MODEL_EXPORT_PASSPHRASE")
+        monkeypatch.setattr("model_export.passphrases.sys.stdin", Terminal())
+        prompts, answers = [], iter(["one", "other", "same", "same", "same"])
+        monkeypatch.setattr("getpass.getpass", lambda prompt: prompts.append(prompt) or next(answers))
+        with pytest.raises(KeyFileError, match="differ"):
+            key_files.create(Path("alice"))
+        made = key_files.create(Path("alice"))
+        assert key_files.open_signer(Path("alice.key")).public_key.keyid == made.keyid
+        assert len(prompts) == 5
+        assert prompts[-1] == "Passphrase of the key alice: "
 
     def test_a_passphrase_is_no_option(self):
         assert keys_command("create", "alice", "--passphrase", "x").exit_code == ExitCode.USAGE
@@ -277,6 +299,18 @@ class TestWithAHub:
         assert files == ["2.targets.json", "1.releases.digits.json"]
         assert run("pull", "mine", "--hub", hub.url)["files"] == []
         assert run("show", "mine")["releases"] == {"releases/digits/1": "sha256:" + "a" * 64}
+
+    def test_what_has_expired_can_be_fetched_and_renewed(self, hub: SmallHub, people: Path):
+        self.start(hub)
+        run("push", "fleet", "--hub", hub.url)
+        for role in ("root", "targets"):
+            setattr(hub.fleet, f"{role}_key", keys.from_pem((people / "alice.key").read_bytes()))
+            hub.fleet.now -= timedelta(days=800)
+            hub.fleet.put(role, hub.fleet.draft(role))
+        run("pull", "fleet", "--hub", hub.url)
+        for role in ("root", "targets"):
+            run("renew", "fleet", role, "--key", "alice.key")
+        assert run("push", "fleet", "--hub", hub.url)["files"] == ["3.root.json", "3.targets.json"]
 
     def test_who_was_overtaken_pulls_and_makes_the_change_again(self, hub: SmallHub, people: Path):
         self.start(hub)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from securesystemslib.signer import Signer
 
-from edgeloop.package import Index, IndexEntry
 from edgeloop.trust import keys, repository
 from model_export.errors import (
     ExportError,
@@ -27,26 +25,10 @@ from model_export.publish import publish
 from model_export.signing import RACES, ReleaseSigner
 from model_export.trust_folder import TrustFolder
 from tests.doubles.packages import make_package
-from tests.doubles.secure_fleet import SecureFleet
+from tests.doubles.secure_fleet import Named, SecureFleet
 from tests.unit.export.small_hub import SmallHub
 
 ROLE = "releases.digits"
-
-
-@dataclass
-class Named:
-    """As much of a package as is signed."""
-
-    number: int
-    name: str = "digits"
-
-    @property
-    def index(self) -> Index:
-        return Index.of([IndexEntry("manifest.json", f"{self.number:064x}", 1)])
-
-    @property
-    def digest(self) -> str:
-        return self.index.digest
 
 
 class Publisher:
@@ -63,7 +45,7 @@ class Publisher:
 
     def refused(self, kind: type[ExportError], why: str, package: Any = None) -> ExportError:
         with pytest.raises(kind, match=why) as caught:
-            self.sign(package or Named(99))
+            self.sign(package or Named("99"))
         return caught.value
 
 
@@ -88,14 +70,14 @@ def named(fleet: SecureFleet) -> dict[str, str]:
 
 
 def test_releases_are_counted_and_the_newest_is_not_signed_again(alice: Publisher, fleet: SecureFleet):
-    assert [alice.sign(Named(number)) for number in (1, 2, 2, 1)] == [
+    assert [alice.sign(Named(str(number))) for number in (1, 2, 2, 1)] == [
         "releases/digits/1",
         "releases/digits/2",
         "releases/digits/2",
         "releases/digits/3",  # an old release that is to be used again
     ]
     assert fleet.newest[ROLE].signed.version == 3
-    index = Named(1).index
+    index = Named("1").index
     assert fleet.newest[ROLE].signed.targets["releases/digits/3"].length == len(index.to_bytes())
     assert named(fleet)["releases/digits/1"] == index.digest.removeprefix("sha256:")
 
@@ -120,7 +102,7 @@ def test_the_metadata_is_there_before_the_release_and_a_whole_publish_can_be_rep
 
 def test_an_answer_that_got_lost_does_not_make_a_second_release(hub: SmallHub, alice: Publisher, fleet: SecureFleet):
     hub.lose = [f"PUT /trust/metadata/{ROLE}"]
-    assert alice.sign(Named(1)) == "releases/digits/1"
+    assert alice.sign(Named("1")) == "releases/digits/1"
     assert hub.requests.count(f"PUT /trust/metadata/{ROLE}") == 2
     assert list(named(fleet)) == ["releases/digits/1"]
 
@@ -128,7 +110,7 @@ def test_an_answer_that_got_lost_does_not_make_a_second_release(hub: SmallHub, a
 def test_a_publisher_that_stopped_after_any_request_can_begin_again(
     hub: SmallHub, alice: Publisher, fleet: SecureFleet
 ):
-    alice.sign(Named(1))
+    alice.sign(Named("1"))
     requests = len(hub.requests)
     for stopped in range(requests):
         hub.requests.clear()
@@ -137,9 +119,9 @@ def test_a_publisher_that_stopped_after_any_request_can_begin_again(
             hub.refuse = {request: (400, {"error": "stopped"})} if len(hub.requests) > after else {}
 
         hub.before = stop
-        alice.refused(HubRefusedError, "stopped", Named(2))
+        alice.refused(HubRefusedError, "stopped", Named("2"))
     hub.before, hub.refuse = lambda request: None, {}
-    assert alice.sign(Named(2)) == "releases/digits/2"
+    assert alice.sign(Named("2")) == "releases/digits/2"
     assert list(named(fleet)) == ["releases/digits/1", "releases/digits/2"]
 
 
@@ -148,17 +130,17 @@ def test_who_loses_a_race_signs_the_next_counter(hub: SmallHub, alice: Publisher
 
     def faster(request: str) -> None:
         if request.startswith("PUT /trust") and (number := next(others, None)):
-            fleet.release("digits", Named(number).digest, 10)
+            fleet.release("digits", Named(str(number)).digest, 10)
 
     hub.before = faster
-    assert alice.sign(Named(1)) == "releases/digits/3"
+    assert alice.sign(Named("1")) == "releases/digits/3"
     assert len(named(fleet)) == 3
 
 
 def test_who_loses_every_race_is_told_so(hub: SmallHub, alice: Publisher, fleet: SecureFleet):
     def faster(request: str) -> None:
         if request.startswith("PUT /trust"):
-            fleet.release("digits", Named(len(hub.requests)).digest, 10)
+            fleet.release("digits", Named(str(len(hub.requests))).digest, 10)
 
     hub.before = faster
     error = alice.refused(HubRefusedError, f"does not follow it; tried {RACES} times")
@@ -168,18 +150,22 @@ def test_who_loses_every_race_is_told_so(hub: SmallHub, alice: Publisher, fleet:
 
 def test_old_releases_are_forgotten_but_for_what_a_channel_names(hub: SmallHub, alice: Publisher, fleet: SecureFleet):
     for number in range(70):
-        fleet.release("digits", Named(number).digest, 10, *[f"releases/digits/{n}" for n in range(1, 71)])
+        fleet.release("digits", Named(str(number)).digest, 10, *[f"releases/digits/{n}" for n in range(1, 71)])
     hub.named = ("releases/digits/3", "retrained/digits/3/1")
-    alice.sign(Named(99))
+    alice.sign(Named("99"))
     counters = sorted(int(path.rpartition("/")[2]) for path in named(fleet))
     assert counters == [3, *range(8, 72)]
 
 
+def test_who_gives_no_key_is_told_so(hub: SmallHub, tmp_path: Path):
+    assert "--key" in Publisher(hub, tmp_path / "nobody").refused(KeyFileError, "no key was given").hint
+
+
 def test_a_key_publishes_only_models_that_it_was_allowed_for(alice: Publisher, fleet: SecureFleet):
-    error = alice.refused(KeyFileError, "none of the keys may publish words", Named(1, "words"))
+    error = alice.refused(KeyFileError, "none of the keys may publish words", Named("1", "words"))
     assert "keys allow" in error.hint
-    alice.refused(RequestError, "nobody may publish others", Named(1, "others"))
-    alice.refused(RequestError, "has to be 1 to 64", Named(1, "a/b"))
+    alice.refused(RequestError, "nobody may publish others", Named("1", "others"))
+    alice.refused(RequestError, "has to be 1 to 64", Named("1", "a/b"))
     assert "releases.words" not in fleet.newest
 
 
@@ -190,17 +176,17 @@ def test_two_people_have_to_sign_where_two_are_needed(
     targets = fleet.draft("targets")
     repository.allow(targets.signed, "digits", [bob.public_key], 2)
     fleet.put("targets", targets)
-    error = alice.refused(SignaturesMissingError, "waits in .*1.releases.digits.json for 1 more of 2", Named(1))
+    error = alice.refused(SignaturesMissingError, "waits in .*1.releases.digits.json for 1 more of 2", Named("1"))
     assert "keys sign" in error.hint
     assert ROLE not in fleet.newest
-    alice.refused(UntrustedError, "is about another release", Named(2))
+    alice.refused(UntrustedError, "is about another release", Named("2"))
     alice.folder.write_bytes("targets", 2, fleet.files["2.targets.json"])
     (state,) = alice.folder.sign([bob])
     assert (state.role, state.missing) == (ROLE, 0)
     without_keys = Publisher(hub, alice.folder.path)
-    assert without_keys.sign(Named(1)) == "releases/digits/1"
+    assert without_keys.sign(Named("1")) == "releases/digits/1"
     both = Publisher(hub, tmp_path / "both", bob, fleet.publishers["digits"])
-    assert both.sign(Named(2)) == "releases/digits/2"
+    assert both.sign(Named("2")) == "releases/digits/2"
 
 
 def test_what_waits_in_the_folder_and_was_overtaken_is_signed_anew(fleet: SecureFleet, alice: Publisher):
@@ -208,11 +194,11 @@ def test_what_waits_in_the_folder_and_was_overtaken_is_signed_anew(fleet: Secure
     targets = fleet.draft("targets")
     repository.allow(targets.signed, "digits", [bob.public_key], 2)
     fleet.put("targets", targets)
-    alice.refused(SignaturesMissingError, "1.releases.digits.json", Named(1))
+    alice.refused(SignaturesMissingError, "1.releases.digits.json", Named("1"))
     draft = fleet.draft(ROLE)
-    repository.add_release(draft.signed, "digits", Named(5).digest, 10)
+    repository.add_release(draft.signed, "digits", Named("5").digest, 10)
     fleet.put(ROLE, draft, bob, fleet.publishers["digits"])
-    alice.refused(SignaturesMissingError, "2.releases.digits.json", Named(1))
+    alice.refused(SignaturesMissingError, "2.releases.digits.json", Named("1"))
 
 
 class TestAHubThatLies:
@@ -274,7 +260,7 @@ def test_an_insecure_hub_and_a_publisher_without_a_root_are_told_apart(hub: Smal
 
 
 def test_publishing_goes_on_after_the_root_was_rotated(alice: Publisher, fleet: SecureFleet):
-    alice.sign(Named(1))
+    alice.sign(Named("1"))
     new = keys.generate()
     draft = fleet.draft("root")
     repository.set_keys(draft.signed, "root", [new.public_key], 1)
@@ -285,5 +271,5 @@ def test_publishing_goes_on_after_the_root_was_rotated(alice: Publisher, fleet: 
     repository.set_keys(draft.signed, "targets", [fleet.targets_key.public_key], 1)
     fleet.put("root", draft)
     fleet.put("targets", fleet.draft("targets"))
-    assert alice.sign(Named(2)) == "releases/digits/2"
+    assert alice.sign(Named("2")) == "releases/digits/2"
     assert fleet.root.signed.version == 3
