@@ -1,7 +1,7 @@
 """What the hub takes in, beside a paho-mqtt client that only counts: ``python -m benchmarks.ingest``.
 
-Many devices send recorded window messages of about 1 KB through Mosquitto at QoS 1. The hub decodes, checks, merges,
-stores and acknowledges every one of them; the counter only counts. Both get the same messages in turn, one stands still
+Many devices send recorded windows of about 1 KB through Mosquitto at QoS 1. The hub decodes, checks, merges, stores and
+acknowledges every one of them; the counter only counts. Both get the same messages in turn, one stands still
 while the other works, on the same processor core; broker and sender have another. Messages a second of processor time
 are compared, since on the clock whatever else runs takes its share. Then the sender sends three times as many as the
 hub has shown to take, and the hub's memory is watched.
@@ -40,6 +40,8 @@ MOST_GROWTH = 1.1
 DEVICES, EACH, ROUNDS = 500, 40, 7
 OVERLOAD, OVERLOAD_S = 3.0, 30.0
 ROWS = 200
+#: Different windows that the devices send, of three kinds of contents.
+WINDOWS = 16
 BARE_FLEET, CHANNEL = "bare", "stable"
 
 
@@ -61,12 +63,15 @@ def main() -> int:
             stack.callback(hub.close)
             counter = stack.enter_context(python("benchmarks.kit.counter", port, f"edgeloop/v1/{BARE_FLEET}/#"))
             counter.line()
-        message = recorded(publish(hub, folder))
-        (folder / "message").write_bytes(cbor2.dumps(message))
-        print(f"{DEVICES} devices, {EACH} messages of {len(cbor2.dumps(message)) + 40} bytes each, {ROUNDS} rounds")
+        release, count = publish(hub, folder), 2 if quick else ROUNDS
+        messages = [recorded(release, seed) for seed in range(WINDOWS)]
+        (folder / "messages").write_bytes(cbor2.dumps(messages))
+        size = statistics.mean(len(cbor2.dumps(message)) + 40 for message in messages)
+        print(f"{DEVICES} devices, {EACH} messages of {size:,.0f} bytes each, {count} rounds")
         with on_core(cores[1]):
-            flood = stack.enter_context(python("benchmarks.kit.flood", port, DEVICES, folder / "message"))
-        rounds = [one_round(hub, counter, flood) for _ in range(2 if quick else ROUNDS)]
+            flood = stack.enter_context(python("benchmarks.kit.flood", port, DEVICES, folder / "messages"))
+        one_round(hub, counter, flood, show=False)  # rows are made, files grow, connections get going
+        rounds = [one_round(hub, counter, flood) for _ in range(count)]
         taken, counted = (statistics.median(found) for found in zip(*rounds, strict=True))
         ratio = statistics.median(mine / theirs for mine, theirs in rounds)
         print(
@@ -78,7 +83,7 @@ def main() -> int:
     return 0 if ratio >= LEAST_OF_BARE and growth <= MOST_GROWTH else 1
 
 
-def one_round(hub: HubProcess, counter: Running, flood: Running) -> tuple[float, float]:
+def one_round(hub: HubProcess, counter: Running, flood: Running, *, show: bool = True) -> tuple[float, float]:
     """Messages a second of processor time of the hub, and of the counter: on the clock others take their share."""
     assert hub.process is not None
     total = DEVICES * EACH
@@ -96,7 +101,9 @@ def one_round(hub: HubProcess, counter: Running, flood: Running) -> tuple[float,
         counter_wall = total / (time.monotonic() - began)
         counted = total / (cpu_seconds(counter.pid) - used)
         flood.line()
-    print(f"  hub {taken:,.0f} ({wall:,.0f} on the clock)  counter {counted:,.0f} ({counter_wall:,.0f})", flush=True)
+    if show:
+        found = f"  hub {taken:,.0f} ({wall:,.0f} on the clock)  counter {counted:,.0f} ({counter_wall:,.0f})"
+        print(f"{found}: {taken / counted:.2f}", flush=True)
     return taken, counted
 
 
@@ -159,15 +166,21 @@ def publish(hub: HubProcess, folder: Path) -> tuple[str, Profile]:
     return digest, profile
 
 
-def recorded(release: tuple[str, Profile]) -> dict[str, Any]:
-    """One window of a device that answered for a minute, as it goes out."""
+def recorded(release: tuple[str, Profile], seed: int) -> dict[str, Any]:
+    """One window of a device that answered for a minute, as it goes out; some hold health or labels as well."""
     digest, profile = release
-    random, now = np.random.default_rng(7), time.time()
+    random, now = np.random.default_rng(seed), time.time()
     window = Window.zero(profile.schema, digest, "cpu-fp32", "CPUExecutionProvider", now - 60.0, now)
     inputs = random.random((ROWS, WIDTH)).astype(np.float32)
     latency = random.lognormal(13.0, 0.3, ROWS).astype(np.int64)
     probabilities = random.dirichlet(np.ones(profile.schema.classes), ROWS)
-    Observer(profile).observe(window, inputs, probabilities, random.random((ROWS, FEATURES)), latency)
+    observer = Observer(profile)
+    observer.observe(window, inputs, probabilities, random.random((ROWS, FEATURES)), latency)
+    if seed % 2:
+        observer.health(window, rss_bytes=80e6)
+    if seed % 4 == 1:
+        labels = random.integers(0, profile.schema.classes, 10)
+        observer.feedback(window, None, probabilities[:10].argmax(axis=1), labels, np.zeros(10, bool))
     return {"channel": CHANNEL, "v": 1, "window": window.to_wire()}
 
 

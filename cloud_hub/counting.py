@@ -94,9 +94,8 @@ class Counting:
     def add(self, release: str, schema: WindowSchema, arrived: Sequence[Arrived]) -> list[tuple[Arrived, str]]:
         """Count windows of one release; returns those that cannot be counted, with a sentence for a person."""
         at_once, refused = rows_at_once(schema), []
-        arrived = sorted(
-            arrived, key=lambda item: item.device
-        )  # a device's windows are added up before others see them
+        # Side by side are those of one layout, and the windows of a device, which are added up before others see them.
+        arrived = sorted(arrived, key=lambda item: (_layout(item), item.device))
         for start in range(0, len(arrived), at_once):
             block = arrived[start : start + at_once]
             columns = Columns([item.window for item in block], release, schema)
@@ -153,3 +152,9 @@ class Counting:
         known = ages[~misdated]
         numbers = np.bincount(np.searchsorted(AGE_BOUNDS_S, known), minlength=len(AGE_BOUNDS_S) + 1)
         self._counted.ages.add(numbers.tolist(), float(known.sum()))
+
+
+def _layout(item: Arrived) -> str:
+    """What the window says of its layout, where that is a text."""
+    text = item.window.get("layout")
+    return text if type(text) is str else ""

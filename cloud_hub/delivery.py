@@ -20,14 +20,12 @@ because an earlier one was lost on the way must wait for it, while one that begi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Action = Literal["apply", "duplicate", "early", "overlap"]
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What becomes of an envelope.
 
     Attributes:

@@ -297,8 +297,8 @@ class Ingest:
         keys = [(message.device, found.epoch) for message, found in read if isinstance(found, Insights)]
         names = sorted({device for device, _ in keys})
         batch = Batch(self._clock(), Marks(self._db, keys), self._devices.skews(names))
+        batch.tally.update(f"received_{message.kind}" for message in messages)
         for message, found in read:
-            batch.tally[f"received_{message.kind}"] += 1
             if isinstance(found, Insights):
                 self._judge(batch, message, found)
             elif isinstance(found, Presence):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -21,6 +22,10 @@ from cloud_hub.tls import TlsProtocol
 
 log = logging.getLogger(__name__)
 
+#: New containers between two looks of the garbage collector. A batch of messages has some ten thousand, and all of them
+#: go by themselves.
+GC_THRESHOLD = 50_000
+
 
 def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
     """Run a hub in this process until SIGTERM or SIGINT.
@@ -38,6 +43,9 @@ def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
         hub = Hub(settings, http_port=port)
         try:
             hub.start()
+            gc.collect()
+            gc.freeze()  # what is there now stays: the collector need not look at it again
+            gc.set_threshold(GC_THRESHOLD)
             server = HttpServer(hub, started=lambda: _started(hub, announce))
             for number in (signal.SIGTERM, signal.SIGINT):
                 # uvicorn has handlers of its own while it serves, and then gives the signal to these.

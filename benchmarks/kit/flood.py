@@ -1,8 +1,8 @@
 """Many devices in one process: window messages over raw sockets, as fast as the broker takes them, or at a rate.
 
-Run as ``python -m benchmarks.kit.flood PORT DEVICES MESSAGE_FILE``. The file holds one insights message, as a device
-sends it; each device sends its own copy, with its name, its epoch and the next sequence numbers put in. Each line that
-it gets is an order as JSON, each line that it prints the answer:
+Run as ``python -m benchmarks.kit.flood PORT DEVICES MESSAGE_FILE``. The file holds some insights messages. Each device
+sends copies of one, with its name, its epoch, the next sequence numbers and the time since its last one put in. Each
+line that it gets is an order as JSON, each line that it prints the answer:
 
 ``{"fleet": "a", "each": 40, "wait": true}`` sends 40 messages of every device; with ``wait`` it answers when the hub
 has acknowledged all of them. ``{"fleet": "a", "rate": 20000, "seconds": 10}`` sends at a rate, whatever becomes of it.
@@ -43,7 +43,8 @@ class Device:
         payload = cbor2.dumps({**message, "device": self.name, "epoch": 1_000_000 + number, **_MARKERS})
         self._payload = bytearray(payload)
         self._holes = [payload.index(struct.pack(">Q", marker)) for marker in _MARKERS.values()]
-        (self._end,) = (payload.index(b"\x63end\xfb") + 5,)
+        self._start, self._end = payload.index(b"\x65start\xfb") + 7, payload.index(b"\x63end\xfb") + 5
+        self._before = time.time()
 
     def next(self, fleet: str, topic: bytes, mid: int, *, alone: bool) -> bytes:
         """The PUBLISH packet of its next message; ``alone``: nothing before it is claimed to be in the outbox."""
@@ -52,7 +53,9 @@ class Device:
         struct.pack_into(">Q", self._payload, first, number)
         struct.pack_into(">Q", self._payload, last, number)
         struct.pack_into(">Q", self._payload, base, number if alone else 1)
-        struct.pack_into(">d", self._payload, self._end, time.time() - number % 2)
+        struct.pack_into(">d", self._payload, self._start, self._before)
+        self._before = time.time()
+        struct.pack_into(">d", self._payload, self._end, self._before)
         variable = struct.pack(">H", len(topic)) + topic + struct.pack(">H", mid)
         return b"\x32" + _length(len(variable) + len(self._payload)) + variable + self._payload
 
@@ -60,9 +63,9 @@ class Device:
 class Flood:
     """The devices and their connections."""
 
-    def __init__(self, port: int, devices: int, message: dict[str, object]) -> None:
+    def __init__(self, port: int, devices: int, messages: list[dict[str, object]]) -> None:
         self.port = port
-        self.devices = [Device(number, message) for number in range(devices)]
+        self.devices = [Device(number, messages[number % len(messages)]) for number in range(devices)]
         self.lines = [_connect(port, f"flood-{number}") for number in range(CONNECTIONS)]
         self._mid = 0
 

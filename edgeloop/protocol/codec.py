@@ -32,7 +32,7 @@ _SHORT = 64 << 10
 # Of heads: bytes of the argument by the low five bits; the major types of strings; items in an array, a map, a tag.
 _WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}
 _STRINGS, _NESTED = (2, 3), {4: 1, 5: 2, 6: 1}
-_PLAIN = frozenset((str, bytes, bool, type(None)))
+_PLAIN, _TEXT = frozenset((str, bytes, bool, type(None))), frozenset((str,))
 
 
 class _NoTags(dict[int, Callable[..., Any]]):
@@ -65,11 +65,16 @@ def encode(mapping: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> bytes:
     """
     if mapping.get("v", VERSION) != VERSION:
         raise ProtocolError(f"v is {mapping['v']!r}; this program writes version {VERSION} only")
+    payload = {**mapping, "v": VERSION}
     try:
-        data = cbor2.dumps({**mapping, "v": VERSION})
+        data = cbor2.dumps(payload)
     except (cbor2.CBOREncodeError, TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"the payload cannot be encoded: {error}") from error
-    _read(data, max_bytes, MAX_DEPTH)
+    _check_size(data, max_bytes)
+    try:
+        _check(payload, MAX_DEPTH)
+    except ProtocolError:
+        _read(data, max_bytes, MAX_DEPTH)  # a tuple is no list, and is written as one: what counts is what is read
     return data
 
 
@@ -97,8 +102,7 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) 
 
 
 def _read(data: bytes, max_bytes: int, max_depth: int) -> Any:
-    if len(data) > max_bytes:
-        raise ProtocolError(f"the payload has {len(data)} bytes; at most {max_bytes} are read")
+    _check_size(data, max_bytes)
     if len(data) > _SHORT:
         _count(data)
     stream = BytesIO(data)
@@ -110,6 +114,11 @@ def _read(data: bytes, max_bytes: int, max_depth: int) -> Any:
         raise ProtocolError(f"{len(data) - end} bytes follow the payload at offset {end}")
     _check(value, max_depth)
     return value
+
+
+def _check_size(data: bytes, max_bytes: int) -> None:
+    if len(data) > max_bytes:
+        raise ProtocolError(f"the payload has {len(data)} bytes; at most {max_bytes} are read")
 
 
 def _check(payload: Any, max_depth: int) -> None:
@@ -146,10 +155,12 @@ def _check(payload: Any, max_depth: int) -> None:
 
 
 def _check_keys(found: dict[Any, Any]) -> None:
+    if set(map(type, found)) <= _TEXT and max(map(len, found), default=0) <= MAX_KEY_BYTES // 4:  # of 4 bytes each
+        return
     for key in found:
         if type(key) is not str:
             raise ProtocolError(f"a map key is {key!r:.40}; it has to be text")
-        if len(key) > MAX_KEY_BYTES or (len(key) > MAX_KEY_BYTES // 4 and len(key.encode()) > MAX_KEY_BYTES):
+        if len(key) > MAX_KEY_BYTES or len(key.encode()) > MAX_KEY_BYTES:
             raise ProtocolError(f"the map key {key[:40]!r}… is longer than {MAX_KEY_BYTES} bytes")
 
 

@@ -77,7 +77,7 @@ class Integer(_Checked):
 
     def read(self, value: Any, where: str) -> int:
         """Check one value."""
-        if not isinstance(value, int) or isinstance(value, bool):
+        if type(value) is not int and (not isinstance(value, int) or isinstance(value, bool)):
             raise ProtocolError(f"{where} is a {type(value).__name__}; it has to be an integer")
         if not self.least <= value <= self.most:
             raise ProtocolError(f"{where} is {value}; it has to be in {self.least} … {self.most}")
