@@ -102,8 +102,8 @@ class Settings(BaseSettings):
     keep_days_s: float = Field(
         default=0.0, ge=0, description="How long they are kept by the day, seconds; 0: for ever. Totals always are."
     )
-    ingest_queue: int = Field(default=8192, ge=16, description="Messages from devices that wait in memory, at most.")
-    ingest_batch: int = Field(default=2048, ge=1, description="Messages that are committed together, at most.")
+    ingest_queue: int = Field(default=16_384, ge=16, description="Messages from devices that wait in memory, at most.")
+    ingest_batch: int = Field(default=4096, ge=1, description="Messages that are committed together, at most.")
     quarantine_rows: int = Field(
         default=100, ge=0, description="Refused messages that are kept for each device; older ones are only counted."
     )

@@ -50,7 +50,8 @@ def unpack(rows: Sequence[bytes], size: int) -> tuple[Ints, Array]:
         The rows that are whole, int64 [G, size], none of them negative; and which of all rows those are, bool [M].
     """
     if not size:
-        return np.zeros((len(rows), 0), np.int64), np.array([not row for row in rows], bool)
+        empty = np.array([not row for row in rows], bool)
+        return np.zeros((int(empty.sum()), 0), np.int64), empty
     # A row that ends in the middle of a count or of a run would reach into the next one.
     ended = np.array([bool(row) and 0 < row[-1] < 128 for row in rows], bool)
     if not ended.any():
@@ -60,12 +61,13 @@ def unpack(rows: Sequence[bytes], size: int) -> tuple[Ints, Array]:
     stops = np.flatnonzero(data < 128)
     numbers, widths = _numbers(data, stops)
     begins = np.searchsorted(stops, np.cumsum([0, *(len(row) for row in found[:-1])]))
+    bad = widths > MAX_COUNT_BYTES
+    numbers[bad] = 1  # what is beyond nine bytes is not read: such a number must not pass for the begin of a run
     zeros = np.flatnonzero(numbers == 0)
     repeats = np.ones(len(numbers), np.int64)
     repeats[zeros] = 0
     repeats[zeros + 1] = np.minimum(numbers[zeros + 1], size + 1)
     numbers[zeros + 1] = 0
-    bad = widths > MAX_COUNT_BYTES
     bad[zeros + 1] |= repeats[zeros + 1] == 0  # a run of none
     whole = (np.add.reduceat(repeats, begins) == size) & ~np.logical_or.reduceat(bad, begins)
     ended[ended] = whole
