@@ -7,6 +7,7 @@ carry for years what ``status`` and ``doctor`` need for a moment.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import sys
@@ -130,9 +131,13 @@ def _status(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     """Examine providers, disk, clock, broker and hub: what is wrong, and how to mend it."""
     from edge_agent.doctor import examine
+    from edge_agent.enrolled import with_identity
+    from edge_agent.identity import IdentityError
     from edge_agent.updates.providers import tables
 
     settings = _settings(options)
+    with contextlib.suppress(IdentityError):  # it is one of the findings
+        settings, _ = with_identity(settings)
     findings, measured = examine(settings), tables(settings)
     healthy = all(finding.level != "error" for finding in findings)
     if options.json:

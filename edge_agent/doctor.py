@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Literal
 
 import httpx
 
+from edge_agent.identity import IdentityError, load, store, tls_context
 from edge_agent.settings import Settings
 from edge_agent.status import NoAgent, ask
 from edge_agent.updates.providers import tables, unusable_because
@@ -53,6 +55,7 @@ def examine(settings: Settings) -> list[Finding]:
         _wheels,
         _data,
         _clock,
+        _identity,
         _broker,
         _hub,
         _sources,
@@ -158,6 +161,32 @@ def _clock(settings: Settings) -> Iterator[Finding]:
         yield Finding("clock", "ok", text)
 
 
+def _identity(settings: Settings) -> Iterator[Finding]:
+    if settings.insecure:
+        yield Finding("identity", "ok", "insecure: for development on one machine, nobody is asked who they are")
+        return
+    mend = "cloud-hub enrolment create on the hub's machine, then edge-agent enrol --hub https://… --token … here"
+    try:
+        identity = load(settings.data)
+    except IdentityError as error:
+        yield Finding("identity", "error", str(error), mend)
+        return
+    if identity is None:
+        yield Finding("identity", "error" if store.ENFORCED else "warning", "this device is not enrolled", mend)
+        return
+    until = time.strftime("%Y-%m-%d", time.gmtime(identity.ends))
+    text = f"{identity.device} of the fleet {identity.fleet}, until {until}"
+    if time.time() > identity.ends:
+        yield Finding(
+            "identity",
+            "error",
+            f"{text}: that is over, by the clock here",
+            "see whether the clock is right; if it is, start the agent: it exchanges the certificate, or says why not",
+        )
+    else:
+        yield Finding("identity", "ok", text)
+
+
 def _broker(settings: Settings) -> Iterator[Finding]:
     address = f"{settings.broker_host}:{settings.broker_port}"
     try:
@@ -174,10 +203,12 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 
 def _hub(settings: Settings) -> Iterator[Finding]:
     try:
-        answer = httpx.get(f"{settings.hub}/healthz", timeout=5.0).raise_for_status()
+        identity = None if settings.insecure else load(settings.data)
+        trust = ssl.create_default_context() if identity is None else tls_context(identity)
+        answer = httpx.get(f"{settings.hub}/healthz", timeout=5.0, verify=trust).raise_for_status()
         date = answer.headers.get("date")
         yield Finding("hub", "ok", f"{settings.hub} answers{f', its clock says {date}' if date else ''}")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, IdentityError) as error:
         yield Finding(
             "hub",
             "error",
