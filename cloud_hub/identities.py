@@ -116,13 +116,13 @@ class Identities:
         if self.own.refresh():
             self.access.changed(True)
 
-    def public_broker(self, public_url: str, port: int) -> tuple[str, int]:
-        """Host and port at which devices reach the broker."""
+    def public_broker(self, port: int) -> tuple[str, int]:
+        """Host and port at which devices reach the broker; the host is "" where it is that of the hub."""
         if self._settings.public_broker:
             host, _, given = self._settings.public_broker.rpartition(":")
             return host.strip("[]"), int(given)
         host = self._settings.broker_host
-        return (urlsplit(public_url).hostname or host) if is_wildcard(host) else host, port
+        return (urlsplit(self._settings.public_url).hostname or "") if is_wildcard(host) else host, port
 
     def _run_command(self, restart: bool) -> None:
         command = shlex.split(self._settings.broker_reload_command)

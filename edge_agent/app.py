@@ -28,6 +28,7 @@ from edge_agent.updates.providers import report
 from edgeloop.runtime.memory import share_arenas
 
 if TYPE_CHECKING:
+    from edge_agent.identity.renewal import Renewal
     from edge_agent.messaging import Messaging
 
 log = Log(__name__)
@@ -72,7 +73,7 @@ class Agent:
         self._updates, self._trust = parts.updates(
             settings, identity, self._plane, self._neighbour, self._service, lambda: self._settings
         )
-        self._renewal = parts.renewal(settings, identity)
+        self._renewal: Renewal | None = None
         self._messaging: Messaging | None = None
         self._repository = Repository(
             settings.model_repository,
@@ -204,6 +205,7 @@ class Agent:
         self._updates.report_to(messaging)
         messaging.start(self._updates)
         self._messaging = messaging
+        self._renewal = parts.renewal(self._settings, self._identity)
         if self._renewal is not None:
             self._renewal.start()
 

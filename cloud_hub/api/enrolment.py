@@ -71,8 +71,8 @@ class RedeemAnswer(BaseModel):
     certificate: str = Field(description="Its certificate with its chain, PEM.")
     ca: str = Field(description="The certificates by which it knows broker and hub, PEM.")
     root: str | None = Field(description="Root metadata of signed releases, or null.")
-    hub: str = Field(description="Base URL of the hub.")
-    broker_host: str
+    hub: str = Field(description="Base URL of the hub; empty: the one that this was asked at.")
+    broker_host: str = Field(description="Address of the broker; empty: the hub's.")
     broker_port: int
     channels: list[str] = Field(description="Channels that it may follow; the first one is its own.")
     now: float = Field(description="The hub's clock, unix seconds.")
@@ -153,7 +153,7 @@ def router(hub: Hub) -> APIRouter:
         except ProtocolError as error:
             raise BadRequest(str(error)) from error
         done = identities.redeem(token, body.device, _pem(body.request))
-        host, port = identities.public_broker(hub.public_url, hub.broker_address[1])
+        host, port = identities.public_broker(hub.broker_address[1])
         root = identities.root_of(token)
         return RedeemAnswer(
             device=done.device,
@@ -161,7 +161,7 @@ def router(hub: Hub) -> APIRouter:
             certificate=done.certificate.decode("ascii"),
             ca=identities.own.trust.decode("ascii"),
             root=None if root is None else root.decode("utf-8"),
-            hub=hub.public_url,
+            hub=hub.settings.public_url,
             broker_host=host,
             broker_port=port,
             channels=list(done.channels),

@@ -6,6 +6,7 @@ import hashlib
 import ssl
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from edge_agent.identity import store
 from edge_agent.identity.hub_call import ask
@@ -65,8 +66,8 @@ def enrol(
             folder=folder,
             device=str(answer["device"]),
             fleet=str(answer["fleet"]),
-            hub=str(answer["hub"]),
-            broker_host=str(answer["broker_host"]),
+            hub=str(answer["hub"]) or hub.rstrip("/"),
+            broker_host=str(answer["broker_host"]) or urlsplit(hub).hostname or "",
             broker_port=int(answer["broker_port"]),
             channels=tuple(map(str, answer["channels"])),
             enrolled_at=float(answer["now"]),
