@@ -28,11 +28,11 @@ class SecureHub(HubProcess):
         self.environment = {"CLOUD_HUB_INSECURE": "false"}
         self.data = folder / "data"
         self.url = f"https://127.0.0.1:{self.http_port}"
-        self.api.close()
-        self.api = httpx.Client(base_url=self.url, timeout=20.0, verify=False)  # until it has a certificate
+        self._forget_rights()
 
     def start(self) -> SecureHub:
         """Start it, and from then on trust its own authority alone, with the right of its own machine."""
+        self._forget_rights()
         super().start()
         self.api.close()
         door = json.loads((self.data / "local.json").read_text())
@@ -43,6 +43,11 @@ class SecureHub(HubProcess):
             headers={"Authorization": f"Bearer {door['token']}"},
         )
         return self
+
+    def _forget_rights(self) -> None:
+        """Ask as a stranger: the right of the machine is another one at each start."""
+        self.api.close()
+        self.api = httpx.Client(base_url=self.url, timeout=20.0, verify=False)  # until it has a certificate
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of ``cloud-hub`` beside the running hub."""
