@@ -21,6 +21,7 @@ from edge_agent.updates.errors import Refused, Transient, Unvouched, WrongBytes
 from edge_agent.updates.rules import Offer
 from edge_agent.updates.space import shortage
 from edgeloop.package import Base, Index, IndexEntry, Manifest, PackageError, required_paths
+from edgeloop.package.documents import MAX_JSON_BYTES
 from edgeloop.package.index import MAX_INDEX_BYTES, hash_file
 from edgeloop.package.manifest import MANIFEST
 from edgeloop.records import dataclass
@@ -111,7 +112,9 @@ class Fetcher:
             context = ssl.create_default_context() if tls is None else tls()
         except IdentityError as error:
             raise Transient(str(error)) from error
-        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, verify=context)
+        # What comes is hashed as it comes: a few compressed bytes could become any number.
+        plain = {"Accept-Encoding": "identity"}
+        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, verify=context, headers=plain)
 
     def close(self) -> None:
         """Close the connections."""
@@ -169,13 +172,16 @@ class Fetcher:
         known = self._files.index(release)
         if known is not None:
             return known
+        end = time.monotonic() + PATIENCE_S
         with self._http.stream("GET", f"{base}/api/v1/releases/{release}/index") as answer:
             _check_status(answer, f"the index of {release}")
             data = bytearray()
-            for chunk in answer.iter_bytes():
+            for chunk in answer.iter_raw():
                 data += chunk
                 if len(data) > MAX_INDEX_BYTES:
                     raise WrongBytes(f"the hub sends an index of more than {MAX_INDEX_BYTES:,} bytes")
+                if time.monotonic() > end:
+                    raise Transient("the hub sends the index too slowly; it is fetched later")
         self._received(len(data))
         if "sha256:" + hashlib.sha256(data).hexdigest() != release:
             raise WrongBytes(f"the index that the hub sends is not that of {release}: its digest differs")
@@ -185,6 +191,8 @@ class Fetcher:
         entry = index.by_path.get(MANIFEST)
         if entry is None:
             raise Refused(f"the release has no {MANIFEST}")
+        if entry.size > MAX_JSON_BYTES:
+            raise Refused(f"{MANIFEST} has {entry.size:,} bytes; at most {MAX_JSON_BYTES:,} are read")
         self._files.drop_damaged([entry])  # it is read before the audit: a bad disk must not look like a bad release
         if not self._files.has(entry):
             self._check_space(self._to_come(entry), [entry])

@@ -24,6 +24,10 @@ WEIGHTS_OPTION = "session.model_external_initializers_file_folder_path"
 ROLES = ("probabilities", "logits", "label", "features", "other")
 ACTIVATIONS = ("softmax", "sigmoid", "identity")
 
+MAX_TEXT = 1000
+"""Characters of a label."""
+#: Control characters, ends of lines, overrides of the direction of writing, halves of pairs.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _URI = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _TOP = {"schema_version", "package_name", "package_version", "description", "layout", "components", "shared_assets"}
@@ -320,8 +324,8 @@ def _metadata(meta: Mapping[str, Any]) -> Metadata:
     for uri in (*uris, *([] if validation is None else [validation])):
         asset_folder(uri)
     return Metadata(
-        task=str(meta["task"]),
-        labels=tuple(str(label) for label in meta["labels"]),
+        task=_text(meta["task"]),
+        labels=tuple(_text(label) for label in meta["labels"]),
         inputs=tuple(TensorSpec(str(t["name"]), str(t["datatype"]), _shape(t)) for t in meta["inputs"]),
         outputs=outputs,
         features=None if meta["features"] is None else str(meta["features"]),
@@ -333,6 +337,16 @@ def _metadata(meta: Mapping[str, Any]) -> Metadata:
         lineage=dict(_map(meta, "lineage")),
         extra={key: value for key, value in meta.items() if key not in known},
     )
+
+
+def _text(value: object) -> str:
+    """What people are shown: no control character, which could command a terminal or turn a line around."""
+    text = str(value)
+    if len(text) > MAX_TEXT or _UNSEEN.search(text):
+        raise PackageError(
+            f"{MANIFEST}: {text[:40]!r} has to be text of at most {MAX_TEXT} characters, without control characters"
+        )
+    return text
 
 
 def _head(head: Mapping[str, Any]) -> HeadSpec:

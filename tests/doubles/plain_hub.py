@@ -12,13 +12,14 @@ from edgeloop.protocol import ChannelDocument, ReleaseRef, RolloutRef
 
 class PlainHub:
     """Serves packages; ``requests`` notes (path, Range header). ``cut_after`` ends an answer after so many bytes;
-    while there is ``busy_s``, every answer is 503 and asks to wait for so long."""
+    while there is ``busy_s``, every answer is 503 and asks to wait for so long; ``headers`` go with every answer."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str | None]] = []
         self.cut_after: int | None = None
         self.busy_s: int | None = None
+        self.headers: dict[str, str] = {}
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,6 +39,8 @@ class PlainHub:
                 start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
                 self.send_response(206 if asked else 200)
                 self.send_header("Content-Length", str(len(body) - start))
+                for name, value in hub.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body[start:] if hub.cut_after is None else body[start : start + hub.cut_after])
                 self.close_connection = True
