@@ -19,6 +19,8 @@ from model_export.errors import HubRefusedError, HubUnreachableError, RequestErr
 #: Tries of one request, with a pause that doubles from `PAUSE_S` and is jittered.
 TRIES, PAUSE_S = 4, 0.5
 CONNECT_TIMEOUT_S, TIMEOUT_S = 5.0, 60.0
+#: Bytes of an answer that are read (the sha256 of every file that a release can have take a tenth), and seconds for it.
+MAX_ANSWER_BYTES, ANSWER_S = 16 << 20, 60.0
 #: The hub is there and cannot answer now.
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
@@ -103,7 +105,8 @@ class Hub:
                 # Jitter, so that publishers that a hub's restart cut off do not come back all at once.
                 time.sleep(self._pause_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             try:
-                response = self._client.request(method, self.address + path, **request())
+                with self._client.stream(method, self.address + path, **request()) as answer:
+                    response = httpx.Response(answer.status_code, content=self._read(answer))
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise HubUnreachableError(
                     f"{self.address} is no address of a hub: {error}", "https://host:port"
@@ -126,6 +129,18 @@ class Hub:
             f"no hub could be reached at {self.address} in {TRIES} tries; last: {last}",
             "check the address and that the hub runs (cloud-hub serve), then repeat: only what is missing is sent",
         )
+
+    def _read(self, answer: httpx.Response) -> bytes:
+        """The answer's body, bounded in size and time: whoever stands before a hub could send one without end."""
+        body, until = bytearray(), time.monotonic() + ANSWER_S
+        for chunk in answer.iter_bytes():
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES or time.monotonic() > until:
+                raise HubUnreachableError(
+                    f"{self.address} sends an answer that is no hub's: {len(body)} bytes and no end",
+                    "check the address given with --hub",
+                )
+        return bytes(body)
 
     def _refusal(self, method: str, path: str, response: httpx.Response) -> HubRefusedError:
         hint = ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +24,7 @@ class SmallHub(ThreadingHTTPServer):
     Attributes:
         fleet: whose metadata it has, taken and served; None for a hub that signs nothing.
         before: called with each request before it is answered: what somebody else does at that moment.
+        drip: whether it answers every request with a body that never ends.
         lose: requests that are done and whose answer gets lost, by their beginning, each once.
     """
 
@@ -36,6 +39,7 @@ class SmallHub(ThreadingHTTPServer):
         self.named: tuple[str, ...] = ()
         self.before: Callable[[str], None] = lambda request: None
         self.lose: list[str] = []
+        self.drip = False
 
     @contextmanager
     def running(self) -> Iterator[Self]:
@@ -151,6 +155,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
         self.send_response(status)
+        if self.server.drip:
+            self.end_headers()
+            with contextlib.suppress(OSError):  # until the client has had enough
+                while True:
+                    self.wfile.write(b" ")
+                    time.sleep(0.01)
+            return
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

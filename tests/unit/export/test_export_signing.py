@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from securesystemslib.signer import Signer
 
 from edgeloop.trust import keys, repository
 from model_export.errors import (
-    ExportError,
     HubRefusedError,
-    HubUnreachableError,
     KeyFileError,
     RequestError,
     SignaturesMissingError,
@@ -23,30 +18,12 @@ from model_export.errors import (
 from model_export.hub import Hub
 from model_export.publish import publish
 from model_export.signing import RACES, ReleaseSigner
-from model_export.trust_folder import TrustFolder
 from tests.doubles.packages import make_package
 from tests.doubles.secure_fleet import Named, SecureFleet
+from tests.unit.export.publisher import Publisher
 from tests.unit.export.small_hub import SmallHub
 
 ROLE = "releases.digits"
-
-
-class Publisher:
-    """Somebody with a folder and a key."""
-
-    def __init__(self, hub: SmallHub, folder: Path, *signers: Signer) -> None:
-        assert hub.fleet is not None
-        self.hub, self.folder, self.signers = hub, TrustFolder(folder), signers
-        self.folder.write_bytes("root", 1, hub.fleet.pinned)
-
-    def sign(self, package: Any) -> str:
-        with Hub(self.hub.url, pause_s=0.001) as hub:
-            return str(ReleaseSigner(hub, self.folder, self.signers).sign(package))
-
-    def refused(self, kind: type[ExportError], why: str, package: Any = None) -> ExportError:
-        with pytest.raises(kind, match=why) as caught:
-            self.sign(package or Named("99"))
-        return caught.value
 
 
 @pytest.fixture
@@ -199,56 +176,6 @@ def test_what_waits_in_the_folder_and_was_overtaken_is_signed_anew(fleet: Secure
     repository.add_release(draft.signed, "digits", Named("5").digest, 10)
     fleet.put(ROLE, draft, bob, fleet.publishers["digits"])
     alice.refused(SignaturesMissingError, "2.releases.digits.json", Named("1"))
-
-
-class TestAHubThatLies:
-    """What a hub, or whoever stands before it, cannot make a publisher sign."""
-
-    def test_with_a_root_of_its_own(self, hub: SmallHub, alice: Publisher):
-        evil = SecureFleet.make("digits")
-        evil.publishers["digits"] = alice.signers[0]
-        hub.fleet = evil
-        alice.refused(UntrustedError, "targets 1 has 0 of the 1 signatures")
-
-    def test_with_a_next_root_that_nobody_signed(self, hub: SmallHub, alice: Publisher, fleet: SecureFleet):
-        evil = SecureFleet()
-        draft = repository.draft(fleet.root, "root", now=fleet.now)
-        repository.set_keys(draft.signed, "targets", [evil.targets_key.public_key], 1)
-        fleet.files["2.root.json"] = repository.sign(draft, evil.root_key).to_bytes()
-        alice.refused(UntrustedError, "root 2 has 0 of the 1 signatures")
-
-    def test_with_releases_that_no_publisher_signed(self, alice: Publisher, fleet: SecureFleet):
-        draft = fleet.draft(ROLE)
-        repository.add_release(draft.signed, "digits", "sha256:" + "e" * 64, 10)
-        fleet.put(ROLE, draft, keys.generate())
-        alice.refused(UntrustedError, "its keys have changed since")
-
-    def test_with_expired_targets(self, alice: Publisher, fleet: SecureFleet):
-        fleet.now -= timedelta(days=400)
-        fleet.put("targets", fleet.draft("targets"))
-        alice.refused(UntrustedError, "targets 2 expired on")
-
-    def test_with_older_targets_than_the_folder_has(self, alice: Publisher, fleet: SecureFleet):
-        old = fleet.newest["targets"]
-        fleet.put("targets", fleet.draft("targets"))
-        alice.folder.write_bytes("targets", 2, fleet.files["2.targets.json"])
-        fleet.newest["targets"] = old
-        alice.refused(UntrustedError, "has targets 1, and .* has 2 already")
-
-    def test_with_anything_but_an_answer(self, hub: SmallHub, alice: Publisher):
-        hub.refuse = {"GET /api/v1/trust": (200, {"signed": "maybe"})}
-        alice.refused(UntrustedError, "no hub of a fleet")
-        hub.refuse = {"GET /api/v1/trust": (404, {})}
-        alice.refused(HubUnreachableError, "not as a hub")
-        hub.refuse = {"GET /tuf/1.targets.json": (404, {})}
-        alice.refused(UntrustedError, "has no targets")
-        hub.refuse = {"GET /tuf/1.targets.json": (200, {"signed": {}})}
-        alice.refused(UntrustedError, "is no metadata of TUF")
-
-    def test_with_numbers_that_are_none(self, hub: SmallHub, alice: Publisher):
-        state = hub.state()
-        hub.refuse = {"GET /api/v1/trust": (200, state | {"versions": {"targets": -1}})}
-        alice.refused(UntrustedError, "the number -1")
 
 
 def test_an_insecure_hub_and_a_publisher_without_a_root_are_told_apart(hub: SmallHub, alice: Publisher, tmp_path: Path):
