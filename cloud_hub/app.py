@@ -197,6 +197,11 @@ class Hub:
         return self.settings.broker_host, self.settings.broker_port
 
     @property
+    def broker_tls(self) -> bool:
+        """Whether the broker is spoken to by mutual TLS."""
+        return self.identities is not None and (self.broker is None or self.broker.mutual_tls)
+
+    @property
     def restarts(self) -> int:
         """Times that the embedded broker was started again."""
         return 0 if self.broker is None else self.broker.restarts
@@ -245,7 +250,7 @@ class Hub:
         return {"broker": broker, "records": records, "workers": f"not running: {', '.join(dead)}" if dead else ""}
 
     def _make_identities(self, topics: Topics, clock: Callable[[], float]) -> Identities | None:
-        if not self.settings.secure:
+        if self.settings.insecure:
             return None
         return Identities(self.settings, self.db, topics, self._roots, clock=clock)
 
@@ -254,7 +259,7 @@ class Hub:
         access = Access(
             self.db,
             settings.data,
-            secure=settings.secure,
+            secure=not settings.insecure,
             rate=settings.request_rate,
             provider=_identity_provider(settings),
             session_s=settings.session_s,
@@ -290,7 +295,7 @@ class Hub:
             f"cloud-hub-{secrets.token_hex(4)}",
             username=self.settings.broker_username,
             password=self.settings.broker_password,
-            tls=None if self.identities is None else self.identities.own.client_context,
+            tls=self.identities.own.client_context if self.identities is not None and self.broker_tls else None,
             manual_ack=True,
             # What has no room here waits at the broker, which drops it when it has none either: devices send again.
             # Half of the queue: a read that has begun may bring more.

@@ -78,7 +78,7 @@ class EmbeddedBroker:
         folder: for its configuration and pid file.
         host: address that it listens on; loopback only for aMQTT.
         port: its port; 0 chooses one, which stays the same for as long as this object lives.
-        files: for mutual TLS; None: whoever reaches the address may do all.
+        files: for mutual TLS; None: whoever reaches the address may do all. aMQTT does without.
 
     Raises:
         StartError: aMQTT is to do what it cannot, or nobody is to be asked who they are beyond this machine.
@@ -93,13 +93,14 @@ class EmbeddedBroker:
         port: int = 0,
         files: BrokerFiles | None = None,
     ) -> None:
-        if choice.kind == "amqtt" and (files is not None or not is_loopback(host)):
+        if choice.kind == "amqtt" and not is_loopback(host):
             raise StartError(
-                "aMQTT is for development, on loopback and insecure: its access rules do not hold"
-                + ("" if is_loopback(host) else f", and {host} is not loopback"),
-                "install Mosquitto (apt-get install mosquitto, brew install mosquitto), or set insecure = true",
+                f"aMQTT is for development, on loopback, and {host} is not loopback: its access rules do not hold",
+                "install Mosquitto (apt-get install mosquitto, brew install mosquitto)",
                 exit_codes.NO_BROKER,
             )
+        if choice.kind == "amqtt":
+            files = None
         if files is None and not is_loopback(host):
             raise StartError(
                 f"the embedded broker on {host} would ask nobody who they are",
@@ -107,7 +108,7 @@ class EmbeddedBroker:
                 exit_codes.NO_BROKER,
             )
         if choice.kind == "amqtt":
-            log.warning("the broker is aMQTT, which is for development: install Mosquitto for anything else")
+            log.warning("the broker is aMQTT, which asks nobody who they are: for development; else install Mosquitto")
         self.choice, self.host, self.port = choice, host, port
         self.restarts = 0
         self._folder, self._files = folder, files
@@ -120,6 +121,11 @@ class EmbeddedBroker:
         # Whether somebody ended the child before it listened: that says nothing against the next one.
         self._killed = False
         self._thread = threading.Thread(target=self._watch, name="broker", daemon=True)
+
+    @property
+    def mutual_tls(self) -> bool:
+        """Whether it asks who its clients are."""
+        return self._files is not None
 
     @property
     def pid(self) -> int | None:

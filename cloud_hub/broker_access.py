@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cloud_hub.broker_config import BrokerFiles, mosquitto_rules
-from cloud_hub.identity.certificates import hub_name
+from cloud_hub.identity.certificates import hub_name, observer_name
 from cloud_hub.identity.registry import Registry
 from edgeloop.protocol import Topics
 from edgeloop.whole_files import make_private_folder, write_whole
@@ -75,7 +75,8 @@ class BrokerAccess:
             file.unlink(missing_ok=True)
         else:
             write_whole(file, crl)
-        rules = mosquitto_rules(self._topics, hub_name(self._topics.fleet), self._registry.rights())
+        fleet = self._topics.fleet
+        rules = mosquitto_rules(self._topics, hub_name(fleet), observer_name(fleet), self._registry.rights())
         write_whole(self._folder / RULES, rules.encode())
 
 

@@ -83,16 +83,17 @@ def _mutual_tls(files: BrokerFiles) -> list[str]:
     ]
 
 
-def mosquitto_rules(topics: Topics, hub: str, rights: Mapping[str, Sequence[str]]) -> str:
-    """The access rules: a block for the hub, and one for each device.
+def mosquitto_rules(topics: Topics, hub: str, observer: str, rights: Mapping[str, Sequence[str]]) -> str:
+    """The access rules: a block for the hub, one for who looks on, and one for each device.
 
     Args:
         topics: of the fleet.
         hub: name of the hub's own client.
+        observer: name of the client that reads everything.
         rights: device → channels that it may read.
     """
     # What stands before the first user is for everybody: nothing.
-    blocks = [f"user {hub}\ntopic readwrite {topics.everything}"]
+    blocks = [f"user {hub}\ntopic readwrite {topics.everything}", f"user {observer}\ntopic read {topics.everything}"]
     for device, channels in rights.items():
         lines = [f"user {device}"]
         for kind in DEVICE_KINDS:

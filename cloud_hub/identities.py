@@ -82,6 +82,8 @@ class Identities:
         def reload(restart: bool) -> None:
             if broker is None:
                 self._run_command(restart)
+            elif not broker.mutual_tls:
+                return
             elif restart:
                 broker.restart()
             else:

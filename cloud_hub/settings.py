@@ -21,8 +21,6 @@ from cloud_hub.errors import StartError
 from edgeloop.protocol import ProtocolError, check_name
 
 ENVIRONMENT_PREFIX = "CLOUD_HUB_"
-#: Whether a hub that is not told whether it is insecure asks who is there; else only one told `insecure = false`.
-ENFORCED = False
 
 
 class Settings(BaseSettings):
@@ -136,11 +134,6 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
 
-    @property
-    def secure(self) -> bool:
-        """Whether everybody has to show who they are, and what devices install is signed."""
-        return not self.insecure and (ENFORCED or "insecure" in self.model_fields_set)
-
     @field_validator("fleet")
     @classmethod
     def _a_name(cls, value: str) -> str:
@@ -196,7 +189,7 @@ class Settings(BaseSettings):
                     f"{name}: an insecure hub is reached from this machine only, and {host or 'every address'} "
                     "is not loopback. Leave insecure = false for other addresses"
                 )
-        if self.secure and self.public_url.startswith("http://"):
+        if not self.insecure and self.public_url.startswith("http://"):
             raise ValueError("public_url: it has to begin with https://, unless insecure = true")
         return self
 
@@ -208,10 +201,6 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"broker_host: aMQTT listens on loopback only, not on {self.broker_host}, since its access rules fail. "
                 "Install Mosquitto for other addresses"
-            )
-        if self.broker == "amqtt" and self.secure:
-            raise ValueError(
-                "broker: aMQTT is for development, with insecure = true; install Mosquitto for anything else"
             )
         return self
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from edge_agent.identity import GivenTls, Identity, IdentityError, TlsOf, load, require_enrolled, store
-from edge_agent.settings import Settings
+from edge_agent.identity import GivenTls, Identity, IdentityError, TlsOf, require
+from edge_agent.settings import Settings, is_loopback
 
 
 def with_identity(settings: Settings) -> tuple[Settings, Identity | None]:
@@ -25,11 +25,7 @@ def with_identity(settings: Settings) -> tuple[Settings, Identity | None]:
     """
     if settings.insecure:
         return settings, None
-    identity = load(settings.data)
-    if store.ENFORCED:
-        require_enrolled(identity)
-    if identity is None:
-        return settings, None
+    identity = require(settings.data)
     if identity.device != settings.device:
         raise IdentityError(
             f"{settings.data} holds the identity of {identity.device}, and the settings say device = "
@@ -48,7 +44,12 @@ def with_identity(settings: Settings) -> tuple[Settings, Identity | None]:
 
 
 def broker_tls(settings: Settings, identity: Identity | None) -> TlsOf | GivenTls | None:
-    """How the broker is spoken to: by files of the settings, else as the hub is; None: without TLS."""
+    """How the broker is spoken to: by files of the settings, else as the hub is; None: without TLS.
+
+    Without it goes an insecure agent, and one whose broker is on this machine and was said to ask for nothing.
+    """
     if settings.broker_ca is not None:
         return GivenTls(settings.broker_ca, settings.broker_certificate, settings.broker_key)
-    return None if identity is None else TlsOf(identity)
+    if identity is None or (not identity.broker_tls and is_loopback(settings.broker_host)):
+        return None
+    return TlsOf(identity)

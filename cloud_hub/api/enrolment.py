@@ -74,6 +74,7 @@ class RedeemAnswer(BaseModel):
     hub: str = Field(description="Base URL of the hub; empty: the one that this was asked at.")
     broker_host: str = Field(description="Address of the broker; empty: the hub's.")
     broker_port: int
+    broker_tls: bool = Field(description="Whether the broker asks for the certificate.")
     channels: list[str] = Field(description="Channels that it may follow; the first one is its own.")
     now: float = Field(description="The hub's clock, unix seconds.")
 
@@ -164,6 +165,7 @@ def router(hub: Hub) -> APIRouter:
             hub=hub.settings.public_url,
             broker_host=host,
             broker_port=port,
+            broker_tls=hub.broker_tls,
             channels=list(done.channels),
             now=hub.clock(),
         )

@@ -34,6 +34,11 @@ def hub_name(fleet: str) -> str:
     return f"hub:{fleet}"
 
 
+def observer_name(fleet: str) -> str:
+    """The name of who may read everything at the broker, and write nothing; no device can have it."""
+    return f"observer:{fleet}"
+
+
 def new_key() -> ec.EllipticCurvePrivateKey:
     """A fresh private key."""
     return ec.generate_private_key(ec.SECP256R1())

@@ -1,4 +1,4 @@
-"""The hub's own certificates: its server's and its broker's, and the one that it shows there. It renews them itself."""
+"""The hub's own certificates, which it renews: its server's, the one that it shows its broker, one to look on with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from cryptography import x509
 from cloud_hub import exit_codes
 from cloud_hub.errors import HubError, StartError
 from cloud_hub.identity.authority import Authority, CommandCA, EmbeddedCA
-from cloud_hub.identity.certificates import Use, hub_name, key_pem, make_request, new_key, public_key_bytes, read_key
+from cloud_hub.identity.certificates import (
+    Use,
+    hub_name,
+    key_pem,
+    make_request,
+    new_key,
+    observer_name,
+    public_key_bytes,
+    read_key,
+)
 from cloud_hub.settings import Settings, is_wildcard
 from edgeloop.whole_files import make_private_folder, write_whole
 
@@ -81,8 +90,13 @@ class OwnIdentity:
     def renew(self) -> bool:
         """Make what is missing, near its end, or of another name; returns whether something was made."""
         hosts = server_names(self._settings)
-        made = self._ensure("server", hosts[0], "server", hosts)
-        return self._ensure("hub", hub_name(self._settings.fleet), "hub", ()) or made
+        fleet = self._settings.fleet
+        made = [
+            self._ensure("server", hosts[0], "server", hosts),
+            self._ensure("hub", hub_name(fleet), "hub", ()),
+            self._ensure("observer", observer_name(fleet), "hub", ()),
+        ]
+        return any(made)
 
     def refresh(self) -> bool:
         """`renew`, and have new connections use what was made."""

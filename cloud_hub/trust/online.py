@@ -21,7 +21,6 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 from cloud_hub.access import audit
 from cloud_hub.errors import Conflict, NotFound
 from cloud_hub.records.database import Database
-from cloud_hub.sealing import Unsigned
 from cloud_hub.trust import records
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.records import Stored
@@ -46,9 +45,6 @@ from edgeloop.trust.names import (
 )
 
 log = logging.getLogger(__name__)
-
-ENFORCED = False
-"""Whether a hub without a root publishes nothing, instead of publishing without signatures as it did before."""
 
 #: What a `SignedChannel` needs besides its metadata: names, lengths, the document's frame.
 _FRAME_BYTES = 16_384
@@ -78,7 +74,6 @@ class OnlineTrust:
         self._db, self.keys, self._clock = db, keys, clock
         self._publishers: list[Callable[[], None]] = []
         self._keepers: list[Callable[[], Mapping[str, Sequence[str]]]] = []
-        self._unsigned = Unsigned()
         self._warned = dict[str, int]()
 
     def tells(self, publish_all: Callable[[], None]) -> None:
@@ -99,8 +94,6 @@ class OnlineTrust:
     def check(self, release: ReleaseRef) -> None:
         """Raise Conflict when no publisher has signed the release: no device would take it."""
         with self._db.read() as connection:
-            if not self._signs(connection) and not ENFORCED:
-                return
             if _find(connection, release) is None:
                 raise Conflict(
                     f"no publisher of {release.name} has signed this release: {release.digest}",
@@ -115,7 +108,7 @@ class OnlineTrust:
         """Vouch for a channel's document, in the caller's transaction; None while nothing can be signed."""
         with self._db.begin() as connection:
             if not self._signs(connection):
-                return None if ENFORCED else self._unsigned.seal(channel, document)
+                return None
             if not self._sign(connection, channel=(channel, document)):
                 return None
             return self._bundle(connection, document)
@@ -124,7 +117,7 @@ class OnlineTrust:
         """Vouch for what is wanted of a device: a signature of the newest key of ``channels``."""
         with self._db.read() as connection:
             if not self._signs(connection):
-                return None if ENFORCED else self._unsigned.seal_desired(document)
+                return None
             newest, keys = _contents(records.newest(connection)), self.keys.all()
         if problem(newest, keys):
             return None
@@ -138,8 +131,6 @@ class OnlineTrust:
             Conflict: nothing vouches for the base, or the hub cannot sign.
         """
         with self._db.begin() as connection:
-            if not self._signs(connection) and not ENFORCED:
-                return
             path = _find(connection, base)
             if path is None or str(parse_release(path).base) not in _named(connection, parse_release(path).base.role):
                 raise Conflict(f"no publisher has signed {base.digest}, so nothing made from it can be installed")

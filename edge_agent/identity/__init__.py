@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.identity.store import Identity, IdentityError, NotEnrolled, load, require_enrolled
+from edge_agent.identity.store import Identity, IdentityError, NotEnrolled, load, require
 from edge_agent.identity.tls import GivenTls, TlsOf, tls_context
 
-__all__ = ["GivenTls", "Identity", "IdentityError", "NotEnrolled", "TlsOf", "load", "require_enrolled", "tls_context"]
+__all__ = ["GivenTls", "Identity", "IdentityError", "NotEnrolled", "TlsOf", "load", "require", "tls_context"]

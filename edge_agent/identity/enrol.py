@@ -73,6 +73,7 @@ def enrol(
             enrolled_at=float(answer["now"]),
             begins=begins,
             ends=ends,
+            broker_tls=bool(answer["broker_tls"]),
             key_file="" if key is None else str(key.absolute()),
         )
         root = root if root is not None else _pinned_root(answer.get("root"), token)

@@ -18,8 +18,6 @@ NAME, NEW, OLD = "identity", "identity.new", "identity.old"
 KEY, CERTIFICATE, CA, ROOT, ENROLMENT = "device.key", "device.crt", "ca.crt", "root.json", "enrolment.json"
 #: The request of a key that the agent cannot read, such as a TPM's: it is sent again at each renewal.
 REQUEST = "device.csr"
-#: Whether an agent that is neither insecure nor enrolled refuses to run.
-ENFORCED = False
 
 
 class IdentityError(Exception):
@@ -45,6 +43,7 @@ class Identity:
         enrolled_at: the hub's clock when it enrolled, unix seconds.
         begins: begin of its certificate, unix seconds. An earlier time of the device's clock is a wrong one.
         ends: end of its certificate, unix seconds.
+        broker_tls: whether the broker asks for the certificate; one on this machine may not.
         key_file: path of its key where that is outside of the folder, or "".
     """
 
@@ -58,6 +57,7 @@ class Identity:
     enrolled_at: float
     begins: float
     ends: float
+    broker_tls: bool = True
     key_file: str = ""
 
     @property
@@ -113,17 +113,19 @@ def load(data: Path) -> Identity | None:
     return identity
 
 
-def require_enrolled(identity: Identity | None) -> None:
-    """Refuse a device without an identity.
+def require(data: Path) -> Identity:
+    """The identity in a data folder.
 
     Raises:
-        NotEnrolled: always, where there is none.
+        NotEnrolled: there is none.
+        IdentityError: it is damaged.
     """
-    if identity is None:
+    if (identity := load(data)) is None:
         raise NotEnrolled(
             "this device is not enrolled: make a token with `cloud-hub enrolment create`, then run "
             "`edge-agent enrol --hub https://… --token …`; for development on one machine set insecure = true"
         )
+    return identity
 
 
 def begin(data: Path) -> Path:

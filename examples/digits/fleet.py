@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import ssl
 import time
 from collections.abc import Callable
 from itertools import zip_longest
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from examples.digits.people import People
 from examples.digits.processes import ProcessFailed, Program, command, free_port
 from examples.digits.traffic import Client
 
@@ -41,6 +41,15 @@ class Hub:
         self.url = url
         self._http = httpx.Client(base_url=url, timeout=10.0)
 
+    def trust(self, ca: Path) -> None:
+        """Know the hub by its own authority from now on."""
+        self._http.close()
+        self._http = httpx.Client(base_url=self.url, timeout=10.0, verify=ssl.create_default_context(cafile=ca))
+
+    def sign_in(self, token: str) -> None:
+        """Show a token from now on."""
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
     def get(self, path: str, **query: str) -> Any:
         """GET below /api/v1, decoded; asks again for a while when the hub is just being restarted."""
         answer = patiently(lambda: self._http.get(f"/api/v1/{path}", params=query))
@@ -68,62 +77,59 @@ class Hub:
 class Fleet:
     """One hub, its embedded broker, and a number of agents, all below one folder."""
 
-    def __init__(self, folder: Path, devices: int = 3, *, broker_port: int | None = None) -> None:
+    def __init__(self, folder: Path, devices: int = 3) -> None:
         """Write the settings of every program.
 
         Args:
             folder: where data and logs go.
             devices: number of agents.
-            broker_port: port of a broker that runs elsewhere on this machine; None lets the hub bring its own.
         """
         self.folder = folder
-        self.hub_port, self.broker_port = free_port(), broker_port or free_port()
-        self.hub_url = f"http://127.0.0.1:{self.hub_port}"
+        self.hub_port, self.broker_port = free_port(), free_port()
+        self.hub_url = f"https://127.0.0.1:{self.hub_port}"
         (folder / "logs").mkdir(parents=True, exist_ok=True)
-        broker = "none" if broker_port else "auto"
         hub_settings = folder / "hub.toml"
         hub_settings.write_text(
-            f'fleet = "{FLEET}"\nlisten_host = "127.0.0.1"\nlisten_port = {self.hub_port}\nbroker = "{broker}"\n'
+            f'fleet = "{FLEET}"\nlisten_host = "127.0.0.1"\nlisten_port = {self.hub_port}\n'
             f'broker_host = "127.0.0.1"\nbroker_port = {self.broker_port}\ninsights_interval_s = 1.0\n'
         )
         argv = [command("cloud-hub"), "serve", "--config", str(hub_settings), "--data", str(folder / "hub")]
         self.hub = Program("cloud-hub", argv, folder / "logs" / "cloud-hub.log")
         self.agents = [self._agent(f"camera-{number}") for number in range(1, devices + 1)]
         self.api = Hub(self.hub_url)
+        self.people = People(folder / "people", self.hub_url, folder / "hub")
 
     def _agent(self, device: str) -> Agent:
         port = free_port()
         settings = self.folder / f"{device}.toml"
         settings.write_text(
-            f'device = "{device}"\nfleet = "{FLEET}"\nchannel = "{CHANNEL}"\nhub = "{self.hub_url}"\n'
-            f'broker_host = "127.0.0.1"\nbroker_port = {self.broker_port}\ndata = "{self.folder / device}"\n'
+            f'device = "{device}"\ndata = "{self.folder / device}"\n'
             f'listen_host = "127.0.0.1"\nlisten_port = {port}\nwindow_s = 1.0\ncheckpoint_s = 1.0\nreport_s = 2.0\n'
             "probation_s = 1.0\nprobation_min_predictions = 5\n"
         )
         argv = [command("edge-agent"), "run", "--config", str(settings)]
-        return Agent(device, Program(device, argv, self.folder / "logs" / f"{device}.log"), port)
-
-    def model_export(self, *arguments: str) -> dict[str, Any]:
-        """Run ``model-export … --json`` and return what it printed.
-
-        Raises:
-            ProcessFailed: it ended with a status other than 0.
-        """
-        argv = [command("model-export"), *arguments, "--json"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
-        if done.returncode:
-            raise ProcessFailed(
-                f"{' '.join(argv)} ended with {done.returncode}:\n{done.stderr[-2000:]}{done.stdout[-500:]}"
-            )
-        return dict(json.loads(done.stdout))
+        return Agent(device, Program(device, argv, self.folder / "logs" / f"{device}.log"), port, settings)
 
     def start_hub(self) -> None:
         """Start the hub and wait until it is ready (a hub without its broker is not)."""
         self.hub.start()
+        self.wait("the hub's certificates", self.people.ca.exists)
+        self.api.trust(self.people.ca)
         self.wait("the hub to be ready", self.api.ready, timeout_s=60)
+        self.people.take_admin_token(self.hub.tail())
+        self.api.sign_in(self.people.token)
+
+    @property
+    def mutual_tls(self) -> bool:
+        """Whether the broker asks who its clients are; aMQTT, where Mosquitto is not installed, does not."""
+        return "mosquitto" in self.hub.tail()
+
+    def enrol_agents(self) -> None:
+        """Every device makes a key, and gets a certificate for it."""
+        self.people.enrol([agent.settings for agent in self.agents], "camera-*")
 
     def start_agents(self) -> None:
-        """Start every agent; they find the hub and their release by themselves."""
+        """Start every agent; they know the hub from their enrolment, and find their release by themselves."""
         for agent in self.agents:
             agent.program.start()
 
@@ -190,8 +196,8 @@ class Fleet:
 class Agent:
     """One device: its process and a client of its HTTP door."""
 
-    def __init__(self, device: str, program: Program, port: int) -> None:
-        self.device, self.program, self.port = device, program, port
+    def __init__(self, device: str, program: Program, port: int, settings: Path) -> None:
+        self.device, self.program, self.port, self.settings = device, program, port, settings
         self.url = f"http://127.0.0.1:{port}"
         self._client = Client(self.url)
 

@@ -11,6 +11,7 @@ import numpy as np
 from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP, Digits, Slip, Split, load
 from examples.digits.fleet import CHANNEL, FLEET, POLICY, Agent, Fleet
 from examples.digits.model import full_retrain_accuracy, write_sources
+from examples.digits.people import MODEL
 from examples.digits.summary import Figures
 from examples.digits.tap import Tap
 from examples.digits.traffic import Camera, Client
@@ -29,7 +30,7 @@ class Story:
         self.folder = folder
         self.digits: Digits = load()
         self.fleet = Fleet(folder)
-        self.tap = Tap("127.0.0.1", self.fleet.broker_port, FLEET)
+        self.tap: Tap | None = None
         self.cameras: list[Camera] = []
         self.figures = Figures()
         self.view = View(self._rows)
@@ -52,7 +53,8 @@ class Story:
         finally:
             for camera in self.cameras:
                 camera.stop()
-            self.tap.stop()
+            if self.tap is not None:
+                self.tap.stop()
             self.figures.exit_statuses = self.fleet.stop()
         self.figures.seconds = time.monotonic() - start
         return self.figures
@@ -60,22 +62,28 @@ class Story:
     # ── before the curtain ────────────────────────────────────────────────────────────────────
 
     def export_and_deploy(self) -> None:
-        """Train, export, quantize, package, publish; three agents fetch, verify, test and serve it."""
-        say, fleet = self.view.say, self.fleet
+        """Train, export, quantize, package, sign, publish; three devices enrol, fetch, verify, test and serve it."""
+        say, fleet, people = self.view.say, self.fleet, self.fleet.people
         model, data = write_sources(self.digits, self.folder)
         say(f"trained an MLP on {len(self.digits.train.y)} digits")
         package = self.folder / "digits-1"
-        built = fleet.model_export(
+        built = people.export(
             *("build", str(model), "--trust-source", "-o", str(package), "--data", str(data)),
-            *("--precision", "fp32,int8", "--name", "digits", "--version", "1"),
+            *("--precision", "fp32,int8", "--name", MODEL, "--version", "1"),
         )
         say(f"model-export build: {built['digest'][:19]}…, variants {', '.join(built['metrics'])}")
+        people.make_keys()
         fleet.start_hub()
+        people.sign_the_fleet()
+        say("people have signed who may publish, and what the hub may sign: the hub has none of their keys")
+        self.tap = Tap(fleet.broker_port, FLEET, people.observer() if fleet.mutual_tls else None)
         self.tap.start()
         fleet.api.put(f"channels/{CHANNEL}", {"policy": POLICY})
-        fleet.model_export("publish", str(package), "--hub", fleet.hub_url, "--channel", CHANNEL)
+        people.publish(package, CHANNEL)
         self.figures.bytes["package"] = sum(f.stat().st_size for f in package.rglob("*") if f.is_file())
-        say(f"published to channel {CHANNEL}: {self.figures.bytes['package']:,} bytes")
+        say(f"signed, and published to channel {CHANNEL}: {self.figures.bytes['package']:,} bytes")
+        fleet.enrol_agents()
+        say("every device has a key of its own, and a certificate for it")
         fleet.start_agents()
         fleet.wait("the first release on every device", lambda: fleet.on_release(built["digest"], len(fleet.agents)))
         say("every device has verified, tested and committed it")
@@ -147,13 +155,14 @@ class Story:
         for camera in self.cameras:
             camera.stop()
         self.fleet.drain()
-        figures = self.figures
+        figures, tap = self.figures, self.tap
+        assert tap is not None
         figures.totals = {"devices": self.fleet.device_totals(), "hub": self.fleet.hub_totals()}
         figures.failed_requests = sum(camera.tally.failed for camera in self.cameras)
         figures.bytes |= {
             "update": max(self._updates),
-            "uplink": self.tap.uplink_bytes,
-            "inputs_uploaded": self.tap.inputs_found(row for camera in self.cameras for row in camera.sent),
+            "uplink": tap.uplink_bytes,
+            "inputs_uploaded": tap.inputs_found(row for camera in self.cameras for row in camera.sent),
         }
         figures.more["answered"] = sum(camera.tally.answered for camera in self.cameras)
         seen = FIRST_SLIP(self.digits.judge, seed=1)

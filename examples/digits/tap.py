@@ -6,6 +6,7 @@ crossed MQTT, in each form in which it could have been written (float32, float64
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -24,9 +25,9 @@ INPUT_KINDS = ("samples", "escalations")
 class Tap:
     """Subscribes to everything below the fleet's topics and keeps the payloads."""
 
-    def __init__(self, host: str, port: int, fleet: str) -> None:
+    def __init__(self, port: int, fleet: str, tls: ssl.SSLContext | None) -> None:
         self._topics = Topics(fleet)
-        self._link = Link(host, port, "demo-tap")
+        self._link = Link("127.0.0.1", port, "demo-tap", tls=tls)
         self._lock = threading.Lock()
         self._payloads: list[bytes] = []
         self.bytes_by_kind: Counter[str] = Counter()
@@ -42,7 +43,7 @@ class Tap:
         self._link.stop(5.0)
 
     def _take(self, topic: str, payload: bytes) -> None:
-        kind = self._topics.parse(topic).kind
+        kind = topic.rpartition("/")[2] if "/d/" in topic else "channel"
         with self._lock:
             self._payloads.append(payload)
             self.bytes_by_kind[kind] += len(topic) + len(payload)
