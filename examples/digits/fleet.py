@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 
 from examples.digits.people import People
-from examples.digits.processes import ProcessFailed, Program, command, free_port
+from examples.digits.processes import ProcessFailed, Program, command, environment, free_port
 from examples.digits.traffic import Client
 
 T = TypeVar("T")
@@ -77,16 +77,17 @@ class Hub:
 class Fleet:
     """One hub, its embedded broker, and a number of agents, all below one folder."""
 
-    def __init__(self, folder: Path, devices: int = 3) -> None:
+    def __init__(self, folder: Path, devices: int = 3, *, insecure: bool = False) -> None:
         """Write the settings of every program.
 
         Args:
             folder: where data and logs go.
             devices: number of agents.
+            insecure: without signatures, certificates and tokens.
         """
-        self.folder = folder
+        self.folder, self.insecure = folder, insecure
         self.hub_port, self.broker_port = free_port(), free_port()
-        self.hub_url = f"https://127.0.0.1:{self.hub_port}"
+        self.hub_url = f"http{'' if insecure else 's'}://127.0.0.1:{self.hub_port}"
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         hub_settings = folder / "hub.toml"
         hub_settings.write_text(
@@ -94,7 +95,7 @@ class Fleet:
             f'broker_host = "127.0.0.1"\nbroker_port = {self.broker_port}\ninsights_interval_s = 1.0\n'
         )
         argv = [command("cloud-hub"), "serve", "--config", str(hub_settings), "--data", str(folder / "hub")]
-        self.hub = Program("cloud-hub", argv, folder / "logs" / "cloud-hub.log")
+        self.hub = Program("cloud-hub", argv, folder / "logs" / "cloud-hub.log", environment(insecure=insecure))
         self.agents = [self._agent(f"camera-{number}") for number in range(1, devices + 1)]
         self.api = Hub(self.hub_url)
         self.people = People(folder / "people", self.hub_url, folder / "hub")
@@ -108,14 +109,18 @@ class Fleet:
             "probation_s = 1.0\nprobation_min_predictions = 5\n"
         )
         argv = [command("edge-agent"), "run", "--config", str(settings)]
-        return Agent(device, Program(device, argv, self.folder / "logs" / f"{device}.log"), port, settings)
+        program = Program(device, argv, self.folder / "logs" / f"{device}.log", environment(insecure=self.insecure))
+        return Agent(device, program, port, settings)
 
     def start_hub(self) -> None:
         """Start the hub and wait until it is ready (a hub without its broker is not)."""
         self.hub.start()
-        self.wait("the hub's certificates", self.people.ca.exists)
-        self.api.trust(self.people.ca)
+        if not self.insecure:
+            self.wait("the hub's certificates", self.people.ca.exists)
+            self.api.trust(self.people.ca)
         self.wait("the hub to be ready", self.api.ready, timeout_s=60)
+        if self.insecure:
+            return
         self.people.take_admin_token(self.hub.tail())
         self.api.sign_in(self.people.token)
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from examples.digits.processes import ProcessFailed, command
+from examples.digits.processes import ProcessFailed, command, environment
 
 MODEL = "digits"
 _TOKEN = re.compile(r"shown this once: (\S+)")
@@ -106,7 +106,7 @@ def _run(arguments: Sequence[str]) -> str:
         ProcessFailed: it ended with a status other than 0.
     """
     argv = [command(arguments[0]), *arguments[1:]]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env=environment())
     if done.returncode:
         said = f"{done.stderr[-2000:]}{done.stdout[-500:]}"
         raise ProcessFailed(f"{' '.join(argv[:3])} … ended with {done.returncode}:\n{said}")

@@ -22,6 +22,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def environment(*, insecure: bool = False) -> dict[str, str]:
+    """Of programs: with certificates and signatures or without, whatever this shell says."""
+    said = str(insecure).lower()
+    return {**os.environ, "CLOUD_HUB_INSECURE": said, "EDGE_AGENT_INSECURE": said}
+
+
 def command(name: str) -> str:
     """Path of one of edgeloop's console scripts, beside the Python that runs this."""
     return str(Path(sys.executable).parent / name)

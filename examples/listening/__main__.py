@@ -17,7 +17,7 @@ from pathlib import Path
 from examples.digits.data import load
 from examples.digits.fleet import CHANNEL, FLEET, Fleet
 from examples.digits.model import write_sources
-from examples.digits.processes import ProcessFailed, Program, command, free_port
+from examples.digits.processes import ProcessFailed, Program, command, environment, free_port
 from examples.listening.world import House, Pen, Scanner, logged, named
 
 SETTINGS = Path(__file__).with_name("agent.toml")
@@ -38,18 +38,19 @@ def main() -> int:
 
 def listen(folder: Path) -> int:
     """Tell the story in a folder; returns the exit status."""
-    fleet = Fleet(folder, devices=0)
+    # The house and the fleet share a broker here; one with certificates would let no device hear a pen.
+    fleet = Fleet(folder, devices=0, insecure=True)
     device = folder / "sorter-1"
     device.mkdir()
     shutil.copy(SETTINGS, device)
-    environment = {
+    settings = environment(insecure=True) | {
         "EDGE_AGENT_FLEET": FLEET,
         "EDGE_AGENT_HUB": fleet.hub_url,
         "EDGE_AGENT_BROKER_PORT": str(fleet.broker_port),
         "EDGE_AGENT_LISTEN_PORT": str(free_port()),
     }
     argv = [command("edge-agent"), "run", "--config", "agent.toml"]
-    agent = Program("sorter-1", argv, device / "log", environment, cwd=device)
+    agent = Program("sorter-1", argv, device / "log", settings, cwd=device)
     try:
         print("a hub, and a model on its channel …")
         fleet.start_hub()
@@ -67,8 +68,8 @@ def publish(fleet: Fleet, folder: Path) -> None:
     model, data = write_sources(load(), folder)
     package = str(folder / "package")
     options = ["--data", str(data), "--name", "digits", "--version", "1", "--trust-source"]
-    fleet.model_export("build", str(model), "-o", package, *options)
-    fleet.model_export("publish", package, "--hub", fleet.hub_url, "--channel", CHANNEL)
+    fleet.people.export("build", str(model), "-o", package, *options)
+    fleet.people.export("publish", package, "--hub", fleet.hub_url, "--channel", CHANNEL)
 
 
 def show(fleet: Fleet, device: Path) -> int:

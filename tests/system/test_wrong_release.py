@@ -16,9 +16,13 @@ def test_wrong_golden_outputs_are_refused_while_the_old_release_answers(tmp_path
     wrong = make_package(tmp_path / "wrong", version="2", seed=1, wrong_golden=True)
     cameras = []
     try:
+        people = fleet.people
+        people.make_keys()
         fleet.start_hub()
+        people.sign_the_fleet()
         fleet.api.put(f"channels/{CHANNEL}", {"policy": POLICY})
-        fleet.model_export("publish", str(good.root), "--hub", fleet.hub_url, "--channel", CHANNEL)
+        people.publish(good.root, CHANNEL)
+        fleet.enrol_agents()
         fleet.start_agents()
         fleet.wait("the good release on every device", lambda: fleet.on_release(good.digest, 2))
         stream = load().stream
@@ -26,7 +30,7 @@ def test_wrong_golden_outputs_are_refused_while_the_old_release_answers(tmp_path
         for camera in cameras:
             camera.start()
 
-        fleet.model_export("publish", str(wrong.root), "--hub", fleet.hub_url, "--channel", CHANNEL)
+        people.publish(wrong.root, CHANNEL)
         refused = fleet.wait("a device to refuse it", lambda: refusals(fleet, wrong.digest))
         assert "golden" in refused[0]["update"]["reason"]
         assert refused[0]["release"] == good.digest, "the old release is the one in use"
