@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from edge_agent.identity import Identity, TlsOf
-from edge_agent.identity.store import ENFORCED
 from edge_agent.logs import Log
 from edge_agent.neighbour import Neighbour
 from edge_agent.observing.assembly import Observing
@@ -179,7 +178,7 @@ def trust(settings: Settings, identity: Identity | None, store: UpdateStore, now
     if identity is None:
         return OpenTrust()
     if (anchor := Anchor.of(identity)) is None:
-        return NoRoot() if ENFORCED else OpenTrust()
+        return NoRoot()
     from edge_agent.trust.asking import Examiner
     from edge_agent.trust.signed import SignedTrust
 
