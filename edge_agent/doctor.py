@@ -14,7 +14,7 @@ from typing import Literal
 
 import httpx
 
-from edge_agent.identity import IdentityError, load, store, tls_context
+from edge_agent.identity import IdentityError, load, tls_context
 from edge_agent.settings import Settings
 from edge_agent.status import NoAgent, ask
 from edge_agent.updates.providers import tables, unusable_because
@@ -172,7 +172,7 @@ def _identity(settings: Settings) -> Iterator[Finding]:
         yield Finding("identity", "error", str(error), mend)
         return
     if identity is None:
-        yield Finding("identity", "error" if store.ENFORCED else "warning", "this device is not enrolled", mend)
+        yield Finding("identity", "error", "this device is not enrolled", mend)
         return
     until = time.strftime("%Y-%m-%d", time.gmtime(identity.ends))
     text = f"{identity.device} of the fleet {identity.fleet}, until {until}"

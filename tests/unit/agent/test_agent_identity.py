@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.enrolled import broker_tls, with_identity
-from edge_agent.identity import GivenTls, Identity, IdentityError, NotEnrolled, TlsOf, load, require_enrolled, store
+from edge_agent.identity import GivenTls, Identity, IdentityError, NotEnrolled, TlsOf, load, require, store
 from edge_agent.identity.requests import ensure_key
 from edge_agent.settings import Settings, SettingsError
 from edge_agent.settings import load as load_settings
@@ -180,11 +180,10 @@ def test_an_insecure_agent_has_no_identity_and_another_device_cannot_have_this_o
         with_identity(Settings(device="cam-2", data=tmp_path))
 
 
-def test_who_is_not_enrolled_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_not_enrolled_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NotEnrolled, match="edge-agent enrol"):
-        require_enrolled(None)
-    require_enrolled(enrolled(tmp_path))
-    monkeypatch.setattr(store, "ENFORCED", True)
+        require(tmp_path)
+    assert require(enrolled(tmp_path).folder.parent).device == "cam-1"
     with pytest.raises(NotEnrolled):
         with_identity(Settings(device="cam-1", data=tmp_path / "other"))
     assert with_identity(Settings(device="cam-1", data=tmp_path / "other", insecure=True))[1] is None
