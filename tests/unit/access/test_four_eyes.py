@@ -10,7 +10,9 @@ import pytest
 
 from cloud_hub.access.principals import Role
 from edgeloop.package import Package
+from edgeloop.trust.names import ROOT, TARGETS
 from tests.doubles.packages import make_package
+from tests.doubles.people import People
 from tests.unit.hub.api_kit import ApiHub
 
 
@@ -19,6 +21,19 @@ def api(tmp_path: Path) -> Iterator[ApiHub]:
     hub = ApiHub(tmp_path / "data", insecure=False, request_rate=0)
     yield hub
     hub.close()
+
+
+@pytest.fixture
+def newer(api: ApiHub, package: Package, tmp_path: Path) -> Package:
+    """The next version of the package; the publisher has signed both."""
+    newer = make_package(tmp_path / "newer", version="2")
+    people = People(api.get("trust"), api.clock.now, package.name)
+    for role in (ROOT, TARGETS):
+        api.put(f"trust/metadata/{role}", people.file(role))
+    for each in (package, newer):
+        role, content = people.release(each)
+        api.put(f"trust/metadata/{role}", content)
+    return newer
 
 
 def client(api: ApiHub, role: Role, name: str) -> httpx.Client:
@@ -31,13 +46,12 @@ def channel(api: ApiHub, approvals: int) -> None:
     api.put("channels/stable", {"policy": {"rollout": {"approvals": approvals}}})
 
 
-def test_a_rollout_waits_for_others(api: ApiHub, package: Package, tmp_path: Path) -> None:
+def test_a_rollout_waits_for_others(api: ApiHub, package: Package, newer: Package) -> None:
     publisher, ada, bob = (
         client(api, role, name) for role, name in ((Role.PUBLISHER, "ci"), (Role.APPROVER, "ada"), (Role.ADMIN, "bob"))
     )
     api.post("channels/stable/releases", {"digest": api.publish(package)})
     channel(api, 2)
-    newer = make_package(tmp_path / "newer", version="2")
     api.send_files(newer)
     digest = publisher.post("releases", content=newer.index.to_bytes()).json()["digest"]
     rollout = publisher.post("channels/stable/releases", json={"digest": digest}).json()["rollout"]
@@ -63,10 +77,9 @@ def test_a_rollout_waits_for_others(api: ApiHub, package: Package, tmp_path: Pat
     assert {"rollout.start", "rollout.approve"} <= {entry["what"] for entry in api.get("audit", about=rollout)}
 
 
-def test_who_published_the_release_may_not_approve_it(api: ApiHub, package: Package, tmp_path: Path) -> None:
+def test_who_published_the_release_may_not_approve_it(api: ApiHub, package: Package, newer: Package) -> None:
     api.post("channels/stable/releases", {"digest": api.publish(package)})
     channel(api, 1)
-    newer = make_package(tmp_path / "newer", version="2")
     api.send_files(newer)
     publisher = client(api, Role.ADMIN, "eve")
     assert publisher.post("releases", content=newer.index.to_bytes()).status_code == 201
@@ -75,7 +88,7 @@ def test_who_published_the_release_may_not_approve_it(api: ApiHub, package: Pack
     assert refused.status_code == 403 and "published this release" in refused.json()["error"]
 
 
-def test_a_first_release_is_current_when_it_is_approved(api: ApiHub, package: Package) -> None:
+def test_a_first_release_is_current_when_it_is_approved(api: ApiHub, package: Package, newer: Package) -> None:
     channel(api, 1)
     digest = api.publish(package)
     offered = api.post("channels/stable/releases", {"digest": digest})
@@ -90,7 +103,7 @@ def test_a_first_release_is_current_when_it_is_approved(api: ApiHub, package: Pa
     assert api.get(f"rollouts/{offered['rollout']}")["state"] == "finished"
 
 
-def test_a_first_release_can_be_refused(api: ApiHub, package: Package) -> None:
+def test_a_first_release_can_be_refused(api: ApiHub, package: Package, newer: Package) -> None:
     channel(api, 1)
     rollout = api.post("channels/stable/releases", {"digest": api.publish(package)})["rollout"]
     ada = client(api, Role.APPROVER, "ada")
