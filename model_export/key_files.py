@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from securesystemslib.signer import Key, Signer
 
+from edgeloop.protocol import ProtocolError, check_name
 from edgeloop.trust import keys
 from edgeloop.trust.errors import TrustError
 from model_export import passphrases
@@ -47,7 +49,7 @@ def create(place: Path, *, encrypted: bool = True) -> PublicKey:
 
     Raises:
         DestinationError: one of them is there, or cannot be written.
-        KeyFileError: no passphrase.
+        KeyFileError: no passphrase, or a name that others would not read.
     """
     _require_new(place)
     signer = keys.generate()
@@ -95,16 +97,14 @@ def read_public(path: Path) -> PublicKey:
                 f"{path} holds a private key", f"give the file {path.stem}{PUBLIC} that was made with it"
             )
         if not _is_json(data):
-            return PublicKey(path.stem, keys.public_from_pem(data))
+            return PublicKey(re.sub("[^A-Za-z0-9_.-]", "_", path.stem)[:64], keys.public_from_pem(data))
         try:
             document = json.loads(data)
-            if not isinstance(document, dict):
-                raise ValueError("no object")
-        except ValueError as error:
-            raise TrustError("it is no public key") from error
-        return PublicKey(
-            str(document.get("name") or path.stem), keys.from_document(document), str(document.get("uri", ""))
-        )
+            # A name comes from somebody else, and becomes part of a path and of what people read.
+            name, uri = check_name(document.get("name", path.stem)), document.get("uri", "")
+        except (ValueError, AttributeError) as error:
+            raise TrustError(f"it is no public key: {error}") from error
+        return PublicKey(name, keys.from_document(document), str(uri))
 
 
 def write_public(path: Path, public: PublicKey) -> None:
@@ -155,6 +155,10 @@ def _signer(public: PublicKey, path: Path) -> Signer:
 
 
 def _require_new(place: Path) -> None:
+    try:
+        check_name(place.name, "name of the key")
+    except ProtocolError as error:
+        raise KeyFileError(str(error)) from error
     for suffix in (PRIVATE, PUBLIC):
         if (path := place.with_name(place.name + suffix)).exists():
             raise _taken(path)

@@ -232,13 +232,17 @@ def _show(as_json: bool, folder: TrustFolder, *, releases: bool = False) -> None
     if as_json:
         print_json({"roles": [state.as_dict() for state in states], "signers": who, "releases": named})
         return
-    table = Table("role", "version", "expires", "signed by", "may sign", "missing")
+    table = Table("role", "version", "expires", "needs", "signed by", "may sign", "missing")
     for state in states:
-        missing = str(state.missing or "")
         table.add_row(
-            state.role, str(state.version), f"{state.expires:%Y-%m-%d}", ", ".join(state.signed),
-            ", ".join(state.unsigned), missing,
-        )  # fmt: skip
+            state.role,
+            str(state.version),
+            f"{state.expires:%Y-%m-%d}",
+            str(state.threshold),
+            "\n".join(state.signed),
+            "\n".join(state.unsigned),
+            str(state.missing or ""),
+        )
     out.print(table)
     for role, names in who.items():
         if role not in folder.roles():

@@ -46,7 +46,7 @@ class RoleState:
     Attributes:
         role, version, expires: of the newest file.
         threshold: signatures that it needs.
-        signed, unsigned: names of keys that have signed, and that could.
+        signed, unsigned: keys that have signed, and that could: name and begin of the id.
         missing: signatures that it still needs; 0 when it is whole.
     """
 
@@ -157,7 +157,7 @@ class TrustFolder:
         )
 
     def signers(self) -> dict[str, list[str]]:
-        """Role → names of the keys that may sign it, of every role that the newest root and targets name."""
+        """Role → the keys that may sign it, of every role that the newest root and targets name."""
         names, found = self.names(), {}
         with untrusted():
             for parent in OFFLINE:
@@ -328,8 +328,8 @@ def _read(role: str, data: bytes) -> Metadata[Any]:
 
 
 def called(keyid: str, names: Mapping[str, str]) -> str:
-    """A key as people see it: its name, or the beginning of its id."""
-    return names.get(keyid, keyid[:16])
+    """A key as people see it: its name, which anybody can have written, and enough of its id to compare."""
+    return f"{names[keyid]} {keyid[:16]}" if keyid in names else keyid[:16]
 
 
 @contextmanager

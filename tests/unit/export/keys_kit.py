@@ -42,3 +42,8 @@ def roles(answer: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 def answer_of(fleet: SecureFleet) -> dict[str, Any]:
     return TrustState("f", {role: key.public_key for role, key in fleet.online.items()}, {}, ()).to_document()
+
+
+def names(keys: list[str]) -> list[str]:
+    """Keys without the begin of their ids."""
+    return [key.partition(" ")[0] for key in keys]

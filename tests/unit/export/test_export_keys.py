@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,7 +19,7 @@ from model_export import key_files
 from model_export.errors import KeyFileError
 from model_export.exit_codes import ExitCode
 from tests.doubles.secure_fleet import SecureFleet
-from tests.unit.export.keys_kit import answer_of, keys_command, refused, roles, run
+from tests.unit.export.keys_kit import answer_of, keys_command, names, refused, roles, run
 from tests.unit.export.small_hub import SmallHub
 
 
@@ -110,6 +111,21 @@ class TestKeyFiles:
         for name in ("broken.pub", "broken.key", "absent.key"):
             refused(ExitCode.KEY, "sign", "fleet", "--key", name)
 
+    @pytest.mark.parametrize("name", ["../../evil", "a/b", "a b", "\u001b[31mred", "x" * 65, 7, None, ""])
+    def test_a_name_that_somebody_else_gave_is_no_path_and_no_trick(self, people: Path, name: object):
+        document = json.loads((people / "bob.pub").read_text()) | {"name": name}
+        (people / "sent.pub").write_text(json.dumps(document))
+        begin("--key", "alice.key")
+        assert "it is no public key" in refused(ExitCode.KEY, "allow", "fleet", "digits", "sent.pub")
+        assert not list(people.rglob("*evil*"))
+
+    def test_what_people_see_of_a_key_is_its_id_besides_the_name_that_it_was_given(self, people: Path):
+        document = json.loads((people / "carol.pub").read_text())
+        (people / "sent.pub").write_text(json.dumps(document | {"name": "bob"}))
+        begin("--key", "alice.key")
+        done = run("allow", "fleet", "digits", "sent.pub")
+        assert done["signers"]["releases.digits"] == [f"bob {document['keyid'][:16]}"]
+
     def test_a_key_behind_a_signer_signs_like_one_in_a_file(self, people: Path):
         private = ec.generate_private_key(ec.SECP256R1())
         (people / "device.pem").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -142,7 +158,7 @@ class TestDrafts:
         assert roles(begin()) == {"root": (1, 1), "targets": (1, 1)}
         done = run("sign", "fleet", "--key", "alice.key")
         assert roles(done) == {"root": (1, 0), "targets": (1, 0)}
-        assert done["signers"]["root"] == ["alice"]
+        assert names(done["signers"]["root"]) == ["alice"]
         root = checking.pinned_root((people / "fleet" / "1.root.json").read_bytes())
         checking.verify_chain(root.to_bytes(), [], (people / "fleet" / "1.targets.json").read_bytes(), {})
         assert "another folder" in refused(
@@ -166,15 +182,18 @@ class TestDrafts:
         assert "nothing in fleet waits" in refused(ExitCode.USAGE, "sign", "fleet", "--key", "carol.key")
         assert roles(run("sign", "fleet", "--key", "bob.key")) == {"root": (1, 0), "targets": (1, 0)}
         states = {role["role"]: role for role in run("show", "fleet")["roles"]}
-        assert states["root"]["signed"] == ["bob", "carol"]
-        assert states["root"]["unsigned"] == ["alice"]
+        assert names(states["root"]["signed"]) == ["bob", "carol"]
+        assert names(states["root"]["unsigned"]) == ["alice"]
 
     def test_a_change_of_a_draft_is_the_same_draft_and_needs_new_signatures(self, people: Path):
         begin("--key", "alice.key")
         assert roles(run("allow", "fleet", "digits", "bob.pub"))["targets"] == (2, 1)
         done = run("allow", "fleet", "words", "bob.pub", "carol.pub", "--threshold", 2, "--key", "alice.key")
         assert roles(done)["targets"] == (2, 0)
-        assert (done["signers"]["releases.digits"], done["signers"]["releases.words"]) == (["bob"], ["bob", "carol"])
+        assert [names(done["signers"][f"releases.{model}"]) for model in ("digits", "words")] == [
+            ["bob"],
+            ["bob", "carol"],
+        ]
         assert roles(run("allow", "fleet", "digits", "carol.pub"))["targets"] == (3, 1)
 
     def test_a_revoked_key_loses_every_role_or_the_one_that_is_named(self, people: Path):
@@ -182,9 +201,12 @@ class TestDrafts:
         run("allow", "fleet", "digits", "bob.pub", "carol.pub")
         run("allow", "fleet", "words", "bob.pub", "carol.pub", "--key", "alice.key")
         done = run("revoke", "fleet", "bob", "--role", "releases.words", "--key", "alice.key")
-        assert (done["signers"]["releases.digits"], done["signers"]["releases.words"]) == (["bob", "carol"], ["carol"])
+        assert [names(done["signers"][f"releases.{model}"]) for model in ("digits", "words")] == [
+            ["bob", "carol"],
+            ["carol"],
+        ]
         done = run("revoke", "fleet", "bob.pub", "--key", "alice.key")
-        assert done["signers"]["releases.digits"] == ["carol"]
+        assert names(done["signers"]["releases.digits"]) == ["carol"]
         assert "has no role" in refused(ExitCode.USAGE, "revoke", "fleet", "bob")
         assert "keys rotate" in refused(ExitCode.USAGE, "revoke", "fleet", "carol")
         assert "no key of this fleet" in refused(ExitCode.USAGE, "revoke", "fleet", "nobody")
@@ -195,7 +217,7 @@ class TestDrafts:
         begin("--key", "alice.key")
         assert roles(run("rotate", "fleet", "root", "--to", "bob.pub", "--key", "bob.key"))["root"] == (2, 1)
         waiting = run("show", "fleet")["roles"][0]
-        assert (waiting["signed"], waiting["unsigned"]) == (["bob"], ["alice"])
+        assert (names(waiting["signed"]), names(waiting["unsigned"])) == (["bob"], ["alice"])
         assert roles(run("sign", "fleet", "--key", "alice.key"))["root"] == (2, 0)
         run("renew", "fleet", "root", "--key", "bob.key")
         assert roles(run("show", "fleet"))["root"] == (3, 0)
@@ -283,7 +305,9 @@ class TestWithAHub:
     def test_what_lacks_signatures_is_not_sent(self, hub: SmallHub):
         self.start(hub)
         run("allow", "fleet", "digits", "bob.pub")
-        assert "alice could sign" in refused(ExitCode.SIGNATURES_MISSING, "push", "fleet", "--hub", hub.url)
+        assert re.search(
+            "alice [0-9a-f]{16} could sign", refused(ExitCode.SIGNATURES_MISSING, "push", "fleet", "--hub", hub.url)
+        )
         assert not hub.fleet.newest
 
     def test_somebody_else_fetches_it_with_the_root_alone(self, hub: SmallHub, people: Path):
