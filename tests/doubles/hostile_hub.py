@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -16,10 +17,10 @@ Misdeed = Callable[[BaseHTTPRequestHandler, bytes], None]
 class HostileHub:
     """Serves ``files`` by path, with Range; ``misdeeds`` answer in place of a file at their paths.
 
-    ``requests`` notes (path, Range header) of every request.
+    ``requests`` notes (path, Range header) of every request. With ``tls`` it is spoken to over HTTPS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.files: dict[str, bytes] = {}
         self.misdeeds: dict[str, Misdeed] = {}
         self.requests: list[tuple[str, str | None]] = []
@@ -44,9 +45,11 @@ class HostileHub:
             def log_message(self, *_: Any) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'' if tls is None else 's'}://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     @staticmethod

@@ -13,6 +13,7 @@ from edge_agent.trust.asking import Role
 from edge_agent.trust.floors import gone_back, raised
 from edge_agent.trust.judging import expired, impossible
 from edge_agent.trust.latest import Latest
+from edge_agent.trust.open import NoRoot
 from edge_agent.updates import vouching
 
 DAY = 86_400.0
@@ -165,3 +166,19 @@ def test_what_may_pass_is_looked_at_again_and_a_fault_of_ours_ends_nothing() -> 
     assert ended.wait(20)
     latest.stop(20)
     assert sorted(tries) == [1, 1, 1, 100]
+
+
+def test_a_device_that_was_enrolled_without_a_root_trusts_nothing_and_says_so() -> None:
+    trust = NoRoot()
+    tried: list[int] = []
+
+    def work() -> None:
+        tried.append(1)
+        trust.open_channel("stable", b"")
+
+    trust.soon("c/stable", work)
+    assert tried == [1]
+    for ask in (lambda: trust.open_desired(b"x"), lambda: trust.vouch("sha256:0", 1, "releases/m/1")):
+        with pytest.raises(Untrusted, match="enrol it again"):
+            ask()
+    assert "enrol it again" in trust.state().trouble
