@@ -104,6 +104,8 @@ def _run(options: argparse.Namespace) -> int:
             return with_identity(load(options.config))[0]
 
         Agent(settings, reread, identity).run(announce=lambda line: print(line, flush=True))
+    except SettingsError as error:
+        raise Failed(str(error), exit_codes.SETTINGS) from error
     except IdentityError as error:
         raise Failed(str(error), exit_codes.IDENTITY) from error
     except DataError as error:
@@ -136,7 +138,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from edge_agent.updates.providers import tables
 
     settings = _settings(options)
-    with contextlib.suppress(IdentityError):  # it is one of the findings
+    with contextlib.suppress(IdentityError, SettingsError):  # it is one of the findings
         settings, _ = with_identity(settings)
     findings, measured = examine(settings), tables(settings)
     healthy = all(finding.level != "error" for finding in findings)

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from edge_agent.identity import GivenTls, Identity, IdentityError, TlsOf, require
-from edge_agent.settings import Settings, is_loopback
+from edge_agent.settings import Settings, SettingsError, is_loopback
 
 
 def with_identity(settings: Settings) -> tuple[Settings, Identity | None]:
@@ -22,6 +22,7 @@ def with_identity(settings: Settings) -> tuple[Settings, Identity | None]:
     Raises:
         NotEnrolled: the agent needs an identity, and has none.
         IdentityError: the identity is damaged, or another device's.
+        SettingsError: a source or sink would use the fleet's broker for topics of its own.
     """
     if settings.insecure:
         return settings, None
@@ -31,6 +32,12 @@ def with_identity(settings: Settings) -> tuple[Settings, Identity | None]:
             f"{settings.data} holds the identity of {identity.device}, and the settings say device = "
             f"{settings.device}: change the setting, or enrol this device again"
         )
+    for flow in (*settings.sources, *settings.sinks):
+        if getattr(flow, "broker", flow) is None:
+            raise SettingsError(
+                f"{flow.name}: the fleet's broker takes one connection of a device, and none of its other topics. "
+                "Name a broker of its own: docs/reference/flows.md, broker"
+            )
     said: dict[str, Any] = {
         "fleet": identity.fleet,
         "hub": identity.hub,

@@ -171,6 +171,22 @@ def test_settings_that_nobody_has_changed_are_those_of_the_enrolment(tmp_path: P
     assert isinstance(broker_tls(given, identity), GivenTls)
 
 
+def test_flows_of_an_enrolled_device_have_a_broker_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGE_AGENT_INSECURE")
+    enrolled(tmp_path / "data")
+    file = tmp_path / "agent.toml"
+    flow = '[[sources]]\nname = "door"\nkind = "mqtt"\ntopic = "door"\nsinks = ["log"]\n'
+    sink = '[[sinks]]\nname = "log"\nkind = "jsonl"\npath = "results.jsonl"\n'
+    head = f'device = "cam-1"\ninsecure = false\ndata = "{tmp_path / "data"}"\n'
+    file.write_text(head + flow + sink)
+    with pytest.raises(SettingsError, match="door: the fleet's broker takes one connection"):
+        with_identity(load_settings(file))
+    file.write_text(head + flow + '[sources.broker]\nhost = "elsewhere"\n' + sink)
+    assert with_identity(load_settings(file))[1] is not None
+
+
 def test_an_insecure_agent_has_no_identity_and_another_device_cannot_have_this_one(tmp_path: Path) -> None:
     enrolled(tmp_path)
     settings, identity = with_identity(Settings(device="cam-1", data=tmp_path, insecure=True))
