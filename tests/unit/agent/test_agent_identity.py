@@ -167,6 +167,10 @@ def test_settings_that_nobody_has_changed_are_those_of_the_enrolment(tmp_path: P
     own, _ = with_identity(Settings(device="cam-1", data=tmp_path, channel="day", broker_host="elsewhere"))
     assert (own.channel, own.broker_host, own.broker_port) == ("day", "elsewhere", 8883)
     assert isinstance(broker_tls(settings, identity), TlsOf)
+    assert isinstance(broker_tls(settings, replace(identity, broker_tls=False)), TlsOf), "it is not on this machine"
+    here = replace(settings, broker_host="127.0.0.1")
+    assert isinstance(broker_tls(here, identity), TlsOf)
+    assert broker_tls(here, replace(identity, broker_tls=False)) is None
     given = replace(settings, broker_ca=tmp_path / "ca.pem")
     assert isinstance(broker_tls(given, identity), GivenTls)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
 import ssl
 import stat
 import sys
@@ -14,7 +14,6 @@ from cryptography import x509
 
 from cloud_hub import exit_codes
 from cloud_hub.broker import Choice, EmbeddedBroker
-from cloud_hub.broker_config import BrokerFiles
 from cloud_hub.errors import AuthorityError, BadRequest, StartError
 from cloud_hub.identity.authority import CommandCA, EmbeddedCA
 from cloud_hub.identity.certificates import hub_name, make_request, name_of, new_key
@@ -164,12 +163,15 @@ def test_a_command_that_gives_another_name_is_found_out(tmp_path: Path) -> None:
         authority.issue(b"none", "cam-1", "device", 7.0)
 
 
-def test_amqtt_is_for_an_insecure_hub_on_loopback_and_says_so(tmp_path: Path) -> None:
-    file = tmp_path / "any"
-    files = BrokerFiles(file, None, file, file, file)
-    for wrong in ({"files": files}, {"host": "0.0.0.0"}):
-        with pytest.raises(StartError, match="for development, on loopback and insecure") as caught:
-            EmbeddedBroker(Choice("amqtt"), tmp_path, **wrong)  # type: ignore[arg-type]
-        assert caught.value.code == exit_codes.NO_BROKER
+def test_amqtt_is_for_development_on_loopback_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(StartError, match=r"for development, on loopback, and 0\.0\.0\.0 is not loopback") as caught:
+        EmbeddedBroker(Choice("amqtt"), tmp_path, host="0.0.0.0")
+    assert caught.value.code == exit_codes.NO_BROKER
+    with caplog.at_level(logging.WARNING):
+        assert not EmbeddedBroker(Choice("amqtt"), tmp_path).mutual_tls
+    assert "asks nobody who they are: for development" in caplog.text
+
+
+def test_a_broker_that_asks_nobody_who_they_are_stays_on_loopback(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="would ask nobody who they are"):
-        EmbeddedBroker(Choice("mosquitto", shutil.which("true") or "true"), tmp_path, host="0.0.0.0")
+        EmbeddedBroker(Choice("mosquitto", "mosquitto"), tmp_path, host="0.0.0.0")
