@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloud_hub.access_commands import Config, Data, Json, ask, refusals
+from edgeloop.whole_files import write_whole
 
 if TYPE_CHECKING:
     from cloud_hub.settings import Settings
@@ -130,8 +130,7 @@ def mosquitto(
             source = getattr(files, part)
             if source is not None:
                 names[part] = (out / source.name).absolute()
-                shutil.copyfile(source, names[part])
-                names[part].chmod(0o600)
+                write_whole(names[part], source.read_bytes())
         (out / "mosquitto.conf").write_text(mosquitto_config(host, port, replace(files, **names), user))
     typer.echo(f"{out / 'mosquitto.conf'} is written; have {user} own the folder, and copy it again when rights change")
 

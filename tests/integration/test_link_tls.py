@@ -30,7 +30,7 @@ class Broker:
         self.ca, self.port = ca, free_port()
         folder.mkdir()
         files = BrokerFiles(ca.file, None, server.certificate, server.key, folder / "rules.acl")
-        files.rules.write_text(mosquitto_rules(TOPICS, "hub:test", {"dev-1": ["stable"]}))
+        files.rules.write_text(mosquitto_rules(TOPICS, "hub:test", "observer:test", {"dev-1": ["stable"]}))
         files.rules.chmod(0o600)
         config = folder / "mosquitto.conf"
         config.write_text(mosquitto_config("127.0.0.1", self.port, files))
