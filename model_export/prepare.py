@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
+from edgeloop.package import PackageError
+from edgeloop.package.manifest import check_text
 from model_export import head as heads
 from model_export import roles as output_roles
 from model_export.canonical import canonical, inputs_of
@@ -126,7 +128,12 @@ def _class_names(labels: Sequence[str] | None, classes: tuple[Any, ...] | None, 
         raise DataError(f"{len(names)} labels for a model of {count} classes", "give --labels one name for each class")
     if len(set(names)) != count or not all(names):
         raise DataError("labels are not all different", "give --labels one name for each class")
-    return names
+    try:
+        return tuple(check_text(name) for name in names)
+    except PackageError as error:
+        raise DataError(
+            f"a label cannot be shown: {error}", "give --labels one readable name for each class"
+        ) from error
 
 
 def _settle_outputs(model: ModelProto, roles: dict[str, str], outputs: Mapping[str, Array], scores: str) -> list[str]:

@@ -324,8 +324,8 @@ def _metadata(meta: Mapping[str, Any]) -> Metadata:
     for uri in (*uris, *([] if validation is None else [validation])):
         asset_folder(uri)
     return Metadata(
-        task=_text(meta["task"]),
-        labels=tuple(_text(label) for label in meta["labels"]),
+        task=check_text(meta["task"]),
+        labels=tuple(check_text(label) for label in meta["labels"]),
         inputs=tuple(TensorSpec(str(t["name"]), str(t["datatype"]), _shape(t)) for t in meta["inputs"]),
         outputs=outputs,
         features=None if meta["features"] is None else str(meta["features"]),
@@ -339,8 +339,12 @@ def _metadata(meta: Mapping[str, Any]) -> Metadata:
     )
 
 
-def _text(value: object) -> str:
-    """What people are shown: no control character, which could command a terminal or turn a line around."""
+def check_text(value: object) -> str:
+    """What people are shown, such as a label.
+
+    Raises:
+        PackageError: it has a control character, which could command a terminal or turn a line around, or is too long.
+    """
     text = str(value)
     if len(text) > MAX_TEXT or _UNSEEN.search(text):
         raise PackageError(

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from model_export.data import InputSpec, Table, bind, class_indices, read_table, split
 from model_export.errors import DataError
+from tests.doubles import digits
 
 F32 = np.dtype(np.float32)
 
@@ -136,3 +137,10 @@ def test_the_split_is_disjoint_complete_even_over_classes_and_repeatable() -> No
     assert sorted([*calibration, *validation]) == list(range(300))
     assert np.bincount(labels[calibration]).tolist() == [33, 33, 33]
     assert [a.tolist() for a in split(labels, 1 / 3)] == [calibration.tolist(), validation.tolist()]
+
+
+def test_labels_that_would_command_a_terminal(tmp_path: Path) -> None:
+    labels = [f"class {n}" for n in range(9)] + ["\x1b]0;owned\x07"]
+    with pytest.raises(DataError, match="cannot be shown"):
+        digits.build(tmp_path / "package", labels=labels)
+    assert not (tmp_path / "package").exists()
