@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from cloud_hub.api.aspect import MOVED, MovedAnswer
 from cloud_hub.api.errors import responses
+from cloud_hub.api.row_id import RowId
 from cloud_hub.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def router(hub: Hub) -> APIRouter:
     add_routes(routes, "/alarms", hub)
 
     @routes.post("/alarms/{alarm}/acknowledge", responses=responses(NotFound, Conflict))
-    def acknowledge(alarm: int, body: AcknowledgeBody | None = None) -> AlarmAnswer:
+    def acknowledge(alarm: RowId, body: AcknowledgeBody | None = None) -> AlarmAnswer:
         """Take note of an alarm: it stays open until the drift is gone."""
         by = "" if body is None else body.by
         return AlarmAnswer.model_validate(hub.alarms.acknowledge(alarm, by, time.time()), from_attributes=True)
@@ -85,6 +86,6 @@ def add_routes(routes: APIRouter, path: str, hub: Hub, *, in_schema: bool = True
         return [AlarmAnswer.model_validate(alarm, from_attributes=True) for alarm in found]
 
     @routes.get(f"{path}/{{alarm}}", responses=responses(NotFound), include_in_schema=in_schema)
-    def alarm(alarm: int) -> AlarmAnswer:
+    def alarm(alarm: RowId) -> AlarmAnswer:
         """One alarm."""
         return AlarmAnswer.model_validate(hub.alarms.get(alarm), from_attributes=True)

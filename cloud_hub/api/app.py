@@ -33,6 +33,7 @@ from cloud_hub.api import (
 from cloud_hub.api.body_limit import BodyLimit
 from cloud_hub.api.guard import Guard
 from cloud_hub.api.limits import Limits
+from cloud_hub.api.openapi import describe
 from cloud_hub.api.secure_headers import SecureHeaders
 from cloud_hub.releases import MAX_INDEX_BYTES
 
@@ -81,6 +82,7 @@ def create_api(hub: Hub) -> FastAPI:
     app.include_router(trust.files_router(hub))
     for part in _PARTS:
         app.include_router(part.router(hub), prefix=API)
+    describe(app)
     return app
 
 

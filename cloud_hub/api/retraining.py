@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_hub.api.errors import responses
+from cloud_hub.api.row_id import RowId
 from cloud_hub.errors import BadRequest, Conflict, NotFound
 from cloud_hub.training.run_records import Run
 
@@ -109,7 +110,7 @@ def router(hub: Hub) -> APIRouter:
         return TriggerAnswer.model_validate(hub.training.outlook(channel), from_attributes=True)
 
     @routes.get("/{run}", responses=responses(NotFound))
-    def get_run(run: int) -> RunAnswer:
+    def get_run(run: RowId) -> RunAnswer:
         """One run."""
         return _answer(hub.training.get(run))
 

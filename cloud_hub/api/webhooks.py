@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from cloud_hub.api.errors import responses
+from cloud_hub.api.row_id import RowId
 from cloud_hub.errors import BadRequest, NotFound
 
 if TYPE_CHECKING:
@@ -71,18 +72,18 @@ def router(hub: Hub) -> APIRouter:
         return AddedAnswer.model_validate(found, from_attributes=True)
 
     @routes.delete("/{webhook}", status_code=204, responses=responses(NotFound))
-    def remove(webhook: int) -> None:
+    def remove(webhook: RowId) -> None:
         """Tell an address nothing any more."""
         hub.webhooks.remove(webhook)
 
     @routes.get("/{webhook}/deliveries", responses=responses(NotFound))
-    def deliveries(webhook: int, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[DeliveryAnswer]:
+    def deliveries(webhook: RowId, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[DeliveryAnswer]:
         """What was sent to a webhook or waits to be, the newest first."""
         found = hub.webhooks.deliveries(webhook, limit)
         return [DeliveryAnswer.model_validate(delivery, from_attributes=True) for delivery in found]
 
     @routes.post("/{webhook}/test", status_code=202, responses=responses(NotFound))
-    def test(webhook: int) -> DeliveryAnswer:
+    def test(webhook: RowId) -> DeliveryAnswer:
         """Send a message that means nothing, to see whether it arrives."""
         return DeliveryAnswer.model_validate(hub.webhooks.test(webhook), from_attributes=True)
 

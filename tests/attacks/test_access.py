@@ -1,0 +1,259 @@
+"""Who has no right, or guesses one: refused, slowed down, told nothing; and a real hub keeps its secrets to itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from cloud_hub.access import audit
+from cloud_hub.access.patience import GUESSES
+from cloud_hub.access.principals import Role
+from tests.doubles.identity_provider import CLIENT_SECRET, IdentityProvider
+from tests.integration.secure_fleet import SecureHub, needs_mosquitto
+from tests.unit.hub.api_kit import ApiHub
+
+ME = "/api/v1/me"
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[ApiHub]:
+    hub = ApiHub(tmp_path / "data", insecure=False, request_rate=0)
+    yield hub
+    hub.close()
+
+
+def test_guessing_is_locked_out_and_the_guesser_alone(api: ApiHub) -> None:
+    assert api.http.get(ME).status_code == 200
+    with api.client() as http:
+        for _ in range(GUESSES):
+            answer = http.get(ME, headers={"authorization": f"Bearer el_{'0' * 12}_{'1' * 64}"})
+            assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer")
+        locked = http.get(ME, headers={"authorization": f"Bearer {api.token(Role.ADMIN, 'never shown before')}"})
+        assert locked.status_code == 429 and int(locked.headers["retry-after"]) > 0
+        assert http.get("/healthz").status_code == 200
+    assert api.http.post("/api/v1/tokens", json={"name": "x", "role": "viewer"}).status_code == 201
+    assert api.http.get(ME).status_code == 200, "whoever was known before"
+
+
+def test_guesses_in_a_body_count_like_any_other(api: ApiHub) -> None:
+    wrong = {"token": f"{'0' * 12}.{'A' * 43}.{'0' * 64}.-", "device": "camera-1", "request": "none"}
+    with api.client() as http:
+        seen = [http.post("/api/v1/enrolments/redeem", json=wrong).status_code for _ in range(GUESSES + 1)]
+    assert 429 not in seen[:-1] and (seen[-1] == 429 or set(seen) == {422}), seen
+
+
+def test_a_known_caller_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    api = ApiHub(tmp_path / "data", insecure=False, request_rate=1.0)
+    try:
+        with (
+            api.client(api.token(Role.VIEWER, "greedy")) as greedy,
+            api.client(api.token(Role.VIEWER, "other")) as other,
+        ):
+            answers = [greedy.get(ME) for _ in range(60)]
+            limited = [answer for answer in answers if answer.status_code == 429]
+            assert limited and limited[0].headers["retry-after"], "sixty at once are more than ten seconds' worth"
+            assert other.get(ME).status_code == 200
+    finally:
+        api.close()
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "bearer ", "Token", "Bearer\t", "Bearer Bearer"])
+def test_other_schemes(api: ApiHub, scheme: str) -> None:
+    with api.client() as http:
+        assert http.get(ME, headers={"authorization": f"{scheme} {'a' * 20}"}).status_code == 401
+
+
+def test_a_refused_body_is_not_kept(api: ApiHub) -> None:
+    def much() -> Iterator[bytes]:
+        for _ in range(64):
+            yield bytes(1 << 16)
+
+    with api.client() as http:
+        try:
+            answer = http.put(f"/api/v1/blobs/{'0' * 64}", content=much())
+            assert answer.status_code == 401
+        except httpx.TransportError:
+            pass  # it was cut off while it was sending
+        assert http.get("/healthz").status_code == 200
+    assert not list((api.hub.settings.data / "blobs").rglob("0" * 64))
+
+
+HIDDEN = (
+    "/api/v1/devices/",
+    "//api/v1/devices",
+    "/api/v1/./devices",
+    "/API/v1/devices",
+    "/api/v1/devices%2f",
+    "/api/v1/devices%00",
+    "/api/v1/devices;x=1",
+    "/healthz/../api/v1/devices",
+    "/api/v1/tokens/../devices",
+    "/metrics/",
+)
+
+
+def test_what_a_path_hides(api: ApiHub) -> None:
+    """An address is what the table has, letter by letter."""
+    with api.client() as http:
+        for path in HIDDEN:
+            answer = http.get(httpx.URL(f"{http.base_url}".rstrip("/") + path))
+            assert answer.status_code in (401, 403), (path, answer.status_code)
+
+
+def test_every_answer_has_the_headers(api: ApiHub) -> None:
+    with api.client() as nobody:
+        for answer in (api.http.get(ME), nobody.get("/api/v1/devices"), nobody.get("/docs"), nobody.get("/nowhere")):
+            headers = answer.headers
+            assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+            assert headers["cache-control"] == "no-store" and "max-age" in headers["strict-transport-security"]
+            assert "server" not in headers and "access-control-allow-origin" not in headers
+
+
+def test_an_insecure_hub_asks_nobody_and_still_writes_down_what_was_done(tmp_path: Path) -> None:
+    api = ApiHub(tmp_path / "data")
+    try:
+        assert api.get("me")["kind"] == "development"
+        api.put("channels/stable", {"policy": {}})
+        with api.hub.db.read() as connection:
+            assert [(e.who, e.what, e.about) for e in audit.entries(connection)] == [
+                ("development:development", "channel.create", "stable"),
+                ("development:development", "channel.policy", "stable"),
+            ]
+            assert audit.verify(connection).problem == ""
+    finally:
+        api.close()
+
+
+def test_every_change_is_written_down_with_who_made_it(api: ApiHub) -> None:
+    with api.client(api.token(Role.ADMIN, "ada")) as http:
+        http.base_url = http.base_url.join("/api/v1/")
+        http.put("channels/stable", json={"policy": {"rollout": {"bake_s": 5.0}}})
+        http.put("devices/camera-1/desired", json={"channel": "stable"})
+        hook = http.post("webhooks", json={"url": "https://receiver.example/hook"}).json()
+        http.delete(f"webhooks/{hook['id']}")
+        token = http.post("tokens", json={"name": "ci", "role": "viewer"}).json()
+        http.delete(f"tokens/{token['id']}")
+        http.post("enrolments", json={"device": "camera-2"})
+        found = http.get("audit", params={"limit": 1000}).json()
+    mine = {entry["what"]: entry for entry in found if entry["who"] == "token:ada"}
+    assert set(mine) == {
+        "channel.create", "channel.policy", "device.desired", "webhook.add", "webhook.remove", "token.create",
+        "token.revoke", "enrolment.create",
+    }  # fmt: skip
+    policy = mine["channel.policy"]
+    assert (policy["before"]["rollout"]["bake_s"], policy["after"]["rollout"]["bake_s"]) == (60.0, 5.0)
+    assert hook["secret"] not in json.dumps(found) and token["token"].rpartition("_")[2] not in json.dumps(found)
+
+
+@needs_mosquitto
+def test_a_real_hub_keeps_its_secrets_out_of_its_log(tmp_path: Path) -> None:
+    issuer = IdentityProvider(kind="ES256")
+    hub = SecureHub(tmp_path / "hub", log_level="debug", oidc_issuer=issuer.issuer)
+    hub.environment["CLOUD_HUB_OIDC_CLIENT_SECRET"] = CLIENT_SECRET
+    try:
+        hub.start()
+        secrets = secrets_of(hub, issuer)
+        assert hub.stop() == 0
+        assert hub.process is not None and hub.process.stdout is not None
+        shown = hub.process.stdout.read()
+        first = re.findall(r"el_[0-9a-f]{12}_[0-9a-f]{64}", shown)
+        assert len(first) == 1, "the administrator's token, once"
+        told = hub.log + shown.replace(first[0], "")
+        assert "cloud_hub" in told and len(secrets) > 8
+        for name, secret in {**secrets, "the first token": first[0]}.items():
+            assert secret not in told, name
+        hub.api.headers.pop("authorization")  # the secret of the start before
+        again = hub.start()
+        assert again.stop() == 0
+        assert again.process is not None and again.process.stdout is not None
+        assert not re.search(r"el_[0-9a-f]{12}_", again.process.stdout.read()), "only ever once"
+        verified = hub.command("audit", "verify")
+        assert verified.returncode == 0, verified.stderr
+    finally:
+        issuer.close()
+        hub.close()
+
+
+def secrets_of(hub: SecureHub, issuer: IdentityProvider) -> dict[str, str]:
+    """Have a hub handle every kind of secret, well and badly; what they are."""
+    local = json.loads((hub.data / "local.json").read_text())
+    assert stat.S_IMODE((hub.data / "local.json").stat().st_mode) == 0o600
+    made = hub.command("tokens", "create", "--name", "ci", "--role", "publisher", "--model", "digits")
+    assert made.returncode == 0, made.stderr
+    token = made.stdout.strip()
+    hook = hub.api.post("/api/v1/webhooks", json={"url": "https://receiver.example/hook"}).json()
+    enrolment = hub.token(device="camera-1")
+    jwt, wrong, cookie = issuer.token(), f"el_{'0' * 12}_{'f' * 64}", "c" * 43
+    for credential in (token, jwt, wrong, token + "x"):
+        hub.api.get(ME, headers={"authorization": f"Bearer {credential}"})
+    hub.api.get("/api/v1/devices", headers={"authorization": "", "cookie": f"__Host-edgeloop-session={cookie}"})
+    hub.api.post("/api/v1/enrolments/redeem", json={"token": enrolment, "device": "camera-1", "request": "no request"})
+    hub.api.post("/api/v1/webhooks", json={"url": "https://receiver.example", "secret": "whsec_short"})
+    hub.api.post("/api/v1/webhooks", json={"url": 7, "secret": "whsec_" + "B" * 32})
+    begun = hub.api.get("/api/v1/sign-in")
+    assert begun.status_code == 302
+    there = httpx.get(begun.headers["location"])
+    hub.api.get("/api/v1/sign-in/callback", params=dict(httpx.URL(there.headers["location"]).params))
+    session = hub.api.cookies.get("__Host-edgeloop-session")
+    assert session
+    assert hub.command("tokens", "list").stdout.count("\n") == 2
+    ident = token.split("_")[1]
+    assert hub.command("tokens", "revoke", ident).returncode == 0
+    assert hub.api.get(ME, headers={"authorization": f"Bearer {token}"}).status_code in (401, 429)
+    keys = {path.name: path.read_text().split("\n")[1] for path in hub.data.rglob("*.key")}
+    return {
+        "the local secret": local["token"],
+        "a token": token.rpartition("_")[2],
+        "a webhook's secret": hook["secret"],
+        "an enrolment's": enrolment.split(".")[1],
+        "a JWT": jwt.rpartition(".")[2],
+        "a wrong token": wrong,
+        "a cookie": cookie,
+        "a session": session,
+        "what a webhook was refused with": "whsec_" + "B" * 32,
+        "the client's secret at the identity provider": CLIENT_SECRET,
+        **keys,
+    }
+
+
+@needs_mosquitto
+def test_a_log_that_was_touched_is_found_by_the_command(tmp_path: Path) -> None:
+    from cloud_hub import exit_codes
+
+    hub = SecureHub(tmp_path / "hub")
+    try:
+        hub.start()
+        hub.api.put("/api/v1/channels/stable", json={"policy": {}})
+        head = hub.api.get("/api/v1/audit/head").json()
+        hub.stop()
+        anchor = f"{head['number']}:{head['hash']}"
+        assert hub.command("audit", "verify", "--anchor", anchor).returncode == 0
+        exported = [json.loads(line) for line in hub.command("audit", "export").stdout.splitlines()]
+        assert [entry["number"] for entry in exported] == list(range(1, head["number"] + 1))
+        assert "channel.policy" in hub.command("audit", "show", "--about", "stable").stdout
+        tamper(hub.data)
+        found = hub.command("audit", "verify")
+        assert found.returncode == exit_codes.AUDIT_BROKEN and "was changed" in found.stderr
+        refused = hub.command("tokens", "list")
+        assert refused.returncode == exit_codes.REFUSED and "cloud-hub serve" in refused.stderr
+    finally:
+        hub.close()
+
+
+def tamper(data: Path) -> None:
+    """As whoever owns the file can."""
+    from cloud_hub.records import Database
+
+    db = Database.in_folder(data)
+    with db.begin() as connection:
+        connection.execute(text("DROP TRIGGER audit_log_no_UPDATE"))
+        connection.execute(text("UPDATE audit_log SET who = 'hub:hub' WHERE what = 'channel.policy'"))
+    db.close()
