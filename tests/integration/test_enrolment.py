@@ -42,5 +42,9 @@ def test_an_enrolled_agent_reports_over_mutual_tls(hub: SecureHub, tmp_path: Pat
         assert report["online"]
         assert report["channel"] == "night"
         assert agent.status()["messaging"]["connected"]
+        hub.api.post("/api/v1/devices/cam-1/revoke", json={"reason": "test"}).raise_for_status()
+        wait_for(lambda: not agent.status()["messaging"]["connected"], what="a revoked agent to be cut off")
+        wait_for(lambda: agent.status()["messaging"]["last_error"], what="its reason")
+        assert agent.http.get("/v2/health/live").status_code == 200, "and it serves on"
     finally:
         agent.close()

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import exit_codes
+from edge_agent.cli import command
 from edge_agent.enrolled import broker_tls, with_identity
 from edge_agent.identity import GivenTls, Identity, IdentityError, NotEnrolled, TlsOf, load, require, store
 from edge_agent.identity.requests import ensure_key
+from edge_agent.parts import lock
 from edge_agent.settings import Settings, SettingsError
 from edge_agent.settings import load as load_settings
 from edgeloop import whole_files
+from edgeloop.protocol.enrolment import EnrolmentToken
+from tests.integration.brokers import free_port
 
 BEGINS, ENDS = 1_790_000_000.0, 1_797_776_000.0
 
@@ -207,6 +212,26 @@ def test_who_is_not_enrolled_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NotEnrolled):
         with_identity(Settings(device="cam-1", data=tmp_path / "other"))
     assert with_identity(Settings(device="cam-1", data=tmp_path / "other", insecure=True))[1] is None
+
+
+def test_commands_end_with_their_codes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("EDGE_AGENT_INSECURE")
+    file = tmp_path / "agent.toml"
+    file.write_text(f'device = "cam-1"\ndata = "{tmp_path / "data"}"\n')
+    assert command(["run", "--config", str(file)]) == exit_codes.IDENTITY
+    assert "edge-agent enrol --hub" in capsys.readouterr().err
+    enrolling = ["enrol", "--config", str(file), "--hub", f"https://127.0.0.1:{free_port()}", "--token"]
+    assert command([*enrolling, "no token"]) == exit_codes.USAGE
+    secret = EnrolmentToken.new(b"ca", None)
+    assert command([*enrolling, secret.text]) == exit_codes.ENROLMENT
+    said = capsys.readouterr().err
+    assert "cannot be reached" in said
+    assert secret.secret not in said
+    assert command([*enrolling, secret.text, "--root", str(tmp_path / "none")]) == exit_codes.IDENTITY
+    with lock(tmp_path / "data"):
+        assert command([*enrolling, secret.text]) == exit_codes.DATA, "the agent has to be stopped first"
 
 
 @pytest.mark.parametrize(
