@@ -114,8 +114,8 @@ class Identities:
         return next(pinned, None) if token.root else None
 
     def renew_own(self) -> None:
-        """Background work: the hub's own certificates."""
-        if self.own.refresh():
+        """Background work: the hub's own certificates, and another authority's list of revoked ones."""
+        if self.own.refresh() or self._list_changed():
             self.access.changed(True)
 
     def public_broker(self, port: int) -> tuple[str, int]:
@@ -125,6 +125,10 @@ class Identities:
             return host.strip("[]"), int(given)
         host = self._settings.broker_host
         return (urlsplit(self._settings.public_url).hostname or "") if is_wildcard(host) else host, port
+
+    def _list_changed(self) -> bool:
+        given, used = self._settings.crl_file, self.access.files.crl
+        return given is not None and used is not None and given.read_bytes() != used.read_bytes()
 
     def _run_command(self, restart: bool) -> None:
         command = shlex.split(self._settings.broker_reload_command)

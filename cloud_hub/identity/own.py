@@ -56,6 +56,7 @@ class OwnIdentity:
             self.authority = make_authority(settings, self.folder)
             self._server_ca = b"" if settings.server_ca is None else settings.server_ca.read_bytes()
             self.renew()
+            self._loaded = self._state()
             self._server, self._client = self._make_server_context(), self._make_client_context()
         except HubError as error:
             if isinstance(error, StartError):
@@ -99,12 +100,17 @@ class OwnIdentity:
         return any(made)
 
     def refresh(self) -> bool:
-        """`renew`, and have new connections use what was made."""
-        if not self.renew():
-            return False
-        self._server.load_cert_chain(*self._http_files())
-        self._client.load_cert_chain(self.file("hub.crt"), self.file("hub.key"))
-        return True
+        """`renew`, and have new connections use what was made, here or by whoever renews the files of the settings."""
+        made = self.renew()
+        if (state := self._state()) != self._loaded:
+            self._server.load_cert_chain(*self._http_files())
+            self._client.load_cert_chain(*self._broker_files())
+            self._loaded = state  # not before: a pair that is half written is tried again
+        return made
+
+    def _state(self) -> list[tuple[int, int]]:
+        states = [file.stat() for file in (*self._http_files(), *self._broker_files())]
+        return [(state.st_mtime_ns, state.st_size) for state in states]
 
     def _ensure(self, stem: str, name: str, use: Use, hosts: Sequence[str]) -> bool:
         key_file, file = self.file(f"{stem}.key"), self.file(f"{stem}.crt")
@@ -132,6 +138,12 @@ class OwnIdentity:
             return given, key
         return self.file("server.crt"), self.file("server.key")
 
+    def _broker_files(self) -> tuple[Path, Path]:
+        given, key = self._settings.broker_certificate, self._settings.broker_key
+        if given is not None and key is not None:
+            return given, key
+        return self.file("hub.crt"), self.file("hub.key")
+
     def _make_server_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -148,11 +160,7 @@ class OwnIdentity:
             context.load_verify_locations(self._settings.broker_ca)
         else:
             context.load_verify_locations(cadata=self.authority.anchors.decode("ascii"))
-        given, key = self._settings.broker_certificate, self._settings.broker_key
-        if given is not None and key is not None:
-            context.load_cert_chain(given, key)
-        else:
-            context.load_cert_chain(self.file("hub.crt"), self.file("hub.key"))
+        context.load_cert_chain(*self._broker_files())
         return context
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 import stat
@@ -15,10 +16,13 @@ from cryptography import x509
 from cloud_hub import exit_codes
 from cloud_hub.broker import Choice, EmbeddedBroker
 from cloud_hub.errors import AuthorityError, BadRequest, StartError
+from cloud_hub.identities import Identities
 from cloud_hub.identity.authority import CommandCA, EmbeddedCA
 from cloud_hub.identity.certificates import hub_name, make_request, name_of, new_key
 from cloud_hub.identity.own import OwnIdentity, server_names
+from cloud_hub.records.database import Database
 from cloud_hub.settings import Settings
+from edgeloop.protocol import Topics
 from tests.doubles.fleet_ca import FleetCA
 
 DAY_S = 86_400.0
@@ -67,6 +71,20 @@ def test_a_name_that_is_new_is_in_a_new_certificate(tmp_path: Path) -> None:
     assert server_names(settings(tmp_path, **wanted))[0] == "hub.example"
 
 
+def served(context: ssl.SSLContext, trust: bytes) -> int:
+    """Serial number of what a client gets to see, in memory."""
+    client = ssl.create_default_context(cadata=trust.decode())
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    there = context.wrap_bio(to_server, to_client, server_side=True)
+    here = client.wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
+    for side in (here, there, here):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    shown = here.getpeercert(binary_form=True)
+    assert shown is not None
+    return x509.load_der_x509_certificate(shown).serial_number
+
+
 def test_a_certificate_of_its_own_for_http_is_used_and_devices_trust_both(tmp_path: Path) -> None:
     public = FleetCA(tmp_path / "public")
     given = public.issue("127.0.0.1", "server")
@@ -74,7 +92,12 @@ def test_a_certificate_of_its_own_for_http_is_used_and_devices_trust_both(tmp_pa
         settings(tmp_path / "data", server_certificate=given.certificate, server_key=given.key, server_ca=public.file)
     )
     assert own.trust == own.file("ca.crt").read_bytes() + public.file.read_bytes()
-    ssl.create_default_context(cadata=own.trust.decode())
+    assert served(own.server_context, own.trust) == given.serial
+    renewed = public.issue("127.0.0.1", "server")
+    given.key.write_bytes(renewed.key.read_bytes())
+    given.certificate.write_bytes(renewed.certificate.read_bytes() + b"\n")
+    assert not own.refresh(), "nothing was made here"
+    assert served(own.server_context, own.trust) == renewed.serial
 
 
 @pytest.mark.parametrize("name", ["ca.key", "ca.crt", "server.key", "server.crt"])
@@ -175,3 +198,27 @@ def test_amqtt_is_for_development_on_loopback_and_says_so(tmp_path: Path, caplog
 def test_a_broker_that_asks_nobody_who_they_are_stays_on_loopback(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="would ask nobody who they are"):
         EmbeddedBroker(Choice("mosquitto", "mosquitto"), tmp_path, host="0.0.0.0")
+
+
+def test_another_authoritys_list_is_looked_at_again(tmp_path: Path) -> None:
+    """Its owner revokes there; the hub's broker has to hear of it."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    EmbeddedCA(elsewhere, "company")
+    crl = tmp_path / "crl.pem"
+    crl.write_bytes(b"first")
+    signs = command(tmp_path, SIGN.format(python=sys.executable, folder=str(elsewhere)))
+    wanted = settings(tmp_path / "data", ca_command=signs, ca_file=elsewhere / "ca.crt", crl_file=crl)
+    db = Database.in_folder(wanted.data)
+    db.migrate()
+    identities = Identities(wanted, db, Topics("default"), lambda: iter(()))
+    reloads: list[bool] = []
+    identities.access.reloads(reloads.append)
+    identities.renew_own()
+    assert reloads == []
+    crl.write_bytes(b"second")
+    identities.renew_own()
+    assert reloads == [True]
+    assert identities.access.files.crl is not None
+    assert identities.access.files.crl.read_bytes() == b"second"
+    db.close()
