@@ -107,8 +107,6 @@ class OnlineTrust:
     def seal(self, channel: str, document: bytes) -> bytes | None:
         """Vouch for a channel's document, in the caller's transaction; None while nothing can be signed."""
         with self._db.begin() as connection:
-            if not self._signs(connection):
-                return None
             if not self._sign(connection, channel=(channel, document)):
                 return None
             return self._bundle(connection, document)
@@ -116,8 +114,6 @@ class OnlineTrust:
     def seal_desired(self, document: bytes) -> bytes | None:
         """Vouch for what is wanted of a device: a signature of the newest key of ``channels``."""
         with self._db.read() as connection:
-            if not self._signs(connection):
-                return None
             newest, keys = _contents(records.newest(connection)), self.keys.all()
         if problem(newest, keys):
             return None
@@ -197,15 +193,11 @@ class OnlineTrust:
     def tick(self) -> None:
         """Sign again what is due; publish it. Drop keys that nothing names any more."""
         with self._db.begin() as connection:
-            if self._signs(connection) and self._sign(connection, tell=True):
+            if self._sign(connection, tell=True):
                 self._db.after_commit(self._drop_keys)
         self._warn()
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────
-
-    def _signs(self, connection: Connection) -> bool:
-        """Whether the fleet has begun to have signatures."""
-        return records.find(connection, ROOT) is not None
 
     def _now(self, newest: Mapping[str, Stored]) -> datetime:
         """The time, but never before people's newest metadata came: a clock that was reset must not sign the past."""

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, TargetFile
 
 from cloud_hub.errors import Conflict
 from cloud_hub.records.tables import devices
-from cloud_hub.trust import records
+from cloud_hub.trust import online, records
 from edgeloop.package import Package, audit
-from edgeloop.protocol import Desired, SignedDesired, Topics
+from edgeloop.protocol import Desired, SignedChannel, SignedDesired, Topics
 from edgeloop.trust import repository
 from edgeloop.trust.names import CHANNELS, ONLINE, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, parse_release, release_role
 from edgeloop.trust.state import TrustState
@@ -258,6 +258,38 @@ def test_retrained_releases_are_forgotten_but_for_the_newest_and_those_in_use(
     assert [bool(trust.target(release)) for release in made] == [True] + [False] * 23 + [True] * 16
     orders = [parse_release(trust.target(release)).order for release in made if trust.target(release)]
     assert orders == sorted(set(orders)) and {counter for counter, _ in orders} == {1}
+
+
+def test_a_device_is_carried_at_most_40_kb_after_a_thousand_releases(
+    secure: ApiHub, people: People, device: Verifier, package: Package
+) -> None:
+    digest, size = secure.publish(package), len(package.index.to_bytes())
+    role = release_role(package.name)
+    draft = people.fleet.draft(role)
+    for counter in range(1000 - repository.KEPT["releases"] + 1, 1001):
+        path = f"releases/{package.name}/{counter}"
+        draft.signed.targets[path] = TargetFile(size, {"sha256": f"{counter:064x}"}, path)
+    draft.signed.targets[path].hashes["sha256"] = digest.removeprefix("sha256:")
+    secure.put(f"trust/metadata/{role}", people.sign(role, draft))
+    secure.post("channels/stable/releases", {"digest": digest})
+    payload = last(secure, TOPICS.channel("stable"))
+    assert device.open("stable", payload).current.target == f"releases/{package.name}/1000"
+    assert sum(map(len, SignedChannel.from_bytes(payload).metadata.values())) <= 40_000
+
+
+def test_what_has_no_room_in_the_message_is_at_the_hub(
+    secure: ApiHub, people: People, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = publish(secure, people, package)
+    secure.post("channels/stable/releases", {"digest": digest})
+    whole = SignedChannel.from_bytes(last(secure, TOPICS.channel("stable")))
+    largest = max(whole.metadata, key=lambda name: len(whole.metadata[name]))
+    carried = sum(map(len, whole.metadata.values()))
+    monkeypatch.setattr(online, "MAX_BYTES", online._FRAME_BYTES + len(whole.document) + carried - 1)
+    secure.hub.channels.publish("stable")
+    message = SignedChannel.from_bytes(last(secure, TOPICS.channel("stable")))
+    assert message.document == whole.document and set(whole.metadata) - set(message.metadata) == {largest}
+    assert secure.http.get(f"/tuf/{largest}").content == whole.metadata[largest]
 
 
 def test_nothing_can_be_made_from_what_no_publisher_has_signed(
