@@ -19,7 +19,7 @@ from tests.unit.export.keys_kit import answer_of, refused, roles, run
 LIBRARY = next(Path("/usr/lib").rglob("libsofthsm2.so"), None)
 pytestmark = pytest.mark.skipif(
     LIBRARY is None or not shutil.which("pkcs11-tool") or find_spec("pkcs11") is None,
-    reason="apt-get install softhsm2 opensc; pip install python-pkcs11",
+    reason="apt-get install softhsm2 opensc; pip install 'edgeloop[hsm]'",
 )
 PIN = "123456"
 
