@@ -69,7 +69,9 @@ def test_nothing_newer_comes(running: Running) -> None:
     world, first, hand = running
     assert world.device.trust.state().trouble == ""
     hand.ahead = 15 * DAY
-    world.refused("or somebody keeps back what is newer", first)
+    wait_for(lambda: "or somebody keeps back what is newer" in world.told(), what="the trouble to be told")
+    wait_for(lambda: world.reports("or somebody keeps back what is newer"), what="the hub to be told")
+    assert world.device.serving == first.digest
     hand.ahead = 0.0
     wait_for(lambda: world.device.trust.state().trouble == "", what="all to be well again")
 

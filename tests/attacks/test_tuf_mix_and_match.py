@@ -14,7 +14,7 @@ from edgeloop.trust import names
 from edgeloop.trust.names import ReleasePath
 from tests.doubles.hostile_hub import HostileHub
 from tests.integration.hub_process import wait_for
-from tests.integration.trusted_device import World, metadata_with, world_with_release
+from tests.integration.trusted_device import DEVICE, World, metadata_with, world_with_release
 
 Running = tuple[World, Package, ReleasePath]
 
@@ -70,9 +70,8 @@ def misbehaving(world: World, document: SignedChannel, misdeed: str, role: str) 
     ("misdeed", "role", "said"),
     [
         ("endless", names.TIMESTAMP, "exceeding the maximum allowed length of 16384"),
-        ("endless", names.CHANNELS, "exceeding the maximum allowed length"),
         ("drip", names.SNAPSHOT, "sends too slowly"),
-        ("silence", names.CHANNELS, "comes too slowly"),
+        ("silence", names.TIMESTAMP, "comes too slowly"),
         ("redirect", names.TIMESTAMP, "HTTP 302"),
     ],
 )
@@ -83,6 +82,20 @@ def test_data_without_an_end_and_slow_retrieval(
     misbehaving(world, sealed[1], misdeed, role)
     world.refused(said, first)
     assert not [path for path, _ in world.hub.requests if path == "/elsewhere"]
+    world.hub.misdeeds.clear()
+
+
+def test_a_hub_that_keeps_silent_holds_up_nothing_else(running: Running, sealed: tuple[Package, SignedChannel]) -> None:
+    """While a verification waits for the hub, the link goes on: what else comes is handled."""
+    world, first, _ = running
+    before, malformed = world.refusals(), world.device.messaging.state().malformed
+    misbehaving(world, sealed[1], "silence", names.CHANNELS)
+    name = f"/tuf/{newest(world, names.CHANNELS)}"
+    wait_for(lambda: name in [path for path, _ in world.hub.requests], what="the hub to be asked")
+    world.attacker.send(world.attacker.topics.ack(DEVICE), b"no acknowledgement")
+    wait_for(lambda: world.device.messaging.state().malformed > malformed, what="what came meanwhile")
+    wait_for(lambda: world.refusals() > before, what="the refusal")
+    assert world.device.serving == first.digest
     world.hub.misdeeds.clear()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent import messaging
 from edge_agent.messaging import Identity, Messaging
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.sender import Sender
@@ -24,9 +25,9 @@ from edge_agent.trust import latest
 from edge_agent.trust.anchor import Anchor
 from edge_agent.trust.asking import Examiner
 from edge_agent.trust.signed import SignedTrust
-from edge_agent.updates import UpdateMachine
+from edge_agent.updates import UpdateMachine, preparing
 from edge_agent.updates.store import UpdateStore
-from edgeloop.package import Package
+from edgeloop.package import Package, audit
 from edgeloop.protocol import ChannelDocument, Desired, Reported, SignedChannel, SignedDesired, Topics
 from edgeloop.protocol.link import Link
 from edgeloop.trust.names import CHANNELS, ReleasePath
@@ -94,7 +95,7 @@ class TrustedDevice:
             trust=self.trust,
             ledger=self.observing.ledger,
             vitals=Vitals,
-            report_s=0.2,
+            report_s=0.1,
         )
         self.machine.report_to(self.messaging)
         self.machine.start()
@@ -132,6 +133,7 @@ class Attacker:
     def __init__(self, port: int) -> None:
         self.topics = Topics(FLEET)
         self.reported: Reported | None = None
+        self.before_sending: Callable[[], None] = lambda: None
         self.link = Link("127.0.0.1", port, "owner", backoff_s=(0.05, 0.3))
         self.link.subscribe(self.topics.reported(DEVICE), self._on_reported)
         self.link.start()
@@ -141,6 +143,7 @@ class Attacker:
         self.reported = Reported.from_bytes(payload)
 
     def send(self, topic: str, payload: bytes) -> None:
+        self.before_sending()
         assert self.link.publish(topic, payload, retain=True)
 
     def send_channel(self, sealed: SignedChannel | bytes, channel: str = "stable") -> None:
@@ -166,6 +169,8 @@ class World:
         self._paths: dict[str, ReleasePath] = {}
         self.current: Package | None = None
         self.device = TrustedDevice(folder, port, self.hub, fleet.pinned, **device)
+        self.attacker.before_sending = self.mark
+        self.mark()
 
     def successor(self, package: Package, folder: Path) -> Package:
         """A release with another head; the hub has its files, and nobody has signed it yet."""
@@ -180,6 +185,7 @@ class World:
             self.device.stop()
         self._options |= device
         self.device = TrustedDevice(self.folder, self.port, self.hub, self.fleet.pinned, **self._options)
+        self.mark()
 
     def publish(self, package: Package, fleet: SecureFleet | None = None) -> ReleasePath:
         """A publisher signs a release."""
@@ -232,18 +238,26 @@ class World:
         at = self.device.machine.status()
         return f"{at.state}: {at.reason} | {self.device.trust.state().trouble}"
 
+    def mark(self) -> None:
+        """What was refused before this moment does not count as what comes next."""
+        self._marked = self._refusals_and_state()
+
+    def _refusals_and_state(self) -> tuple[int, float]:
+        return self.refusals(), self.device.machine.status().since
+
     def refused(self, said: str, serves: Package) -> None:
-        """Something was refused with this reason, is told to the hub, and the old release serves."""
+        """What was sent last was refused with this reason, that is told to the hub, and the old release serves."""
         try:
-            wait_for(lambda: said in self.told(), 30)
+            wait_for(lambda: said in self.told() and self._refusals_and_state() != self._marked, 30)
         except AssertionError:
             raise AssertionError(f"{said!r} was not said, but {self.told()!r}") from None
         assert self.device.serving == serves.digest
         assert self.device.machine.committed() == serves.digest
-        reported = wait_for(lambda: self._reports(said), 10, f"{said!r} in the report")
+        reported = wait_for(lambda: self.reports(said), 10, f"{said!r} in the report")
         assert reported.release == serves.digest
 
-    def _reports(self, said: str) -> Reported | None:
+    def reports(self, said: str) -> Reported | None:
+        """The latest report, if it tells this."""
         found = self.attacker.reported
         if found is None:
             return None
@@ -279,12 +293,28 @@ def forked(fleet: SecureFleet) -> SecureFleet:
     )
 
 
+def _audit_here(root: Path, *, timeout_s: float, **named: Any) -> None:
+    audit(root, **named)
+
+
 @contextmanager
-def world_with_release(folder: Path, *models: str, **device: Any) -> Iterator[tuple[World, Package, ReleasePath]]:
-    """A world whose device runs the first release of ``digits``, on a broker of its own; or a skip."""
+def world_with_release(
+    folder: Path, *models: str, audit_in_child: bool = False, **device: Any
+) -> Iterator[tuple[World, Package, ReleasePath]]:
+    """A world whose device runs the first release of ``digits``, on a broker of its own; or a skip.
+
+    Args:
+        folder: for all that it has.
+        models: other models that have a publisher.
+        audit_in_child: as in earnest; it costs a second for each release, and few attacks get that far.
+        device: see `TrustedDevice`.
+    """
     broker = broker_or_skip("mosquitto", folder)
     patch = pytest.MonkeyPatch()
     patch.setattr(latest, "LONGEST_REST_S", 0.1)  # attacks come one after another here
+    patch.setattr(messaging, "DEBOUNCE_S", 0.02)
+    if not audit_in_child:
+        patch.setattr(preparing, "audit_in_child", _audit_here)
     world = World(folder / "data", broker.port, SecureFleet.make("digits", *models), **device)
     try:
         package = make_package(folder / "first")
