@@ -26,7 +26,7 @@ import psutil
 from cloud_hub import exit_codes
 from cloud_hub.broker_config import BrokerFiles, mosquitto_config
 from cloud_hub.errors import StartError
-from cloud_hub.settings import is_loopback
+from edgeloop.loopback import is_loopback
 
 log = logging.getLogger(__name__)
 

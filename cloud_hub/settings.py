@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import tomllib
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cloud_hub import exit_codes
 from cloud_hub.access.grants import parse_grant
 from cloud_hub.errors import StartError
+from edgeloop.loopback import is_loopback
 from edgeloop.protocol import ProtocolError, check_name
 
 ENVIRONMENT_PREFIX = "CLOUD_HUB_"
@@ -203,16 +203,6 @@ class Settings(BaseSettings):
                 "Install Mosquitto for other addresses"
             )
         return self
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_wildcard(host: str) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from edge_agent.identity import GivenTls, Identity, IdentityError, TlsOf, require
-from edge_agent.settings import Settings, SettingsError, is_loopback
+from edge_agent.settings import Settings, SettingsError
+from edgeloop.loopback import is_loopback
 
 
 def with_identity(settings: Settings) -> tuple[Settings, Identity | None]:

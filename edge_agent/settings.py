@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edge_agent.fields import Field, Text, read
+from edgeloop.loopback import is_loopback
 from edgeloop.protocol import ProtocolError, check_name
 from edgeloop.records import dataclass
 
@@ -23,18 +24,6 @@ ENVIRONMENT_PREFIX = "EDGE_AGENT_"
 
 class SettingsError(ValueError):
     """A setting is wrong; the message names each, and says where it stands."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
-    import ipaddress  # an agent that is not insecure never asks
-
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _host(url: str) -> str:

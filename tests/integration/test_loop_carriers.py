@@ -17,7 +17,8 @@ from edgeloop.insights import Observer, Window
 from edgeloop.package import Package
 from edgeloop.protocol import Insights
 from examples.digits.data import Slip, Split
-from tests.doubles.digits import build, splits
+from tests.doubles.digits import splits
+from tests.integration.digits_package import digits_package  # noqa: F401
 from tests.integration.loop_world import CHANNEL, POLICY, World
 
 DIMMED = Slip("dimmed", light=0.6)
@@ -75,13 +76,6 @@ class Fleet:
         window = Window.zero(self.profile.schema, self.release, "cpu-fp32", "CPU", now - 1.0, now, segment=segment)
         self.observer.observe(window, digits.x, probabilities, features, np.full(len(digits.y), 50_000))
         return window
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    root = tmp_path_factory.mktemp("packages") / "digits"
-    build(root)
-    return Package.open(root)
 
 
 @pytest.fixture

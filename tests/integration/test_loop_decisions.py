@@ -16,16 +16,9 @@ from cloud_hub.training.candidate import Candidate, make
 from edgeloop.package import Package
 from edgeloop.provenance import parse, read
 from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP, Slip, load
-from tests.doubles.digits import build
 from tests.doubles.packages import make_package
+from tests.integration.digits_package import digits_package  # noqa: F401
 from tests.integration.loop_world import CHANNEL, POLICY, Camera, World
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    root = tmp_path_factory.mktemp("packages") / "digits"
-    build(root)
-    return Package.open(root)
 
 
 @pytest.fixture

@@ -13,17 +13,10 @@ from edgeloop.provenance import parse, verify
 from edgeloop.trust import checking, repository
 from edgeloop.trust.names import RETRAINED, ROOT, TARGETS, parse_release, release_role
 from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP
-from tests.doubles.digits import build
 from tests.doubles.people import People
 from tests.doubles.verifier import Verifier
+from tests.integration.digits_package import digits_package  # noqa: F401
 from tests.integration.loop_world import CHANNEL, POLICY, Camera, World
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    root = tmp_path_factory.mktemp("packages") / "digits"
-    build(root)
-    return Package.open(root)
 
 
 @pytest.fixture
