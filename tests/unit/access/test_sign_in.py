@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from joserfc.jwk import RSAKey
+from joserfc.jwk import ECKey
 
 from cloud_hub.access.grants import parse_grant
 from cloud_hub.access.oidc import KEYS_AGAIN_S, Client, NotBelieved, Provider, ProviderError
@@ -54,9 +54,13 @@ def signed_with_the_public_key(issuer: IdentityProvider) -> str:
     return f"{signed}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
 
 
+#: The attacker's.
+MINE = ECKey.generate_key("P-256", {"kid": "mine"})
+
+
 def with_a_key_of_its_own(issuer: IdentityProvider) -> str:
-    mine = RSAKey.generate_key(2048, {"kid": issuer.key.kid})
-    return issuer.token({"alg": "RS256", "jwk": mine.as_dict(private=False), "jku": "http://127.0.0.1:9/keys"}, mine)
+    brought = {"jwk": MINE.as_dict(private=False), "jku": "http://127.0.0.1:9/keys"}
+    return issuer.token({"alg": "ES256", **brought}, MINE)
 
 
 def with_other_claims(issuer: IdentityProvider) -> str:
@@ -144,12 +148,21 @@ def test_grants_that_are_none(text: str) -> None:
 # ── with a browser ────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def api(tmp_path: Path, issuer: IdentityProvider) -> Iterator[ApiHub]:
-    hub = ApiHub(tmp_path / "data", insecure=False, oidc_issuer=issuer.issuer, oidc_client_secret=CLIENT_SECRET)
-    hub.clock.now = time.time()
-    yield hub
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ApiHub, IdentityProvider]]:
+    own = IdentityProvider(kind="ES256")
+    folder = tmp_path_factory.mktemp("hub") / "data"
+    hub = ApiHub(folder, insecure=False, request_rate=0, oidc_issuer=own.issuer, oidc_client_secret=CLIENT_SECRET)
+    yield hub, own
     hub.close()
+    own.close()
+
+
+@pytest.fixture
+def api(shared: tuple[ApiHub, IdentityProvider]) -> ApiHub:
+    hub, _ = shared
+    hub.clock.now = time.time()
+    return hub
 
 
 def came_back(api: ApiHub, browser: httpx.Client) -> httpx.Response:
@@ -217,7 +230,8 @@ def test_a_code_is_good_once_and_for_the_browser_that_began(api: ApiHub) -> None
             assert browser.get("/api/v1/sign-in/callback", params=wrong, cookies=kept).status_code in (401, 502)
 
 
-def test_a_programs_token_of_the_issuer(api: ApiHub, issuer: IdentityProvider) -> None:
+def test_a_programs_token_of_the_issuer(api: ApiHub, shared: tuple[ApiHub, IdentityProvider]) -> None:
+    _, issuer = shared
     with api.client(issuer.token(roles=["viewer"])) as http:
         assert http.get("/api/v1/devices").status_code == 200
         assert http.put("/api/v1/channels/stable", json={"policy": {}}).status_code == 403

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+from cloud_hub.access.first_token import announce_first_token
+from cloud_hub.access.identify import Access
 from cloud_hub.access.principals import HUB, Principal, Role, on_behalf_of
 from cloud_hub.access.tokens import Tokens
 from cloud_hub.errors import BadRequest, NotFound
@@ -59,6 +62,34 @@ def test_what_is_almost_a_token_is_nobody(db: Database, change: object) -> None:
     tokens = Tokens(db)
     made = tokens.create("ci", Role.ADMIN)
     assert tokens.known(change(made.text)) is None  # type: ignore[operator]
+
+
+def test_the_first_token_is_shown_once(db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    access, shown = Access(db, tmp_path, secure=True, rate=0.0), list[str]()
+    announce_first_token(access, tmp_path, shown.append)
+    announce_first_token(access, tmp_path, shown.append)
+    assert len(shown) == 1
+    who = access.tokens.known(shown[0].split()[-1])
+    assert who is not None and who.role is Role.ADMIN
+
+
+def test_the_first_token_of_a_service_is_in_a_file_and_not_in_its_journal(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1234")
+    access, shown = Access(db, tmp_path, secure=True, rate=0.0), list[str]()
+    announce_first_token(access, tmp_path, shown.append)
+    file = tmp_path / "admin-token"
+    assert len(shown) == 1 and str(file) in shown[0] and "el_" not in shown[0]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert access.tokens.known(file.read_text().strip()) is not None
+
+
+def test_a_hub_that_asks_nobody_makes_no_token(db: Database, tmp_path: Path) -> None:
+    access, shown = Access(db, tmp_path, secure=False, rate=0.0), list[str]()
+    announce_first_token(access, tmp_path, shown.append)
+    assert shown == [] and not access.tokens.any()
 
 
 def test_the_records_hold_no_secret(db: Database, tmp_path: Path) -> None:
