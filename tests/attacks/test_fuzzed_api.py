@@ -19,7 +19,9 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 
 from cloud_hub.access import rights
 from cloud_hub.access.principals import Role
+from edgeloop.trust.names import ROOT, TARGETS
 from tests.doubles.packages import make_package
+from tests.doubles.people import People
 from tests.unit.hub.api_kit import ApiHub
 
 SOAK = bool(os.environ.get("EDGELOOP_SOAK"))
@@ -36,8 +38,13 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiHub]:
     hub = ApiHub(folder / "data", insecure=False, request_rate=0)
     # Guesses are counted elsewhere: here one address makes thousands of them.
     hub.hub.access.lockout.wait_s = lambda *_: 0.0  # type: ignore[method-assign]
-    digest = hub.publish(make_package(folder / "package"))
-    hub.post("channels/stable/releases", {"digest": digest})
+    package = make_package(folder / "package")
+    people = People(hub.get("trust"), hub.clock.now, package.name)
+    for role in (ROOT, TARGETS):
+        hub.put(f"trust/metadata/{role}", people.file(role))
+    signed_by, signed = people.release(package)
+    hub.put(f"trust/metadata/{signed_by}", signed)
+    hub.post("channels/stable/releases", {"digest": hub.publish(package)})
     yield hub
     hub.close()
 
