@@ -56,7 +56,7 @@ class Rate:
         """0 where this request may come now, and is counted; else the seconds to wait."""
         if self._rate <= 0:
             return 0.0
-        now, most = self._clock(), self._rate * BURST_S
+        now, most = self._clock(), max(1.0, self._rate * BURST_S)
         with self._lock:
             left, since = self._buckets.get(caller) or (most, now)
             left = min(most, left + (now - since) * self._rate)

@@ -15,6 +15,14 @@ def test_a_rate_lets_a_burst_through_and_then_its_share() -> None:
     assert rate.wait_s("a") == 0.0 and rate.wait_s("a") > 0
 
 
+def test_a_rate_below_one_in_ten_seconds_still_lets_somebody_through() -> None:
+    clock = Clock()
+    rate = Rate(0.01, clock=clock)
+    assert rate.wait_s("a") == 0.0 < rate.wait_s("a")
+    clock.now += 100.0
+    assert rate.wait_s("a") == 0.0
+
+
 def test_no_rate_is_no_limit() -> None:
     rate = Rate(0.0)
     assert all(rate.wait_s("a") == 0.0 for _ in range(1000))
