@@ -86,6 +86,8 @@ def right_of(case: Any) -> rights.Right:
 
 def sound(case: Any, answer: Any) -> None:
     """No failure inside, and nothing that is not described."""
+    if answer.status_code == 400 and answer.text == "Invalid HTTP request received.":
+        return  # a line of 64 KiB and more: the server's parser refuses it before there is an address
     if answer.status_code not in DESCRIBED:
         case.validate_response(answer, checks=[not_a_server_error])
     case.validate_response(answer, checks=[status_code_conformance, response_schema_conformance])
