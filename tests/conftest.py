@@ -3,9 +3,24 @@ run without certificates and signatures, unless it is about those."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+
+@pytest.fixture(autouse=True)
+def log_handlers() -> Iterator[None]:
+    """A program that runs in the test's own process leaves no handler behind, whose stream is closed by then."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.setLevel(level)
+    for handler in [each for each in root.handlers if each not in before and type(each) is logging.StreamHandler]:
+        root.removeHandler(handler)
+
 
 settings.register_profile("edgeloop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgeloop")

@@ -33,8 +33,9 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
 
 
 def wipe_cache(world: World) -> None:
-    """Python-tuf's files are gone; the agent does not run meanwhile."""
+    """Python-tuf's files are gone; the agent does not run meanwhile, and the broker has nothing to fill them again."""
     world.device.stop()
+    world.attacker.forget_channel()
     shutil.rmtree(world.folder / "trust")
     world.restart(stopped=True)
     wait_for(lambda: world.device.serving is not None, what="the committed release to serve")

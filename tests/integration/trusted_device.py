@@ -150,6 +150,10 @@ class Attacker:
         payload = sealed if isinstance(sealed, bytes) else sealed.to_bytes()
         self.send(self.topics.channel(channel), payload)
 
+    def forget_channel(self, channel: str = "stable") -> None:
+        """The broker has no document of the channel any more: whoever connects is told nothing."""
+        assert self.link.confirm(self.topics.channel(channel), b"", retain=True)
+
     def send_desired(self, sealed: SignedDesired | bytes) -> None:
         self.send(self.topics.desired(DEVICE), sealed if isinstance(sealed, bytes) else sealed.to_bytes())
 
