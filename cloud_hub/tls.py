@@ -9,6 +9,9 @@ from typing import Any
 from cryptography import x509
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+#: How long a client has to answer the goodbye of a hub that stops, seconds.
+GOODBYE_S = 0.3
+
 
 class TlsProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which of the two it is depends on what is installed
     """One connection; requests on it have ``scope["extensions"]["tls"]["client_cert_chain"]``, a list of PEM.
@@ -34,6 +37,16 @@ class TlsProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which 
             await serves({**scope, "extensions": extensions}, receive, send)
 
         self.app = with_tls
+
+    def shutdown(self) -> None:
+        """End the connection when its request is answered.
+
+        TLS says goodbye and waits for the other side to do so too, which a client that rests does not: the hub's stop
+        would take as long as it may take at most.
+        """
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(GOODBYE_S, self.transport.abort)
 
 
 def client_certificate(scope: Any) -> bytes | None:
