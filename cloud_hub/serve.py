@@ -22,6 +22,9 @@ from cloud_hub.tls import TlsProtocol
 
 log = logging.getLogger(__name__)
 
+#: How long a connection may rest, seconds: as long as at nginx.
+KEEP_ALIVE_S = 75
+
 #: New containers between two looks of the garbage collector. A batch of messages has some ten thousand, and all of them
 #: go by themselves.
 GC_THRESHOLD = 50_000
@@ -74,6 +77,8 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 lifespan="off",
+                # uvicorn's five seconds end connections just as programs that poll send on them.
+                timeout_keep_alive=KEEP_ALIVE_S,
                 # A device that downloads slowly must not keep the hub from stopping: it goes on by Range.
                 timeout_graceful_shutdown=max(1, int(hub.settings.stop_timeout_s / 2)),
             )

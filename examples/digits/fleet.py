@@ -57,8 +57,8 @@ class Hub:
         return answer.json()
 
     def put(self, path: str, body: Any) -> Any:
-        """PUT below /api/v1, decoded."""
-        answer = self._http.put(f"/api/v1/{path}", json=body)
+        """PUT below /api/v1, decoded; sent again for a while when the hub is just being restarted."""
+        answer = patiently(lambda: self._http.put(f"/api/v1/{path}", json=body))
         answer.raise_for_status()
         return answer.json()
 
