@@ -26,7 +26,7 @@ COUNTS = ("predictions", "errors", "feedback", "escalations")
 #: How this channel is steered: quick steps, since a demo's day lasts a minute. Each field is explained in
 #: docs/reference/cloud-hub.md.
 POLICY: dict[str, Any] = {
-    "rollout": {"steps": [{"devices": 1}, {"share": 1.0}], "bake_s": 2.0, "timeout_s": 60.0},
+    "rollout": {"steps": [{"devices": 1}, {"share": 1.0}], "bake_s": 1.0, "timeout_s": 60.0},
     "drift": {"min_predictions": 150, "interval_s": 1.0, "consecutive": 2},
     "retraining": {"trigger": "drift", "min_labels": 600, "statistics": "since_alarm", "cooldown_s": 5.0},
     # The cameras have moved for good: this fleet may forget the old world.
@@ -114,7 +114,8 @@ class Fleet:
 
     def start_hub(self) -> None:
         """Start the hub and wait until it is ready (a hub without its broker is not)."""
-        self.hub.start()
+        if not self.hub.alive:
+            self.hub.start()
         if not self.insecure:
             self.wait("the hub's certificates", self.people.ca.exists)
             self.api.trust(self.people.ca)
