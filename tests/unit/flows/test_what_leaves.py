@@ -123,6 +123,14 @@ while True:
 """
 
 
+def size(path: Path) -> int:
+    """Bytes of a file; 0 while its writer is about to begin the next one."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     for round_ in range(4):
@@ -132,10 +140,12 @@ def test_a_killed_writer_leaves_whole_lines(tmp_path: Path) -> None:
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
             stdout=subprocess.PIPE,
         )
-        before = path.stat().st_size if path.exists() else 0
-        wait_for(lambda before=before: path.exists() and path.stat().st_size != before, 30, "a line")  # type: ignore[misc]
-        child.send_signal(signal.SIGKILL)
-        child.wait(30)
+        try:
+            before = size(path)
+            wait_for(lambda before=before: size(path) not in (0, before), 30, "a line")  # type: ignore[misc]
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait(30)
         assert child.stdout is not None
         child.stdout.close()
         LinesFile(path, 200_000, 3).close()
