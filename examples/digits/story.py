@@ -22,7 +22,7 @@ from examples.digits.view import Row, View
 LABELS = 600
 PER_SECOND = 45.0
 #: Seconds of clean digits before the camera slips: some hundred predictions a device.
-ACT_ONE_S = 6.0
+ACT_ONE_S = 4.0
 
 
 class Story:
