@@ -38,6 +38,7 @@ from cloud_hub.rollouts import Rollouts
 from cloud_hub.sealing import Unsigned
 from cloud_hub.settings import Settings, is_wildcard
 from cloud_hub.supervise import Supervisor, every
+from cloud_hub.training.head_trainer import HeadTrainer
 from cloud_hub.training.runs import Training
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.online import OnlineTrust
@@ -152,10 +153,10 @@ class Hub:
             self.db,
             self.channels,
             self.releases,
-            self.insights,
             self.alarms,
             self.rollouts,
             settings.data / "training",
+            [HeadTrainer(self.db, self.insights)],
             sealer=sealer,
             record=self.attestations.record,
             clock=clock,

@@ -23,7 +23,6 @@ from cloud_hub.ports import Publisher, RolloutStarter, Sealer
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import channels as table
 from cloud_hub.sealing import Unsigned
-from edgeloop.insights.policy import KEY
 from edgeloop.protocol import ChannelDocument, ProtocolError, ReleaseRef, RolloutRef, Topics, check_name
 
 if TYPE_CHECKING:
@@ -237,7 +236,7 @@ class Channels:
             if rollout is None
             else RolloutRef(id=rollout.id, candidate=self._ref(rollout.candidate), fraction=rollout.fraction),
             hub=self._hub_url(),
-            policy={KEY: channel.policy.for_devices().to_wire()},
+            policy=channel.policy.for_devices(),
         )
 
     def publish(self, name: str) -> bool:

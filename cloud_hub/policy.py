@@ -5,13 +5,18 @@ These models are the schema of ``PUT /api/v1/channels/{channel}`` and of ``docs/
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgeloop.cascade import policy as cascade
+from edgeloop.cascade.policy import EscalationPolicy
+from edgeloop.insights import policy as insights
 from edgeloop.insights.aspects import ASPECTS
 from edgeloop.insights.policy import InsightsPolicy
 from edgeloop.protocol import ProtocolError
+from edgeloop.sampling import policy as sampling
+from edgeloop.sampling.policy import SamplesPolicy
 
 
 class _Policy(BaseModel):
@@ -88,6 +93,7 @@ class DriftPolicy(_Policy):
 class RetrainingPolicy(_Policy):
     """When a training run starts."""
 
+    trainer: Literal["head"] = Field(default="head", description="Who makes the candidate.")
     trigger: Literal["drift", "manual"] = Field(default="manual", description="What starts a run by itself.")
     min_labels: int = Field(default=200, ge=1, description="Labels that have to have arrived.")
     statistics: Literal["since_alarm", "all"] = Field(
@@ -159,6 +165,74 @@ class WindowsPolicy(_Policy):
         return self
 
 
+_Model = TypeVar("_Model", bound=_Policy)
+
+
+def _readable(policy: _Model, part: type[EscalationPolicy | SamplesPolicy]) -> _Model:
+    """A policy that devices read as they are told it; raises ValueError."""
+    try:
+        part.from_wire(policy.model_dump()).check()
+    except ProtocolError as error:
+        raise ValueError(str(error)) from error
+    return policy
+
+
+class HardInputsPolicy(_Policy):
+    """Which inputs devices send to a teacher; the device's owner may allow less, and allows nothing by default."""
+
+    mode: str = Field(default="off", description="`off`; `async`: the better answer comes later; `wait`: clients wait.")
+    travels: str = Field(default="input", description="What leaves a device: `input`, `small`, `features`, `nothing`.")
+    small_side: int = Field(default=224, description="Pixels of the longer side of a picture that travels `small`.")
+    signals: tuple[str, ...] = Field(
+        default=("confidence", "distance"),
+        description="What makes an input hard: `confidence`, `entropy`, `margin`, `distance`.",
+    )
+    threshold: float = Field(default=0.3, description="Hardness in [0, 1] from which an input is likely to be sent.")
+    softness: float = Field(default=0.1, description="Width of the step around the threshold.")
+    floor: float = Field(default=0.02, description="Least probability of any input: audits of confident answers.")
+    max_share: float = Field(default=0.2, description="Share of the predictions that may be sent.")
+    per_hour: int | None = Field(default=None, description="Of one device, an hour; null: any number.")
+    per_day: int | None = Field(default=None, description="Of one device, a day; null: any number.")
+    bytes_per_hour: int | None = Field(default=None, description="Of one device, an hour; null: any number.")
+    bytes_per_day: int | None = Field(default=None, description="Of one device, a day; null: any number.")
+    cooldown_s: float = Field(default=5.0, description="Seconds without escalations after the hub could not answer.")
+    deadline_ms: int = Field(default=1000, description="Milliseconds that a client waits in mode `wait`.")
+    max_weight: float = Field(default=20.0, description="Largest weight of a label: 1 / probability, clipped.")
+
+    @model_validator(mode="after")
+    def _as_devices_read_it(self) -> HardInputsPolicy:
+        return _readable(self, EscalationPolicy)
+
+
+class SamplingPolicy(_Policy):
+    """Which inputs devices keep for retraining; the device's owner may allow less, and allows nothing by default."""
+
+    strategies: dict[str, float] = Field(
+        default_factory=dict,
+        description="Strategy → share of the samples that it may take: `random`, `uncertainty`, `diversity`, "
+        "`balance`, `disagreement`, `drift`.",
+    )
+    travels: str = Field(default="input", description="What leaves a device: `input`, `small`, `features`.")
+    small_side: int = Field(default=224, description="Pixels of the longer side of a picture that travels `small`.")
+    per_day: int = Field(default=1000, description="Samples of one device, a day.")
+    bytes_per_day: int = Field(default=64 << 20, description="Bytes of samples of one device, a day.")
+    keep_s: float | None = Field(default=90 * 86_400.0, description="Seconds that the hub keeps them; null: for ever.")
+
+    @model_validator(mode="after")
+    def _as_devices_read_it(self) -> SamplingPolicy:
+        return _readable(self, SamplesPolicy)
+
+
+class TeachingPolicy(_Policy):
+    """Who answers what devices escalate, and what may be spent on it."""
+
+    teachers: tuple[str, ...] = Field(
+        default=(), description="Names of teachers; the next one answers when one cannot."
+    )
+    learn: bool = Field(default=True, description="Whether teachers' answers become labels that heads are fitted to.")
+    spend_per_day: float | None = Field(default=None, ge=0, description="Money a day, in the prices' unit; null: any.")
+
+
 class ChannelPolicy(_Policy):
     """The policy of a channel; whatever is left out has its default."""
 
@@ -167,8 +241,16 @@ class ChannelPolicy(_Policy):
     retraining: RetrainingPolicy = RetrainingPolicy()
     gate: GatePolicy = GatePolicy()
     insights: WindowsPolicy = WindowsPolicy()
+    escalation: HardInputsPolicy = HardInputsPolicy()
+    teaching: TeachingPolicy = TeachingPolicy()
+    samples: SamplingPolicy = SamplingPolicy()
 
-    def for_devices(self) -> InsightsPolicy:
-        """What the channel's followers are told of it."""
+    def for_devices(self) -> dict[str, dict[str, Any]]:
+        """What the channel's followers are told of it, by subject."""
         rule = self.drift.model_dump(exclude={"interval_s"})
-        return InsightsPolicy.from_wire({**self.insights.model_dump(), "drift": rule})
+        windows = InsightsPolicy.from_wire({**self.insights.model_dump(), "drift": rule})
+        return {
+            insights.KEY: windows.to_wire(),
+            cascade.KEY: EscalationPolicy.from_wire(self.escalation.model_dump()).to_wire(),
+            sampling.KEY: SamplesPolicy.from_wire(self.samples.model_dump()).to_wire(),
+        }

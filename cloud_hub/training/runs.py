@@ -16,13 +16,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import save_file
 
 from cloud_hub.access import audit
 from cloud_hub.alarms import FLEET, Alarm, Alarms
 from cloud_hub.channels import Channel, Channels
 from cloud_hub.errors import BadRequest, Conflict, HubError, NotFound
-from cloud_hub.insights_store import InsightStore
 from cloud_hub.policy import GatePolicy
 from cloud_hub.ports import Sealer
 from cloud_hub.records.database import Database
@@ -30,10 +30,11 @@ from cloud_hub.releases import Release, Releases
 from cloud_hub.rollouts import Rollouts
 from cloud_hub.sealing import Unsigned
 from cloud_hub.training import run_records as records
-from cloud_hub.training.candidate import Candidate, TrainingError, gather, make, next_version
 from cloud_hub.training.gate import Evidence, Verdict, judge
 from cloud_hub.training.policy import ACTIVE, Trigger, trigger
 from cloud_hub.training.run_records import EVALUATING, FAILED, QUEUED, REFUSED, RELEASED, TRAINING, Run
+from cloud_hub.training.trainer import Candidate, Job, Trainer, TrainingError
+from cloud_hub.training.versions import next_version
 from edgeloop import __version__
 from edgeloop.provenance import Material, Origin
 
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 KEPT_HEADS = 20
 #: Runs of a channel that the trigger looks at: more than a policy can allow in a day is not needed.
 RUNS_LOOKED_AT = 500
+#: Facts of a candidate that its provenance tells.
+TOLD = ("trainer", "method", "regularisation")
 _INTERRUPTED = "the hub was stopped during the run"
 
 
@@ -55,10 +58,10 @@ class Training:
         db: the records.
         channels: whose current release is retrained, by which policy.
         releases: takes the candidates that pass.
-        insights: what the fleet sent.
         alarms: what triggers a run.
         rollouts: rolls candidates out.
-        folder: for candidates in the making, and the heads of refused ones.
+        folder: for candidates in the making, and what is kept of refused ones.
+        trainers: that a channel's policy may name.
         sealer: answers for the releases that pass.
         record: keeps how a release was made.
         clock: unix seconds.
@@ -69,17 +72,18 @@ class Training:
         db: Database,
         channels: Channels,
         releases: Releases,
-        insights: InsightStore,
         alarms: Alarms,
         rollouts: Rollouts,
         folder: Path,
+        trainers: Sequence[Trainer],
         *,
         sealer: Sealer | None = None,
         record: Callable[[Origin], None] = lambda origin: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._sealer, self._record = sealer or Unsigned(), record
-        self._db, self._channels, self._releases, self._insights = db, channels, releases, insights
+        self._db, self._channels, self._releases = db, channels, releases
+        self._trainers = {trainer.name: trainer for trainer in trainers}
         self._alarms, self._rollouts, self._folder, self._clock = alarms, rollouts, folder, clock
         folder.mkdir(parents=True, exist_ok=True)
         self._recover()
@@ -221,24 +225,22 @@ class Training:
         profile = self._releases.profile(run.parent)
         if profile is None:
             raise TrainingError("the release has no profile, so nothing was counted for it; build it with model-export")
-        data = gather(
-            self._db,
-            self._insights,
-            run.channel,
-            self._family(run.parent),
+        taken = [release.version for release in self._releases.all() if release.name == base.name]
+        job = Job(
+            run=run.id,
+            channel=run.channel,
+            base=self._releases.open(run.parent),
+            profile=profile,
+            family=self._family(run.parent),
+            policy=channel.policy.retraining,
+            version=next_version(base.version, taken),
+            lineage={"source": {"kind": "retrained"}, "parent": run.parent, "alarm": run.alarm, "run": run.id},
+            folder=self._work,
             since=_since(channel, alarm),
             settled=None if alarm is None else alarm.settled,
             until=self._clock(),
         )
-        taken = [release.version for release in self._releases.all() if release.name == base.name]
-        return make(
-            self._releases.open(run.parent),
-            profile,
-            data,
-            self._work,
-            version=next_version(base.version, taken),
-            lineage={"source": {"kind": "retrained"}, "parent": run.parent, "alarm": run.alarm, "run": run.id},
-        )
+        return self._trainers[channel.policy.retraining.trainer].train(job)
 
     def _judge(self, run: Run, candidate: Candidate) -> None:
         channel = self._channels.get(run.channel)
@@ -246,7 +248,7 @@ class Training:
         verdict = judge(candidate.evidence, policy)
         told = _plain(verdict, candidate.evidence, policy)
         if not verdict.passed:
-            self._keep_head(run, candidate)
+            self._keep(run, candidate)
             self._move(run, REFUSED, ended=self._clock(), reason=verdict.summary, verdict=told)
             return
         release = self._releases.create(candidate.package.root)
@@ -259,10 +261,11 @@ class Training:
             ended = {"ended": self._clock(), "reason": verdict.summary, "verdict": told}
             self._move(run, RELEASED, release=release.digest, rollout=rollout, **ended)
 
-    def _keep_head(self, run: Run, candidate: Candidate) -> None:
-        """Keep the new layer of a refused candidate, so that a person can see what was refused."""
-        fit = candidate.fit
-        save_file({"weight": fit.weight.copy(), "bias": fit.bias.copy()}, self._folder / f"run-{run.id:08}.safetensors")
+    def _keep(self, run: Run, candidate: Candidate) -> None:
+        """Keep a little of a refused candidate, so that a person can see what was refused."""
+        if candidate.kept:
+            kept = {name: np.array(array) for name, array in candidate.kept.items()}
+            save_file(kept, self._folder / f"run-{run.id:08}.safetensors")
         for old in sorted(self._folder.glob("run-*.safetensors"))[:-KEPT_HEADS]:
             old.unlink(missing_ok=True)
 
@@ -308,16 +311,16 @@ def _root(digest: str, known: Mapping[str, Release]) -> str:
 def _origin(run: Run, base: Release, release: Release, candidate: Candidate, now: float) -> Origin:
     """How a new head came about, for whoever verifies the release."""
     facts = candidate.facts
-    asked = {"channel": run.channel, "run": run.id, "alarm": run.alarm, "cause": run.cause, "trainer": "head"}
+    asked = {"channel": run.channel, "run": run.id, "alarm": run.alarm, "cause": run.cause}
     return Origin(
         name=release.name,
         version=release.version,
         digest=release.digest,
         builder="cloud-hub",
-        parameters={**asked, "method": facts["method"], "regularisation": _finite(facts["regularisation"])},
+        parameters={**asked, **{name: _finite(value) for name, value in facts.items() if name in TOLD}},
         materials=(
             Material(f"{base.name} {base.version}", "release", base.digest.removeprefix("sha256:")),
-            candidate.material,
+            *candidate.materials,
         ),
         tools={"edgeloop": __version__, **{name: metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")}},
         started=run.started or now,

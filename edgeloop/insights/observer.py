@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeloop.insights.aspects import ASPECTS
-from edgeloop.insights.aspects.base import MAX_VALUE, Labels, Rows, shortened
+from edgeloop.insights.aspects.base import MAX_VALUE, MAX_WEIGHT, Labels, Rows, shortened
 from edgeloop.insights.aspects.counts import ERRORS, ESCALATIONS
 from edgeloop.insights.aspects.health import add_health
 from edgeloop.insights.errors import InsightsError
@@ -96,6 +96,7 @@ class Observer:
         *,
         confidence: Array | None = None,
         audited: Array | None = None,
+        weights: Array | None = None,
     ) -> None:
         """Add true labels of earlier predictions.
 
@@ -107,12 +108,14 @@ class Observer:
             holdout: bool [M], whether each goes to the held-out share: :func:`edgeloop.insights.holdout_share`.
             confidence: of those predictions, [M], or None when it is not known.
             audited: bool [M], whether each was drawn for an audit when it was answered; None: none.
+            weights: of each in the head statistics, float64 [M], ≥ 1: the inverse of the probability with which it was
+                chosen to be labelled (Horvitz and Thompson 1952); None: 1.
 
         Raises:
             InsightsError: the arrays do not fit the profile; the window is unchanged.
         """
         _same_schema(window, self.profile.schema)
-        batch = _labels(self.profile, features, predicted, labels, holdout, confidence, audited, self.clip)
+        batch = _labels(self.profile, features, predicted, labels, holdout, confidence, audited, weights, self.clip)
         for aspect in ASPECTS:
             aspect.feedback(window.arrays, batch)
 
@@ -239,6 +242,7 @@ def _labels(
     holdout: Array,
     confidence: Array | None,
     audited: Array | None,
+    weights: Array | None,
     clip: float,
 ) -> Labels:
     schema, count = profile.schema, len(labels)
@@ -248,6 +252,9 @@ def _labels(
     sure = None if confidence is None else np.asarray(confidence, np.float64)
     if sure is not None and (sure.shape != (count,) or not (np.abs(sure) <= MAX_VALUE).all()):
         raise InsightsError(f"confidences have the shape {sure.shape}, or are not finite; give one for each label")
+    weighed = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    if weighed.shape != (count,) or not ((weighed >= 1) & (weighed <= MAX_WEIGHT)).all():
+        raise InsightsError(f"weights have the shape {weighed.shape}, or are not in 1…{MAX_WEIGHT:g}; give one a label")
     for what, classes in (("predicted class", predicted), ("label", labels)):
         if classes.dtype.kind not in "iu" or (count and not 0 <= classes.min() <= classes.max() < schema.classes):
             raise InsightsError(f"a {what} is not an integer from 0 to {schema.classes - 1}")
@@ -271,6 +278,7 @@ def _labels(
         marks,
         sure,
         clip,
+        weighed,
     )
 
 

@@ -10,6 +10,7 @@ from edgeloop.protocol.errors import ProtocolError
 from edgeloop.protocol.topics import Address, Topics, check_name
 
 if TYPE_CHECKING:
+    from edgeloop.protocol.inputs import Escalation, Sample, TeacherAnswer
     from edgeloop.protocol.messages import (
         Ack,
         Answers,
@@ -39,14 +40,17 @@ __all__ = [
     "ChannelDocument",
     "Desired",
     "DeviceAlarm",
+    "Escalation",
     "Insights",
     "Presence",
     "ProtocolError",
     "ReleaseRef",
     "Reported",
     "RolloutRef",
+    "Sample",
     "SignedChannel",
     "SignedDesired",
+    "TeacherAnswer",
     "Topics",
     "UpdateReport",
     "check_name",

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from edgeloop.protocol.errors import ProtocolError
+from edgeloop.protocol.topics import NAME_PATTERN
 from edgeloop.records import dataclass
 
 MAX_INTEGER = 2**63 - 1
@@ -272,3 +273,18 @@ class MapOf:
     def schema(self) -> dict[str, Any]:
         """The kind as JSON Schema."""
         return {"type": "object", "maxProperties": self.most, "additionalProperties": self.kind.schema()}
+
+
+NAME = Text(64, NAME_PATTERN)
+"""Of a device or a channel: a level of a topic."""
+DIGEST = Text(71, "sha256:[0-9a-f]{64}")
+COUNT = Integer()
+SEQUENCE = Integer(least=1)
+SENTENCE = Text(2000)
+CLOCK = Real(-1e12, 1e12)
+"""Unix seconds; a device whose clock is at 1970 or beyond 2038 still speaks."""
+PREDICTION = Text(128)
+"""Id of a prediction."""
+SHARE = Real(0.0, 1.0)
+LABEL = Either(Integer(0, 1 << 31), Text(256))
+"""A class's index, or its name."""

@@ -13,8 +13,15 @@ from typing import Annotated, Any, ClassVar
 
 from edgeloop.protocol.codec import MAX_WINDOW_BYTES
 from edgeloop.protocol.fields import (
+    CLOCK,
+    COUNT,
+    DIGEST,
+    LABEL,
+    NAME,
+    PREDICTION,
+    SENTENCE,
+    SEQUENCE,
     Boolean,
-    Either,
     Integer,
     ListOf,
     MapOf,
@@ -25,17 +32,9 @@ from edgeloop.protocol.fields import (
     Real,
     Text,
 )
+from edgeloop.protocol.inputs import Escalation, Sample, TeacherAnswer
 from edgeloop.protocol.parts import Message, Part, PartOf
-from edgeloop.protocol.topics import NAME_PATTERN
 from edgeloop.records import dataclass
-
-_NAME = Text(64, NAME_PATTERN)
-_DIGEST = Text(71, "sha256:[0-9a-f]{64}")
-_COUNT = Integer()
-_SEQUENCE = Integer(least=1)
-_SENTENCE = Text(2000)
-# Unix seconds; a device whose clock is at 1970 or beyond 2038 still speaks.
-_CLOCK = Real(-1e12, 1e12)
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class Presence(Message):
         agent_version: version of the agent.
     """
 
-    device: Annotated[str, _NAME]
+    device: Annotated[str, NAME]
     online: Annotated[bool, Boolean()]
-    epoch: Annotated[int, _COUNT]
+    epoch: Annotated[int, COUNT]
     agent_version: Annotated[str, Text(64)]
 
 
@@ -67,10 +66,10 @@ class UpdateReport(Part):
         rollout: id of the rollout that offered it, or None.
     """
 
-    release: Annotated[str | None, Nullable(_DIGEST)]
+    release: Annotated[str | None, Nullable(DIGEST)]
     state: Annotated[str, Text(32)]
-    reason: Annotated[str, _SENTENCE] = ""
-    attempt: Annotated[int, _COUNT] = 0
+    reason: Annotated[str, SENTENCE] = ""
+    attempt: Annotated[int, COUNT] = 0
     rollout: Annotated[str | None, Nullable(Text(128))] = None
 
 
@@ -89,14 +88,14 @@ class DeviceAlarm(Part):
         suggestion: what to look at first.
     """
 
-    release: Annotated[str, _DIGEST]
-    since: Annotated[float, _CLOCK]
-    seen: Annotated[float, _CLOCK]
+    release: Annotated[str, DIGEST]
+    since: Annotated[float, CLOCK]
+    seen: Annotated[float, CLOCK]
     aspects: Annotated[tuple[str, ...], ListOf(Text(64), 16)]
     effect: Annotated[float, Real(0.0, 1.0)]
     p_value: Annotated[float, Real(0.0, 1.0)]
-    moved: Annotated[str, _SENTENCE] = ""
-    suggestion: Annotated[str, _SENTENCE] = ""
+    moved: Annotated[str, SENTENCE] = ""
+    suggestion: Annotated[str, SENTENCE] = ""
 
 
 @dataclass(frozen=True)
@@ -122,21 +121,21 @@ class Reported(Message):
         alarms: drifts that the device sees in its own windows now.
     """
 
-    device: Annotated[str, _NAME]
-    channel: Annotated[str, _NAME]
-    release: Annotated[str | None, Nullable(_DIGEST)]
-    previous: Annotated[str | None, Nullable(_DIGEST)] = None
+    device: Annotated[str, NAME]
+    channel: Annotated[str, NAME]
+    release: Annotated[str | None, Nullable(DIGEST)]
+    previous: Annotated[str | None, Nullable(DIGEST)] = None
     update: Annotated[UpdateReport | None, Nullable(PartOf(UpdateReport))] = None
     variant: Annotated[str, Text(64)] = ""
     provider: Annotated[str, Text(128)] = ""
-    placement: Annotated[Mapping[str, int], MapOf(_COUNT, 32)] = field(default_factory=dict)
+    placement: Annotated[Mapping[str, int], MapOf(COUNT, 32)] = field(default_factory=dict)
     health: Annotated[Mapping[str, Any], Plain()] = field(default_factory=dict)
-    unclean_restarts: Annotated[int, _COUNT] = 0
-    ledger: Annotated[Mapping[str, int], MapOf(_COUNT, 64)] = field(default_factory=dict)
-    clock: Annotated[float, _CLOCK] = 0.0
-    serial: Annotated[int, _COUNT] = 0
-    mono: Annotated[int, _COUNT] = 0
-    epoch: Annotated[int, _COUNT] = 0
+    unclean_restarts: Annotated[int, COUNT] = 0
+    ledger: Annotated[Mapping[str, int], MapOf(COUNT, 64)] = field(default_factory=dict)
+    clock: Annotated[float, CLOCK] = 0.0
+    serial: Annotated[int, COUNT] = 0
+    mono: Annotated[int, COUNT] = 0
+    epoch: Annotated[int, COUNT] = 0
     alarms: Annotated[tuple[DeviceAlarm, ...], ListOf(PartOf(DeviceAlarm), 16)] = ()
 
 
@@ -156,13 +155,13 @@ class Insights(Message):
 
     max_bytes: ClassVar[int] = MAX_WINDOW_BYTES
 
-    device: Annotated[str, _NAME]
-    epoch: Annotated[int, _SEQUENCE]
-    first: Annotated[int, _SEQUENCE]
-    last: Annotated[int, _SEQUENCE]
-    base: Annotated[int, _SEQUENCE]
+    device: Annotated[str, NAME]
+    epoch: Annotated[int, SEQUENCE]
+    first: Annotated[int, SEQUENCE]
+    last: Annotated[int, SEQUENCE]
+    base: Annotated[int, SEQUENCE]
     window: Annotated[Mapping[str, Any], Plain()]
-    channel: Annotated[str, _NAME]
+    channel: Annotated[str, NAME]
 
 
 @dataclass(frozen=True)
@@ -173,11 +172,14 @@ class Ack(Message):
         epoch: of the device's outbox.
         last: highest sequence number committed, without a gap below it; 0 for none yet.
         refused: sequence numbers among them that the hub put into quarantine instead of counting.
+        samples: numbers of the samples of ``epoch`` that the hub has stored, or will not have: the device lets go of
+            them.
     """
 
-    epoch: Annotated[int, _SEQUENCE]
-    last: Annotated[int, _COUNT]
-    refused: Annotated[tuple[int, ...], ListOf(_SEQUENCE, 1000)] = ()
+    epoch: Annotated[int, SEQUENCE]
+    last: Annotated[int, COUNT]
+    refused: Annotated[tuple[int, ...], ListOf(SEQUENCE, 1000)] = ()
+    samples: Annotated[tuple[int, ...], ListOf(SEQUENCE, 1000)] = ()
 
 
 @dataclass(frozen=True)
@@ -192,11 +194,11 @@ class Desired(Message):
         serial: grows with every change; an older document is ignored.
     """
 
-    channel: Annotated[str | None, Nullable(_NAME)] = None
-    pin: Annotated[str | None, Nullable(_DIGEST)] = None
+    channel: Annotated[str | None, Nullable(NAME)] = None
+    pin: Annotated[str | None, Nullable(DIGEST)] = None
     policy: Annotated[Mapping[str, Any], Plain()] = field(default_factory=dict)
     device: Annotated[str, Text(64)] = ""
-    serial: Annotated[int, _COUNT] = 0
+    serial: Annotated[int, COUNT] = 0
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ class ReleaseRef(Part):
         target: path of the release in the fleet's signed metadata; "" in a fleet without signatures.
     """
 
-    digest: Annotated[str, _DIGEST]
+    digest: Annotated[str, DIGEST]
     name: Annotated[str, Text(128)]
     version: Annotated[str, Text(128)]
     index_size: Annotated[int, Integer(1, 4 << 20)]
@@ -260,8 +262,8 @@ class ChannelDocument(Message):
         policy: what the channel's owner asks of its devices, by subject: ``insights``.
     """
 
-    channel: Annotated[str, _NAME]
-    serial: Annotated[int, _COUNT]
+    channel: Annotated[str, NAME]
+    serial: Annotated[int, COUNT]
     current: Annotated[ReleaseRef | None, Nullable(PartOf(ReleaseRef))] = None
     rollout: Annotated[RolloutRef | None, Nullable(PartOf(RolloutRef))] = None
     hub: Annotated[str, Text(512)] = ""
@@ -290,16 +292,15 @@ class SignedChannel(Message):
 
 @dataclass(frozen=True)
 class Answers(Message):
-    """True labels for earlier predictions of a device, from the hub.
+    """True labels for earlier predictions of a device, and what the teacher says of escalated inputs, from the hub.
 
     Attributes:
         items: (prediction id, label) pairs; a label is a class index or a label's name.
+        escalated: answers to escalations, those without a label included.
     """
 
-    items: Annotated[
-        tuple[tuple[str, int | str], ...],
-        ListOf(Pair(Text(128), Either(Integer(0, 1 << 31), Text(256))), 1000),
-    ]
+    items: Annotated[tuple[tuple[str, int | str], ...], ListOf(Pair(PREDICTION, LABEL), 1000)]
+    escalated: Annotated[tuple[TeacherAnswer, ...], ListOf(PartOf(TeacherAnswer), 1000)] = ()
 
 
 def position(rollout_id: str, device: str) -> float:
@@ -319,5 +320,7 @@ DEVICE_MESSAGES: Mapping[str, type[Message]] = {
     "answers": Answers,
     "desired": SignedDesired,
     "channel": SignedChannel,
+    "escalations": Escalation,
+    "samples": Sample,
 }
-"""The message of each kind of topic; ``samples`` and ``escalations`` are named by the design and not spoken yet."""
+"""The message of each kind of topic."""

@@ -24,21 +24,25 @@ from edgeloop.protocol import (
     Answers,
     ChannelDocument,
     Desired,
+    Escalation,
     Insights,
     Presence,
     ProtocolError,
     ReleaseRef,
     Reported,
     RolloutRef,
+    Sample,
     SignedChannel,
     SignedDesired,
+    TeacherAnswer,
     UpdateReport,
     decode,
 )
+from edgeloop.protocol.inputs import Tensor
 from tests.unit.hub.kit import PROFILE, RELEASE, SCHEMA, envelope, window
 
 SOAK = bool(os.environ.get("EDGELOOP_SOAK"))
-#: Messages for each decoder: 12 decoders read 120,000 in all.
+#: Messages for each decoder: 14 decoders read 140,000 in all.
 MESSAGES = 10_000 if SOAK else 1_200
 #: Files are read from the disk.
 FILES = 4_000 if SOAK else 200
@@ -46,6 +50,7 @@ FILES = 4_000 if SOAK else 200
 MOST_GROWTH = 64 << 20
 
 REF = ReleaseRef(RELEASE, "digits", "1", 4096)
+TENSOR = Tensor.of(np.arange(64, dtype=np.float32))
 CHANNEL = ChannelDocument("stable", 9, REF, RolloutRef("r1", REF, 0.25), "http://hub:8800")
 VALID: dict[str, bytes] = {
     "presence": Presence("a", True, 7, "0.1.0").to_bytes(),
@@ -57,7 +62,15 @@ VALID: dict[str, bytes] = {
     "ack": Ack(5, 70, (3, 4)).to_bytes(),
     "desired": SignedDesired(Desired("stable", RELEASE, {"observe": True}).to_bytes(), b"s" * 64).to_bytes(),
     "channel": SignedChannel(CHANNEL.to_bytes(), {"timestamp.json": b"{}"}).to_bytes(),
-    "answers": Answers((("id-1", 3), ("id-2", "seven"))).to_bytes(),
+    "answers": Answers(
+        (("id-1", 3), ("id-2", "seven")), (TeacherAnswer("id-3", 1, "seven", 0.9, "large", 12.5),)
+    ).to_bytes(),
+    "escalations": Escalation(
+        "a", "stable", RELEASE, "id-1", "input", {"x": TENSOR}, 0.25, 3, 0.6, wait=True, deadline_ms=1000
+    ).to_bytes(),
+    "samples": Sample(
+        "a", 7, 1, "stable", RELEASE, "id-1", "input", {"x": TENSOR}, "random", 0.01, 3, 0.6, 1.8e9, label="seven"
+    ).to_bytes(),
 }  # fmt: skip
 READERS: dict[str, Callable[[bytes], object]] = {
     "presence": Presence.from_bytes,
@@ -67,6 +80,8 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "desired": lambda data: Desired.from_bytes(SignedDesired.from_bytes(data).document),
     "channel": lambda data: ChannelDocument.from_bytes(SignedChannel.from_bytes(data).document),
     "answers": Answers.from_bytes,
+    "escalations": lambda data: [tensor.row() for tensor in Escalation.from_bytes(data).tensors.values()],
+    "samples": lambda data: [tensor.row() for tensor in Sample.from_bytes(data).tensors.values()],
 }
 
 

@@ -28,6 +28,7 @@ from cloud_hub.releases import Releases
 from cloud_hub.rollouts import Rollouts
 from cloud_hub.sealing import Unsigned
 from cloud_hub.seen import Seen
+from cloud_hub.training.head_trainer import HeadTrainer
 from cloud_hub.training.runs import Training
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.online import OnlineTrust
@@ -169,10 +170,10 @@ class World:
             self.db,
             self.channels,
             self.releases,
-            self.insights,
             self.alarms,
             self.rollouts,
             self.folder / "training",
+            [HeadTrainer(self.db, self.insights)],
             sealer=self.sealer,
             record=self.attestations.record,
             clock=self.clock,

@@ -12,7 +12,8 @@ import pytest
 
 from cloud_hub.errors import BadRequest, Conflict
 from cloud_hub.policy import ChannelPolicy
-from cloud_hub.training.candidate import Candidate, make
+from cloud_hub.training.head_trainer import make
+from cloud_hub.training.trainer import Candidate
 from edgeloop.package import Package
 from edgeloop.provenance import parse, read
 from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP, Slip, load
@@ -203,7 +204,7 @@ def test_a_hub_that_is_killed_in_a_run_fails_it_and_trains_again(world: World, m
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("cloud_hub.training.runs.make", killed)
+        patch.setattr("cloud_hub.training.head_trainer.make", killed)
         with pytest.raises(Killed):
             world.run(camera, 4, labelled=True)
     assert world.training.newest()[0].state == "training"
@@ -270,7 +271,7 @@ def test_a_channel_that_moves_on_during_a_run_keeps_what_it_was_given(
         world.channels.set_current(CHANNEL, other)
         return make(*arguments, **settings)
 
-    monkeypatch.setattr("cloud_hub.training.runs.make", slow)
+    monkeypatch.setattr("cloud_hub.training.head_trainer.make", slow)
     run = world.training.request(CHANNEL)
     world.training.tick()
     run = world.training.get(run.id)
@@ -282,7 +283,7 @@ def test_a_fault_of_the_trainer_is_the_runs_reason(world: World, monkeypatch: py
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("cloud_hub.training.runs.make", broken)
+    monkeypatch.setattr("cloud_hub.training.head_trainer.make", broken)
     world.run(Camera(FIRST_SLIP), 2, labelled=True)
     run = world.training.request(CHANNEL)
     world.training.tick()

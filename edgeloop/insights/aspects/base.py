@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Larger numbers in features or inputs count as not finite: then every sum below stays finite, also after merging.
 MAX_VALUE = 1e30
+#: A label counts for no more than this many.
+MAX_WEIGHT = 1e4
 #: Room for the rounding of float64 sums in comparisons of sums with one another.
 ROUNDING = 1e-6
 
@@ -106,6 +109,7 @@ class Labels:
         clip: no feature vector is longer than this.
         audited: bool [M], which labels are of answers that were drawn for an audit.
         confidence: of the answers, float64 [M], or None: not known.
+        weights: of each in the head statistics, float64 [M], 1…`MAX_WEIGHT`.
     """
 
     profile: Profile
@@ -117,6 +121,7 @@ class Labels:
     audited: Array
     confidence: Floats | None
     clip: float = math.inf
+    weights: Floats = field(default_factory=lambda: np.ones(0))
 
 
 class Aspect(ABC):

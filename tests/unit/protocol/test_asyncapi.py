@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from edgeloop.protocol.inputs import TeacherAnswer, Tensor
 from edgeloop.protocol.messages import (
     DEVICE_MESSAGES,
     ChannelDocument,
@@ -38,7 +39,7 @@ def test_it_is_asyncapi_3() -> None:
 
 
 def test_schemas_are_those_of_the_messages() -> None:
-    inside = [Desired, ChannelDocument, UpdateReport, DeviceAlarm, ReleaseRef, RolloutRef]
+    inside = [Desired, ChannelDocument, UpdateReport, DeviceAlarm, ReleaseRef, RolloutRef, TeacherAnswer, Tensor]
     parts = [*DEVICE_MESSAGES.values(), *inside]
     assert without_descriptions(DOCUMENT["components"]["schemas"]) == {part.__name__: schema_of(part) for part in parts}
 

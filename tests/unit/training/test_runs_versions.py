@@ -8,7 +8,7 @@ import pytest
 
 from cloud_hub.records.database import Database
 from cloud_hub.training import run_records as records
-from cloud_hub.training.candidate import next_version
+from cloud_hub.training.versions import next_version
 from edgeloop.package.manifest import _NAME
 
 

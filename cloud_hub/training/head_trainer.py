@@ -6,9 +6,8 @@ every file of its base but the head, the reference outputs, the profile's refere
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from cloud_hub.records.tables import windows
 from cloud_hub.training.gate import Evidence
 from cloud_hub.training.head import HeadFit, fit_head, holdout_accuracy, holdout_error
 from cloud_hub.training.head_statistics import HeadError, HeadStatistics
+from cloud_hub.training.trainer import Candidate, Job, TrainingError
 from edgeloop.insights import Profile, Window
 from edgeloop.package import Package, revise_head
 from edgeloop.provenance import Material
@@ -31,13 +31,6 @@ from edgeloop.runtime import ModelSession, evaluate
 
 Array = npt.NDArray[Any]
 _CPU = "CPUExecutionProvider"
-#: A version has at most 64 characters; the rest is for the revision.
-MAX_STEM = 52
-_REVISION = re.compile(r"(?P<stem>.*)\+r(?P<number>[0-9]{1,9})")
-
-
-class TrainingError(Exception):
-    """No candidate can be made; the message says what is missing and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,23 +74,31 @@ class TrainingData:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A candidate package that is not yet a release.
+class HeadTrainer:
+    """Implements `Trainer`.
 
-    Attributes:
-        package: the package on disk.
-        fit: the new head.
-        evidence: for the gate.
-        facts: what was fitted, from what; plain.
-        material: the sums that it was fitted to.
+    Args:
+        db: the records.
+        insights: the merged windows.
     """
 
-    package: Package
-    fit: HeadFit
-    evidence: Evidence
-    facts: Mapping[str, Any]
-    material: Material
+    name = "head"
+
+    def __init__(self, db: Database, insights: InsightStore) -> None:
+        self._db, self._insights = db, insights
+
+    def train(self, job: Job) -> Candidate:
+        """A package with a new head."""
+        data = gather(
+            self._db,
+            self._insights,
+            job.channel,
+            job.family,
+            since=job.since,
+            settled=job.settled,
+            until=job.until,
+        )
+        return make(job.base, job.profile, data, job.folder, version=job.version, lineage=job.lineage)
 
 
 def gather(
@@ -168,6 +169,7 @@ def make(
     except HeadError as error:
         raise TrainingError(str(error)) from error
     facts = {
+        "trainer": HeadTrainer.name,
         "version": version,
         "method": fit.method,
         "regularisation": fit.regularisation,
@@ -202,18 +204,9 @@ def make(
     }
     package = revise_head(base, folder / "package", golden_outputs=outputs, metrics=metrics, **settings)
     shutil.rmtree(folder / "draft")
-    return Candidate(package, fit, _evidence(base, data.statistics, fit, accuracy), facts, data.material)
-
-
-def next_version(parent: str, taken: Iterable[str]) -> str:
-    """The version of a retrained release: the parent's without its revision, and ``+r<N>``, N the next free number.
-
-    ``1.0.0`` → ``1.0.0+r1`` → ``1.0.0+r2``: in semantic versioning what stands after ``+`` is build metadata.
-    """
-    found = _REVISION.fullmatch(parent)
-    stem = (found["stem"] if found else parent)[:MAX_STEM]
-    numbers = [int(match["number"]) for match in map(_REVISION.fullmatch, taken) if match and match["stem"] == stem]
-    return f"{stem}+r{max(numbers, default=0) + 1}"
+    evidence = _evidence(base, data.statistics, fit, accuracy)
+    kept = {"weight": fit.weight, "bias": fit.bias}
+    return Candidate(package, evidence, facts, (data.material,), kept)
 
 
 def _intervals(
