@@ -16,6 +16,7 @@ from edge_agent.observing.sender import Sender
 from edge_agent.ports import Trust, Vitals
 from edge_agent.settings import Settings
 from edgeloop import __version__
+from edgeloop.insights.policy import KEY
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
 
@@ -59,7 +60,7 @@ def hub_line(
         open_link,
         make_sender,
         recorder=observing.recorder,
-        policy=observing.policy.take,
+        policies={KEY: observing.policy.take},
         trust=trust,
         ledger=observing.ledger,
         vitals=vitals,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from edge_agent.observing.ledger import Ledger
 from edge_agent.observing.sender import Sender
 from edge_agent.observing.store import Store, StoreError
 from edge_agent.ports import FeedbackItem, MessagingState, Recorder, Trust, Untrusted, Updates, Vitals
-from edgeloop.insights.policy import KEY
 from edgeloop.protocol import (
     Ack,
     Answers,
@@ -57,7 +56,8 @@ class Messaging:
         open_link: makes the link, given the will as (topic, payload); it must not be started.
         make_sender: makes the sender of insights, given the link.
         recorder: takes the labels that the hub sends.
-        policy: takes the channel's policy of insights; raises ProtocolError when it is none.
+        policies: subject → takes what the channel asks for of it, {} where it asks nothing; raises ProtocolError
+            when it is none.
         trust: who vouches for what comes from the hub.
         ledger: totals of closed windows, for the reported document.
         vitals: gives what the composition root knows of the device now.
@@ -72,7 +72,7 @@ class Messaging:
         make_sender: Callable[[Link], Sender],
         *,
         recorder: Recorder,
-        policy: Callable[[Any], None],
+        policies: Mapping[str, Callable[[Any], None]],
         trust: Trust,
         ledger: Ledger,
         vitals: Callable[[], Vitals],
@@ -82,7 +82,7 @@ class Messaging:
         self._store = store
         self._topics = Topics(identity.fleet)
         self._recorder = recorder
-        self._policy = policy
+        self._policies = policies
         self._trust = trust
         self._ledger = ledger
         self._vitals = vitals
@@ -254,7 +254,18 @@ class Messaging:
         if self._updates is not None:
             self._updates.follow(document)
         self._due.set()
-        self._policy(document.policy.get(KEY, {}))  # last: a policy that cannot be read holds up no release
+        self._follow_policies(document.policy)  # last: a policy that cannot be read holds up no release
+
+    def _follow_policies(self, asked: Mapping[str, Any]) -> None:
+        """Each is taken, whatever is wrong with another."""
+        wrong: list[str] = []
+        for subject, take in self._policies.items():
+            try:
+                take(asked.get(subject, {}))
+            except ProtocolError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise ProtocolError("; ".join(wrong))
 
     # -- to the hub -----------------------------------------------------------------------------------------------
 

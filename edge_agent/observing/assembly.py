@@ -22,7 +22,7 @@ from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.segments import Segments
 from edge_agent.observing.store import Store
 from edgeloop.insights import Profile, WindowSchema
-from edgeloop.insights.policy import Limits
+from edgeloop.insights.policy import KEY, InsightsPolicy, Limits
 from edgeloop.protocol import DeviceAlarm
 from edgeloop.records import dataclass
 
@@ -126,7 +126,7 @@ class Observing:
     ) -> None:
         clock = clock or SystemClock()
         self.store = Store(path)
-        self.policy = PolicyInForce(self.store, limits or Limits())
+        self.policy = PolicyInForce(self.store, limits or Limits(), InsightsPolicy, KEY)
         self._known = KnownReleases(self.store)
         self.ledger = Ledger(self.store)
         self.budget = Budget(self.store, lambda: self.policy.current.bytes_per_day, clock)

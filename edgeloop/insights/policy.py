@@ -72,6 +72,10 @@ class InsightsPolicy(Part):
         """Whether windows hold an aspect."""
         return self.aspects is None or aspect in self.aspects or aspect in ALWAYS
 
+    def check(self) -> InsightsPolicy:
+        """The policy itself: an aspect that this version does not know is ignored."""
+        return self
+
     def within(self, limits: Limits) -> InsightsPolicy:
         """The policy as the owner of a device lets it be: only ever stricter."""
         aspects = self.aspects

@@ -50,7 +50,7 @@ class AgentParts:
             lambda will: Link("127.0.0.1", port, "agent", will=will, backoff_s=(0.05, 0.3), version=version),
             self._sender,
             recorder=self.observing.recorder,
-            policy=self.observing.policy.take,
+            policies={"insights": self.observing.policy.take},
             trust=OpenTrust(),
             ledger=self.observing.ledger,
             vitals=lambda: Vitals("cpu-int8", "CPUExecutionProvider", {"CPUExecutionProvider": 3}, {"disk_free": 5}),

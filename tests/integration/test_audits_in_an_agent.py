@@ -12,7 +12,7 @@ import pytest
 from edge_agent.observing.policy import PolicyInForce
 from edge_agent.observing.store import Store
 from edgeloop.insights import drawn_rows
-from edgeloop.insights.policy import InsightsPolicy, Limits
+from edgeloop.insights.policy import KEY, InsightsPolicy, Limits
 from edgeloop.package import Package
 from tests.doubles import digits
 from tests.doubles.installed import install
@@ -29,7 +29,7 @@ def agent(tmp_path: Path) -> Iterator[AgentProcess]:
     digits.build(tmp_path / "digits", precision=("fp32",))
     install(Package.open(tmp_path / "digits"), agent.data)
     store = Store(agent.data / "agent.db")
-    PolicyInForce(store, Limits()).take(InsightsPolicy(audit_share=SHARE).to_wire())
+    PolicyInForce(store, Limits(), InsightsPolicy, KEY).take(InsightsPolicy(audit_share=SHARE).to_wire())
     store.close(clean=True)
     agent.start(ready=True)
     yield agent

@@ -91,7 +91,7 @@ class TrustedDevice:
             lambda will: Link("127.0.0.1", port, DEVICE, will=will, backoff_s=(0.05, 0.3)),
             self._sender,
             recorder=self.observing.recorder,
-            policy=self.observing.policy.take,
+            policies={"insights": self.observing.policy.take},
             trust=self.trust,
             ledger=self.observing.ledger,
             vitals=Vitals,
