@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 #: An interval is evaluated when it has been over for this long, so that windows on their way are in it; or for the
 #: length of an interval, where that is shorter. What comes later still counts in every total.
 GRACE_S = 5.0
+#: Devices are compared with one another once in so much of the policy's interval: a comparison takes 0.2 s of a
+#: processor whether it is of one device or of 500, so those that are ready meanwhile wait for one another.
+LOOK_SHARE = 0.1
 #: Stretches of one release that are compared in one tick, so that a backlog does not hold up the others.
 STRETCHES_A_TICK = 20
 PROFILE = "profile"
@@ -69,6 +72,7 @@ class DriftWatch:
         self._db, self._channels, self._releases, self._clock = db, channels, releases, clock
         self._insights, self._alarms, self._light = insights, alarms, light
         self._before = Before(db, insights, alarms)
+        self._looked: dict[tuple[str, str], float] = {}
 
     def tick(self, now: float | None = None) -> None:
         """Evaluate what is new on every channel; a channel that fails does not hold up the others."""
@@ -83,7 +87,9 @@ class DriftWatch:
                 log.exception(
                     "the windows of channel %s could not be evaluated; the next tick tries again", channel.name
                 )
-        self._light.tidy((channel.name, release) for channel in channels for release in _watched(channel))
+        watched = {(channel.name, release) for channel in channels for release in _watched(channel)}
+        self._looked = {key: at for key, at in self._looked.items() if key in watched}
+        self._light.tidy(watched)
 
     def reports(self, channel: str | None = None) -> Sequence[Mapping[str, Any]]:
         """The latest report of each release on each channel, the newest first."""
@@ -106,8 +112,11 @@ class DriftWatch:
         with self._db.read() as connection:
             watch = drift_records.find_watch(connection, channel.name, release)
             counts = drift_records.interval_counts(connection, channel.name, release, watch.cursor, over)
-        if carriers.look(group, profile, filled(profile.reference, _ready(watch, profile, policy)), policy):
-            self._attribute(watch, group, profile, now)
+        key = (channel.name, release)
+        if not 0 <= now - self._looked.get(key, -math.inf) < LOOK_SHARE * policy.interval_s:
+            self._looked[key] = now
+            if carriers.look(group, profile, filled(profile.reference, _ready(watch, profile, policy)), policy):
+                self._attribute(watch, group, profile, now)
         stretches = cut(counts, length_s=length, min_predictions=policy.min_predictions, min_s=policy.interval_s)
         for stretch in stretches[:STRETCHES_A_TICK]:
             watch = self._take(watch, stretch, group, profile, policy, now)
