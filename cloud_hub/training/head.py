@@ -243,7 +243,7 @@ def _normal_logits(share: Share, weight: Floats, bias: Floats) -> _Draws:
     seen = np.flatnonzero(share.count)
     each = max(4, DRAWS // len(seen))
     # The class means took one degree of freedom each; without this a small share looks better than it is.
-    unbiased = share.within_covariance * (share.total / max(share.total - len(seen), 1))
+    unbiased = share.within_covariance * (share.worth / max(share.worth - len(seen), 1.0))
     values, vectors = np.linalg.eigh(weight @ unbiased @ weight.T)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     noise = np.random.Generator(np.random.PCG64(0)).standard_normal((each, len(weight))) @ root.T

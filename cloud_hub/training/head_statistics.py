@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeloop.insights import Window
-from edgeloop.insights.aspects.head import SHARES, unpack_gram
+from edgeloop.insights.aspects.head import PARTS, SHARES, unpack_gram
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -21,15 +21,19 @@ class HeadError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """Sums over labelled rows x with class k.
+    """Sums over labelled rows x with class k and weight w.
 
     Attributes:
-        count: rows per class, int64 [K].
-        sums: Σ x per class, float64 [K, F].
-        gram: Σ x xᵀ over all classes, float64 [F, F].
+        count: rows per class, int64 [K]; never weighted.
+        weight: Σ w per class, float64 [K].
+        square: Σ w² per class, float64 [K].
+        sums: Σ w x per class, float64 [K, F].
+        gram: Σ w x xᵀ over all classes, float64 [F, F].
     """
 
     count: Ints
+    weight: Floats
+    square: Floats
     sums: Floats
     gram: Floats
 
@@ -37,6 +41,17 @@ class Share:
     def total(self) -> int:
         """Rows, n."""
         return int(self.count.sum())
+
+    @property
+    def mass(self) -> float:
+        """Σ w."""
+        return float(self.weight.sum())
+
+    @property
+    def worth(self) -> float:
+        """How many rows of one weight these are worth, (Σ w)² / Σ w² (Kish 1965); 0 for none."""
+        square = float(self.square.sum())
+        return self.mass**2 / square if square > 0 else 0.0
 
     @property
     def classes(self) -> int:
@@ -51,51 +66,73 @@ class Share:
     @property
     def priors(self) -> Floats:
         """Share of each class, float64 [K]."""
-        return self.count / self.total
+        return self.weight / self.mass
 
     @property
     def mean(self) -> Floats:
         """Mean of all rows, float64 [F]."""
-        return np.asarray(self.sums.sum(axis=0) / self.total)
+        return np.asarray(self.sums.sum(axis=0) / self.mass)
 
     @property
     def class_means(self) -> Floats:
         """Mean of each class, float64 [K, F]; 0 for a class without rows."""
-        return np.asarray(self.sums / np.maximum(self.count, 1)[:, None])
+        return np.asarray(self.sums / np.where(self.weight > 0, self.weight, 1.0)[:, None])
 
     @property
     def total_covariance(self) -> Floats:
-        """Covariance of all rows about their mean, divided by n: float64 [F, F]."""
+        """Covariance of all rows about their mean, divided by Σ w: float64 [F, F]."""
         mean = self.mean
-        return np.asarray(self.gram / self.total - np.outer(mean, mean))
+        return np.asarray(self.gram / self.mass - np.outer(mean, mean))
 
     @property
     def within_covariance(self) -> Floats:
-        """Covariance about the class means, pooled, divided by n: float64 [F, F]."""
+        """Covariance about the class means, pooled, divided by Σ w: float64 [F, F]."""
         means = self.class_means
-        return np.asarray((self.gram - (means * self.count[:, None]).T @ means) / self.total)
+        return np.asarray((self.gram - (means * self.weight[:, None]).T @ means) / self.mass)
 
     @property
     def cross_covariance(self) -> Floats:
-        """Covariance of one-hot labels with the features, divided by n: float64 [K, F]."""
-        return np.asarray(self.sums / self.total - np.outer(self.priors, self.mean))
+        """Covariance of one-hot labels with the features, divided by Σ w: float64 [K, F]."""
+        return np.asarray(self.sums / self.mass - np.outer(self.priors, self.mean))
 
     def __add__(self, other: Share) -> Share:
         """The statistics of both sets of rows together."""
-        return Share(self.count + other.count, self.sums + other.sums, self.gram + other.gram)
+        return Share(
+            self.count + other.count,
+            self.weight + other.weight,
+            self.square + other.square,
+            self.sums + other.sums,
+            self.gram + other.gram,
+        )
+
+    def scaled(self, factor: float) -> Share:
+        """The same rows with other weights, ``factor`` times what they were; how many there are is left as it is."""
+        if factor == 1.0:
+            return self
+        return Share(self.count, factor * self.weight, factor**2 * self.square, factor * self.sums, factor * self.gram)
 
     @classmethod
-    def of_rows(cls, features: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], classes: int) -> Share:
+    def of_rows(
+        cls,
+        features: npt.NDArray[np.floating],
+        labels: npt.NDArray[np.integer],
+        classes: int,
+        weights: Floats | None = None,
+    ) -> Share:
         """Statistics of rows that are at hand.
 
         Args:
             features: [N, F], finite.
             labels: [N], 0 … classes-1.
             classes: K.
+            weights: [N]; None: 1 each.
         """
         exact = features.astype(np.float64)
+        w = np.ones(len(labels)) if weights is None else weights
+        weighted = exact * w[:, None]
         one_hot = np.eye(classes)[labels]
-        return cls(np.bincount(labels, minlength=classes).astype(np.int64), one_hot.T @ exact, exact.T @ exact)
+        count = np.bincount(labels, minlength=classes).astype(np.int64)
+        return cls(count, one_hot.T @ w, one_hot.T @ (w * w), one_hot.T @ weighted, weighted.T @ exact)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +164,12 @@ class HeadStatistics:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of all numbers, little-endian, count, sums and gram of either share: 64 hex digits."""
+        """SHA-256 of all numbers, little-endian, count, weight, square, sums and gram of either share: 64 hex digits."""
         digest = hashlib.sha256()
         for share in (self.fit, self.holdout):
-            for array, dtype in ((share.count, "<i8"), (share.sums, "<f8"), (share.gram, "<f8")):
-                digest.update(np.ascontiguousarray(array, dtype=dtype).tobytes())
+            digest.update(np.ascontiguousarray(share.count, dtype="<i8").tobytes())
+            for array in (share.weight, share.square, share.sums, share.gram):
+                digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return digest.hexdigest()
 
     @property
@@ -143,8 +181,12 @@ class HeadStatistics:
         """The statistics of both sets of rows together."""
         return HeadStatistics(self.fit + other.fit, self.holdout + other.holdout)
 
+    def scaled(self, factor: float) -> HeadStatistics:
+        """The same rows with ``factor`` times their weights."""
+        return HeadStatistics(self.fit.scaled(factor), self.holdout.scaled(factor))
+
 
 def _share(window: Window, share: str, width: int) -> Share:
-    parts = (window.arrays[f"head_{share}_{part}"] for part in ("count", "sum", "gram"))
-    count, sums, gram = parts
-    return Share(count, sums, unpack_gram(gram, width))
+    count, excess, sums, gram = (window.arrays[f"head_{share}_{part}"] for part in PARTS)
+    weight, square = count + excess
+    return Share(count, weight, square, sums, unpack_gram(gram, width))

@@ -109,7 +109,8 @@ class Observer:
             confidence: of those predictions, [M], or None when it is not known.
             audited: bool [M], whether each was drawn for an audit when it was answered; None: none.
             weights: of each in the head statistics, float64 [M], ≥ 1: the inverse of the probability with which it was
-                chosen to be labelled (Horvitz and Thompson 1952); None: 1.
+                chosen to be labelled (Horvitz and Thompson 1952); None: 1. Where features are clipped for the sake of
+                noise, every label weighs 1.
 
         Raises:
             InsightsError: the arrays do not fit the profile; the window is unchanged.
@@ -258,6 +259,8 @@ def _labels(
     for what, classes in (("predicted class", predicted), ("label", labels)):
         if classes.dtype.kind not in "iu" or (count and not 0 <= classes.min() <= classes.max() < schema.classes):
             raise InsightsError(f"a {what} is not an integer from 0 to {schema.classes - 1}")
+    if clip < math.inf:
+        weighed = np.ones(count)  # noise hides a label that weighs 1, and no heavier one
     known: Array = np.zeros(count, dtype=bool)
     exact: Floats | None = None
     if features is not None and schema.features:

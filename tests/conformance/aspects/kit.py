@@ -59,7 +59,8 @@ class World:
             drawn=drawn,
         )
         top, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-        observer.feedback(window, features, top, labels, holdout, confidence=sure, audited=drawn)
+        weights = 1.0 + 3.0 * drawn
+        observer.feedback(window, features, top, labels, holdout, confidence=sure, audited=drawn, weights=weights)
         for number in range(len(labels)):
             observer.health(window, rss_bytes=1e6 * number, cpu_share=0.5, temperature_c=40.0)
             mark_noised(window.arrays, predictions=1, variance=0.5)

@@ -147,6 +147,44 @@ def test_the_matrix_has_the_truth_in_rows() -> None:
             assert matrix[truth, answer] == ((truth == BATCH.y) & (predicted == answer)).sum()
 
 
+def test_head_statistics_weigh_each_label_and_count_it_once() -> None:
+    weights = 1.0 + np.arange(200) % 5
+    arrays, held = feedback(zero(), weights=weights).arrays, np.arange(200) % 4 == 0
+    for share, chosen in (("fit", ~held), ("holdout", held)):
+        f, y, w = BATCH.f[chosen].astype(np.float64), BATCH.y[chosen], weights[chosen]
+        assert arrays[f"head_{share}_count"].tolist() == np.bincount(y, minlength=CLASSES).tolist()
+        excess = [np.bincount(y, more, minlength=CLASSES) for more in (w - 1, w * w - 1)]
+        assert np.allclose(arrays[f"head_{share}_excess"], excess)
+        assert np.allclose(arrays[f"head_{share}_sum"], [(w @ (f * (y == k)[:, None])) for k in range(CLASSES)])
+        assert np.allclose(unpack_gram(arrays[f"head_{share}_gram"], FEATURES), (f * w[:, None]).T @ f)
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "what"),
+    [
+        (0, -1.0, "weighs less than 1"),
+        (1, -1.0, "weighs less than 1"),
+        (0, 1e9, "weigh more than 10000 each"),
+        (0, 1e3, "larger than their squares allow"),
+        (1, 1e30, "beyond what weights give"),
+    ],
+)
+def test_weights_that_no_labels_have_are_refused(row: int, value: float, what: str) -> None:
+    window = feedback(zero(), weights=np.full(200, 2.0))
+    window.arrays["head_fit_excess"][row, 1] = value
+    with pytest.raises(InsightsError, match=what):
+        Window.from_wire(window.to_wire(), window.schema)
+
+
+def test_where_features_are_clipped_for_noise_every_label_weighs_one() -> None:
+    clipped, heavy = Observer(profile(), clip=1e6), zero()
+    plain = feedback(zero())
+    given = (BATCH.f, BATCH.p.argmax(axis=1), BATCH.y, np.arange(200) % 4 == 0)
+    clipped.feedback(heavy, *given, weights=np.full(200, 9.0))
+    assert not heavy.arrays["head_fit_excess"].any()
+    assert np.allclose(heavy.arrays["head_fit_gram"], plain.arrays["head_fit_gram"])
+
+
 def test_head_statistics_are_those_of_the_rows_in_each_share() -> None:
     arrays, held = feedback(zero()).arrays, np.arange(200) % 4 == 0
     for share, rows in (("fit", ~held), ("holdout", held)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,55 @@ def test_merged_windows_of_many_devices_give_the_head_of_one(devices: int) -> No
     assert (fit.method, fit.regularisation) == (fitted().method, fitted().regularisation)
     assert relative(fit.weight, fitted().weight) < 1e-9
     assert relative(fit.bias, fitted().bias) < 1e-9
+
+
+def test_merging_over_devices_is_exact_with_weights_too() -> None:
+    """What ten devices send adds up to what one computation of all rows gives, to 1e-9 of the largest number."""
+    features, labels, holdout, *_ = world()
+    weights = 1.0 + np.arange(LABELLED) % 7
+    x, _ = unseen_digits()
+    profile = Profile.fit(x[:LABELLED], digit_outputs(x[:LABELLED])[1], features)
+    total = Window.zero(profile.schema)
+    for part in np.array_split(np.random.default_rng(0).permutation(LABELLED), 10):
+        window = Window.zero(profile.schema, "sha256:a")
+        rows = (features[part], labels[part], labels[part], holdout[part])
+        Observer(profile).feedback(window, *rows, weights=weights[part])
+        total = total.merge(Window.from_wire(window.to_wire(), profile.schema))
+    merged = HeadStatistics.of_window(Window.from_bytes(total.to_bytes(), profile.schema))
+    for share, chosen in ((merged.fit, ~holdout), (merged.holdout, holdout)):
+        central = Share.of_rows(features[chosen], labels[chosen], 10, weights[chosen])
+        assert np.array_equal(share.count, central.count)
+        for name in ("weight", "square", "sums", "gram"):
+            assert relative(getattr(share, name), getattr(central, name)) < 1e-9
+        assert share.worth == pytest.approx(weights[chosen].sum() ** 2 / (weights[chosen] ** 2).sum())
+
+
+def test_a_row_of_weight_three_is_three_rows() -> None:
+    features, labels, *_ = world()
+    thrice = np.repeat(np.arange(LABELLED), 1 + 2 * (labels == 4))
+    heavy = Share.of_rows(features, labels, 10, 1.0 + 2.0 * (labels == 4))
+    many = Share.of_rows(features[thrice], labels[thrice], 10)
+    assert heavy.total == LABELLED < many.total == heavy.mass
+    for name in ("priors", "mean", "class_means", "total_covariance", "within_covariance", "cross_covariance"):
+        assert relative(getattr(heavy, name), getattr(many, name)) < 1e-9, name
+
+
+def test_labels_that_were_chosen_for_their_doubt_are_weighted_back() -> None:
+    """Drifted digits that the head is unsure of are labelled far more often; 1/p makes up for it."""
+    x, y = unseen_digits()
+    features, _ = digit_outputs(slip(x, seed=2))
+    weight, bias = present_head()
+    logits = features @ weight.T + bias
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    unsure = (p / p.sum(axis=1, keepdims=True)).max(axis=1) < 0.8
+    chance = np.where(unsure, 0.9, 0.15)
+    weighted, plain = [], []
+    for seed in range(20):
+        drawn = np.random.default_rng(seed).random(len(y)) < chance
+        weighted.append(Share.of_rows(features[drawn], y[drawn], 10, 1 / chance[drawn]).mean)
+        plain.append(Share.of_rows(features[drawn], y[drawn], 10).mean)
+    true = Share.of_rows(features, y, 10).mean
+    assert np.abs(np.mean(weighted, axis=0) - true).max() < 0.3 * np.abs(np.mean(plain, axis=0) - true).max()
 
 
 @pytest.mark.parametrize("shrinkage", [0.01, 0.1, 0.5])
@@ -217,7 +267,7 @@ def test_a_class_that_is_missing_in_the_held_out_share_is_no_hindrance() -> None
 
 def test_nothing_is_held_out() -> None:
     share = statistics().fit
-    empty = Share(np.zeros(10, np.int64), np.zeros((10, 64)), np.zeros((64, 64)))
+    empty = Share(np.zeros(10, np.int64), np.zeros(10), np.zeros(10), np.zeros((10, 64)), np.zeros((64, 64)))
     with pytest.raises(HeadError, match="0 labels are held out"):
         fit_head(HeadStatistics(share, empty))
 
@@ -243,7 +293,7 @@ def test_features_without_variance(method: str) -> None:
 
 def test_sums_that_no_rows_have() -> None:
     share = statistics().fit
-    forged = Share(share.count, share.sums, -share.gram + 2 * np.diag(np.diag(share.gram)))
+    forged = replace(share, gram=-share.gram + 2 * np.diag(np.diag(share.gram)))
     with pytest.raises(HeadError, match="not that of any rows"):
         fit_head(HeadStatistics(forged, statistics().holdout))
 
