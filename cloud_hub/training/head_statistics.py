@@ -164,7 +164,7 @@ class HeadStatistics:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of all numbers, little-endian, count, weight, square, sums and gram of either share: 64 hex digits."""
+        """SHA-256 of all numbers, little-endian, in the order of a share's attributes: 64 hex digits."""
         digest = hashlib.sha256()
         for share in (self.fit, self.holdout):
             digest.update(np.ascontiguousarray(share.count, dtype="<i8").tobytes())

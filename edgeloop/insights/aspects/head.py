@@ -1,8 +1,8 @@
 """Head statistics: all that a new last layer needs to know of labelled features, as sums.
 
 For the labelled rows x with class k and weight w: n_k = Σ 1, s_k = Σ w x, and over all classes the Gram matrix
-G = Σ w x xᵀ. The linear discriminant and ridge regression in closed form, and their exact held-out squared error, follow
-from these. They are kept twice: ``fit`` for three labels in four, ``holdout`` for the fourth
+G = Σ w x xᵀ. The linear discriminant and ridge regression in closed form, and their exact held-out squared error,
+follow from these. They are kept twice: ``fit`` for three labels in four, ``holdout`` for the fourth
 (`edgeloop.insights.holdout_share`).
 
 A weight is what its label stands for: the inverse of the probability with which its input was chosen to be labelled
