@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -66,11 +66,20 @@ class Serving(Protocol):
 
 @dataclass(frozen=True)
 class FeedbackItem:
-    """The true label of an earlier prediction: ``index`` is the row in that request's batch."""
+    """The true label of an earlier prediction.
+
+    Attributes:
+        prediction_id: of its request.
+        label: the class's index or name.
+        index: the row in that request's batch.
+        most_weight: of a label that the hub's teacher gave: it weighs the inverse of the probability with which the row
+            was drawn for it, and no more than this; None: somebody else gave it, and it weighs 1.
+    """
 
     prediction_id: str
     label: int | str
     index: int = 0
+    most_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,18 @@ class OpenAudit:
     label: str
     confidence: float
     segment: str
+
+
+class Chosen(NamedTuple):
+    """How a row was chosen for the hub's teacher.
+
+    Attributes:
+        probability: chance with which it was drawn, given all that the device knew of it; above 0.
+        features: of the row, float32 [F], or None for a model without.
+    """
+
+    probability: float
+    features: Array | None = None
 
 
 class Recorder(Protocol):
@@ -161,6 +182,12 @@ class Recorder(Protocol):
         self, loaded: LoadedRelease, prediction_id: str, scores: Array, segment: str, latency_ns: int, run_ns: int
     ) -> None:
         """Note one answered request by its scores alone, [N, K]; they are copied."""
+
+    def choose(self, prediction_id: str, rows: Mapping[int, Chosen]) -> None:
+        """Rows of the request that is recorded next were drawn for the hub's teacher."""
+
+    def escalated(self, release: str, segment: str) -> None:
+        """Note one row that was sent to the hub's teacher."""
 
     def settle(self) -> None:
         """Called when clients have been answered whose requests were recorded; may take a millisecond."""

@@ -31,7 +31,7 @@ def result_of(
         at: unix seconds.
     """
     plain = [(name, array, False) for name, array in answer.outputs]
-    head, _ = oip.write_response(answer.model, answer.version, answer.id, plain, answer.audit)
+    head, _ = oip.write_response(answer.model, answer.version, answer.id, plain, answer.parameters)
     outputs = dict(answer.outputs)
     roles = {output.name: output.role for output in described.outputs}
     more = {"source": source, "item": dict(item.about), "time": round(at, 3), **summary(outputs, roles, labels)}

@@ -79,7 +79,10 @@ class Labelling:
                 invalid.append((item.prediction_id, found))
                 continue
             index = self._class_index(found.release, item.label)
-            if isinstance(index, str):
+            if item.most_weight is not None and found.probability is None:
+                # Nobody knows how it was chosen, so nobody knows what it stands for.
+                invalid.append((item.prediction_id, f"row {item.index} was not sent to the teacher"))
+            elif isinstance(index, str):
                 invalid.append((item.prediction_id, index))
             elif found.labelled:
                 duplicate.append(item.prediction_id)
@@ -130,7 +133,16 @@ class Labelling:
                     np.array([holdout_share(_row_name(one.item)) for one in some], dtype=np.bool_),
                     confidence=np.array([one.found.confidence for one in some]),
                     audited=np.array([one.found.audited for one in some], dtype=np.bool_),
+                    # The bound of a label's influence, which noise has to hide, is that of weight 1.
+                    weights=None if self.private else np.array([_weight(one) for one in some]),
                 )
+
+
+def _weight(one: _Label) -> float:
+    """Of a label that the teacher gave: how many rows like it there were for each that was drawn, within bounds."""
+    if one.item.most_weight is None or one.found.probability is None:
+        return 1.0
+    return max(1.0, min(1 / one.found.probability, one.item.most_weight))
 
 
 def _row_name(item: FeedbackItem) -> str:

@@ -15,9 +15,12 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edge_agent.clock import Clock
 from edge_agent.observing.health import DeviceHealth, HealthSample
@@ -33,7 +36,7 @@ from edge_agent.observing.store import Store, StoreError
 from edge_agent.observing.thinning import WIDE_VALUES, WIDE_VALUES_PER_S, Thinning
 from edge_agent.observing.watch import NO_ROWS, Answered, Watch
 from edge_agent.observing.windows import OpenWindows
-from edge_agent.ports import Array, FeedbackItem, FeedbackResult, LoadedRelease, OpenAudit
+from edge_agent.ports import Array, Chosen, FeedbackItem, FeedbackResult, LoadedRelease, OpenAudit
 from edge_agent.pulse import Pulse
 from edgeloop.insights import Profile, Window, drawn_rows
 from edgeloop.insights.policy import DriftRule, InsightsPolicy
@@ -117,6 +120,8 @@ class WindowRecorder:
         self.audit_share = 0.0
         self._own = OwnAccuracy(clock)
         self._drawn: dict[str, tuple[int, ...]] = {}
+        self._chosen: dict[str, Mapping[int, Chosen]] = {}
+        self._escalated: deque[tuple[str, str]] = deque()
         self._keeps = feedback_keep > 0
         self._closed = closed
         self._health = DeviceHealth()
@@ -202,6 +207,17 @@ class WindowRecorder:
             self._drawn[prediction_id] = found
         return found
 
+    def choose(self, prediction_id: str, rows: Mapping[int, Chosen]) -> None:
+        """Rows of the request that is recorded next were drawn for the hub's teacher."""
+        if len(self._chosen) >= _MOST_DRAWN:
+            self._chosen.clear()
+        self._chosen[prediction_id] = rows
+
+    def escalated(self, release: str, segment: str) -> None:
+        """Note one row that was sent to the hub's teacher."""
+        self._escalated.append((release, segment))
+        self._wake.set()
+
     def open_audits(self, most: int) -> list[OpenAudit]:
         """Answers whose true labels are asked for and have not come, the newest first."""
         with self._windows_lock:
@@ -274,6 +290,7 @@ class WindowRecorder:
 
     def _fold(self) -> None:
         """Take the queue into the windows; the caller holds ``_windows_lock``."""
+        self._count_escalations()
         self._waiting.extend(self._scores.take())
         taken = self._waiting.popleft
         group = [taken() for _ in range(len(self._waiting))]
@@ -333,7 +350,25 @@ class WindowRecorder:
             if self._failed <= _LOGGED_FAILURES:
                 log.exception("a request of release %s could not be observed", loaded.digest)
 
+    def _count_escalations(self) -> None:
+        taken = self._escalated.popleft
+        counted = Counter([taken() for _ in range(len(self._escalated))])
+        for (release, segment), count in counted.items():
+            facts, observer = self._known.get(release), self._observers.get(release)
+            if facts is not None and observer is not None:
+                observer.escalation(self._windows.late(release, segment, facts.schema), count)
+                self._unsaved = True
+
     def _keep(self, release: str, batch: Batch) -> None:
+        if self._chosen:
+            starts = (np.cumsum(batch.counts) - batch.counts).tolist()
+            rows = {
+                start + row: chosen
+                for start, name in zip(starts, batch.ids, strict=True)
+                if name in self._chosen
+                for row, chosen in self._chosen.pop(name).items()
+            }
+            batch = replace(batch, chosen=rows)
         self._retention.add(release, batch)
         if batch.audited is not None:
             for name in batch.ids:

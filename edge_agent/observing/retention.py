@@ -13,7 +13,8 @@ import dataclasses
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import field
 from operator import itemgetter
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.observing.store import Store
+from edge_agent.ports import Chosen
 from edgeloop.protocol import ProtocolError, decode, encode
 from edgeloop.records import dataclass
 
@@ -52,6 +54,7 @@ class Batch:
         features: float [rows, F], or None for a model without features.
         segment: of all of them.
         audited: bool [rows], which were drawn for an audit; None: none.
+        chosen: row → how it was chosen for the teacher, where it was.
     """
 
     ids: Sequence[str]
@@ -61,6 +64,7 @@ class Batch:
     features: Array | None
     segment: str = ""
     audited: Array | None = None
+    chosen: Mapping[int, Chosen] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,17 @@ class Found:
     @property
     def features(self) -> Array | None:
         """float32 [F], or None."""
-        return self.chunk.column("features")[self.row] if self.chunk.has_features else None
+        if self.chunk.has_features:
+            found: Array = self.chunk.column("features")[self.row]
+            return found
+        chosen = self.chunk.chosen.get(self.row)
+        return chosen.features if chosen is not None else None
+
+    @property
+    def probability(self) -> float | None:
+        """Chance with which it was drawn for the teacher, or None: it was not."""
+        chosen = self.chunk.chosen.get(self.row)
+        return None if chosen is None else chosen.probability
 
     @property
     def labelled(self) -> bool:
@@ -121,6 +135,8 @@ class Chunk:
         self.marks = bytearray()
         self.ids: list[str] = []
         self.has_features = False
+        #: Rows that were drawn for the teacher; their features are in it where the chunk has none.
+        self.chosen: dict[int, Chosen] = {}
         self._counts: list[npt.NDArray[np.int64]] = []
         self._parts: dict[str, list[Array]] = {"predicted": [], "confidence": [], "features": []}
         self._places: dict[str, tuple[int, int]] = {}
@@ -138,6 +154,10 @@ class Chunk:
         added = len(batch.predicted)
         if batch.segment != (self._segments[-1][1] if self._segments else ""):
             self._segments.append((self.rows, batch.segment))
+        for row, chosen in batch.chosen.items():
+            kept = chosen.features if batch.features is None else None
+            self.chosen[self.rows + row] = chosen._replace(features=kept)
+            self.bytes += _ROW_BYTES + (0 if kept is None else kept.nbytes)
         self.rows += added
         self.ids.extend(batch.ids)
         self._counts.append(batch.counts)
@@ -196,6 +216,7 @@ class Chunk:
             "confidence": self.column("confidence").astype("<f4").tobytes(),
             "features": features,
             "segments": [list(one) for one in self._segments],
+            "chosen": [[row, found.probability, _bytes(found.features)] for row, found in self.chosen.items()],
         }
         return encode(fields, _CHUNK_LIMIT)
 
@@ -223,6 +244,10 @@ class Chunk:
         chunk = cls(number, release)
         chunk.append(batch)
         chunk._segments = [(int(start), str(name)) for start, name in fields.get("segments", ())]
+        chunk.chosen = {
+            int(row): Chosen(float(probability), None if kept is None else np.frombuffer(kept, "<f4"))
+            for row, probability, kept in fields.get("chosen", ())
+        }
         chunk.marks[:] = labelled
         chunk.stored_rows = rows
         chunk.sealed = rows >= SEAL_ROWS
@@ -341,6 +366,10 @@ class Retention:
             self.rows -= oldest.rows
             self._bytes -= oldest.bytes
             self._dropped.append(oldest.number)
+
+
+def _bytes(features: Array | None) -> bytes | None:
+    return None if features is None else features.astype("<f4").tobytes()
 
 
 def _storable(ids: Sequence[str]) -> Sequence[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.serving.parameters import NO_PARAMETERS
+from edge_agent.ports import LoadedRelease
+from edge_agent.serving.parameters import NO_PARAMETERS, NO_TEACHERS, of_answer
 from edgeloop.package import OutputSpec, TensorSpec
 
 Array = npt.NDArray[Any]
@@ -52,6 +54,9 @@ class Answer(NamedTuple):
         version: its version.
         outputs: with their names.
         audit: rows that were drawn for an audit: their true labels are asked for.
+        escalated: rows that were sent to the hub's teacher.
+        teachers: row → name of the teacher whose answer the outputs hold.
+        pending: gives the better answer, where the client is to wait for it; None: this is the answer.
     """
 
     id: str
@@ -59,6 +64,74 @@ class Answer(NamedTuple):
     version: str
     outputs: tuple[tuple[str, np.ndarray[Any, Any]], ...]
     audit: tuple[int, ...] = ()
+    escalated: tuple[int, ...] = ()
+    teachers: Mapping[int, str] = NO_TEACHERS
+    pending: Asked | None = None
+
+    @property
+    def parameters(self) -> Mapping[str, bool | str]:
+        """What a response says of it."""
+        if not self.audit and not self.escalated:
+            return NO_PARAMETERS
+        return of_answer(self.audit, self.escalated, self.teachers)
+
+
+class Asked(Protocol):
+    """Rows of one request that were drawn for the hub's teacher.
+
+    Attributes:
+        rows: which.
+        waits: whether the client is to wait for the better answer.
+    """
+
+    rows: tuple[int, ...]
+    waits: bool
+
+    def send(self) -> None:
+        """Send them; never blocks, never raises."""
+
+    def better(self, answer: Answer, future: Future[Answer] | None = None) -> Future[Answer]:
+        """The better answer, or the edge's own when the time is over.
+
+        Args:
+            answer: the edge's.
+            future: that gets it; None: one is made.
+        """
+
+
+class Escalating(Protocol):
+    """The cascade, as the data plane sees it.
+
+    Attributes:
+        on: whether hard answers are escalated now; while they are not, nothing else is asked.
+    """
+
+    on: bool
+
+    def draw(
+        self,
+        loaded: LoadedRelease,
+        prediction_id: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[Array],
+        places: Mapping[str, int],
+        segment: str,
+        timeout_s: float,
+    ) -> Asked | None:
+        """Draw rows of a request that is recorded next; never raises.
+
+        Args:
+            loaded: what answered.
+            prediction_id: of the request.
+            inputs: by name, [N, …] each; copied where they are needed.
+            outputs: of the run, [N, …] each.
+            places: name → place in ``outputs``: scores and features.
+            segment: of the request, or "".
+            timeout_s: seconds that the client waits yet.
+
+        Returns:
+            The rows that were drawn; None: none.
+        """
 
 
 class Described(NamedTuple):

@@ -21,7 +21,7 @@ import numpy as np
 from edge_agent.logs import Log
 from edge_agent.ports import LoadedRelease, Recorder, ServingCounters
 from edge_agent.serving.batching import BatchRules
-from edge_agent.serving.calls import Answer, Array, Call, Described
+from edge_agent.serving.calls import Answer, Array, Call, Described, Escalating
 from edge_agent.serving.configuration import triton_configuration
 from edge_agent.serving.errors import BadRequest, Busy, DeadlinePassed, ModelFailed, NotFound, NotReady
 from edge_agent.serving.scheduler import Job, Scheduler, Served
@@ -77,6 +77,7 @@ class DataPlane:
         self._exact: dict[tuple[str, str], Served] = {}
         self._under_way = 0
         self._gently = False
+        self._escalating: Escalating | None = None
         self._idle = threading.Event()
         self._idle.set()
 
@@ -103,6 +104,10 @@ class DataPlane:
             self._gently = gently
             for served in self._exact.values():
                 served.scheduler.ease(gently)
+
+    def escalate(self, escalating: Escalating) -> None:
+        """Have hard answers of the channel's model escalated from now on."""
+        self._escalating = escalating
 
     # ── other models ──────────────────────────────────────────────────────────────────────────
 
@@ -205,7 +210,7 @@ class DataPlane:
             if slot.row_ns * rows > INLINE_NS:
                 return self._queue(served, plan, call, rows)
             if slot.recorder is not None and plan.light is not None and not slot.recorder.in_full():
-                plan = plan.light
+                plan = plan.light if self._escalating is None or not self._escalating.on else plan.sifted or plan
         except BaseException:
             self._leave(served)
             raise
@@ -273,7 +278,7 @@ class DataPlane:
 
     # ── short runs ────────────────────────────────────────────────────────────────────────────
 
-    def _run_now(self, served: Served, plan: Plan, call: Call, rows: int, arrived_ns: int) -> Answer:
+    def _run_now(self, served: Served, plan: Plan, call: Call, rows: int, arrived_ns: int) -> Answer | Future[Answer]:
         slot, tally = served.slot, served.slot.tally
         limit = self._rules.deadline_s
         try:
@@ -306,7 +311,7 @@ class DataPlane:
             served.close()
         if slot.recorder is not None:
             slot.recorder.settle()
-        return answer
+        return answer if answer.pending is None else answer.pending.better(answer)
 
     def _check_scores(self, slot: Slot, plan: Plan, found: Sequence[Array], inputs: Mapping[str, Array]) -> None:
         for position in plan.scores:
@@ -318,11 +323,14 @@ class DataPlane:
         self, slot: Slot, plan: Plan, call: Call, found: Sequence[Array], latency_ns: int, run_ns: int
     ) -> Answer:
         identity = call.id or f"{self._prefix}-{next(self._numbers)}"
-        recorder, audit = slot.recorder, NOT_AUDITED
+        recorder, audit, asked = slot.recorder, NOT_AUDITED, None
         if recorder is not None:
             segment = "" if recorder.segment_field is None else recorder.segment_of(call.parameters)
             if recorder.audit_share:
                 audit = recorder.drawn(slot.loaded, identity, _rows(call.inputs[slot.first]))
+            if self._escalating is not None and self._escalating.on and plan.recorded:
+                left_s = (call.timeout_s or self._rules.deadline_s) - latency_ns / 1e9
+                asked = self._escalating.draw(slot.loaded, identity, call.inputs, found, plan.recorded, segment, left_s)
             if plan.alone is not None:
                 recorder.record_scores(slot.loaded, identity, found[plan.alone], segment, latency_ns, run_ns)
             else:
@@ -330,7 +338,11 @@ class DataPlane:
                 if call.lent:
                     first = first.copy()
                 recorder.record(slot.loaded, identity, first, found, plan.recorded, segment, latency_ns, run_ns)
-        return Answer(identity, slot.model, slot.version, tuple(zip(plan.wanted, found, strict=False)), audit)
+        answer = Answer(identity, slot.model, slot.version, tuple(zip(plan.wanted, found, strict=False)), audit)
+        if asked is None:
+            return answer
+        asked.send()
+        return answer._replace(escalated=asked.rows, pending=asked if asked.waits else None)
 
     def _explain(self, slot: Slot, error: BaseException, call: Call, rows: int) -> tuple[BaseException, bool, int]:
         """What to raise for an error, whether it is a failure of the model, and rows that were not finite."""
@@ -405,10 +417,7 @@ class DataPlane:
             tally.last_ms = now_ms()
             last = [self._left(served) for _ in jobs][-1]
         for job, (outcome, _, _) in zip(jobs, explained, strict=True):
-            if isinstance(outcome, Answer):
-                job.set_result(outcome)
-            else:
-                job.set_exception(outcome)
+            _give(job, outcome)
         if last:
             served.close()
         # Only now: whoever closes the data plane waits for this, and then no session is open any more.
@@ -440,6 +449,16 @@ class DataPlane:
 
 class NotFinite(InferenceError):
     """An output that has to be finite is not."""
+
+
+def _give(job: Job, outcome: Answer | BaseException) -> None:
+    """Let a client have its answer, or wait for a better one."""
+    if not isinstance(outcome, Answer):
+        job.set_exception(outcome)
+    elif outcome.pending is None:
+        job.set_result(outcome)
+    else:
+        outcome.pending.better(outcome, job)
 
 
 def _rows(first: Array) -> int:

@@ -23,7 +23,6 @@ from edge_agent.serving.parameters import (
     SIZE,
     Memory,
     Place,
-    audit,
     classes,
     place,
     shared,
@@ -172,7 +171,7 @@ def write_response(
     version: str,
     identity: str,
     outputs: Sequence[tuple[str, Array, bool | Place]],
-    audited: Sequence[int] = (),
+    parameters: Mapping[str, bool | str] = NO_PARAMETERS,
 ) -> tuple[bytes, int | None]:
     """Write an inference response.
 
@@ -181,13 +180,13 @@ def write_response(
         version: its version.
         identity: the prediction's id.
         outputs: name, array, and whether it goes as binary, or where in shared memory it was put.
-        audited: rows that were drawn for an audit.
+        parameters: of the response.
 
     Returns:
         The body, and the length of its JSON part when binary tensors follow it, else None.
     """
-    # Few answers are audited; what those say stands where the others say nothing.
-    said = f'{quote(identity)},"parameters":{json.dumps(audit(audited))}' if audited else quote(identity)
+    # Few answers have any; what those say stands where the others say nothing.
+    said = f'{quote(identity)},"parameters":{json.dumps(dict(parameters))}' if parameters else quote(identity)
     if all(how is True for _, _, how in outputs):
         data = [tensors.binary(array) for _, array, _ in outputs]
         forms = tuple([(name, a.dtype, a.shape, len(d)) for (name, a, _), d in zip(outputs, data, strict=True)])

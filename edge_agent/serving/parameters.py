@@ -15,10 +15,15 @@ from edge_agent.serving.errors import BadRequest, Forbidden
 REGION, SIZE, OFFSET = "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"
 #: Parameters of a response: the true label of the answer is asked for; of which rows, where it is not the first alone.
 AUDIT, AUDIT_ROWS = "audit", "audit_rows"
+#: It was sent to the hub's teacher, and of which rows; whose better answer this is, and of which rows.
+ESCALATED, ESCALATED_ROWS = "escalated", "escalated_rows"
+TEACHER, TEACHER_ROWS = "teacher", "teacher_rows"
 NO_SHARED_MEMORY = "clients may not share memory with this agent; the setting shared_memory allows it"
 
 #: Of a request that has none; one object for all of them.
 NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
+#: Of an answer that is the edge's own.
+NO_TEACHERS: Mapping[int, str] = MappingProxyType({})
 
 
 class Place(NamedTuple):
@@ -70,11 +75,27 @@ def place(parameters: Mapping[str, Any]) -> Place | None:
     return Place(region, offset, size)
 
 
-def audit(rows: Sequence[int]) -> dict[str, bool | str]:
-    """What a response says of the rows that were drawn for an audit; nothing when there are none."""
-    if not rows:
-        return {}
-    return {AUDIT: True} if tuple(rows) == (0,) else {AUDIT: True, AUDIT_ROWS: ",".join(map(str, rows))}
+def of_answer(
+    audit: Sequence[int], escalated: Sequence[int] = (), teachers: Mapping[int, str] = NO_TEACHERS
+) -> dict[str, bool | str]:
+    """The parameters of a response.
+
+    Args:
+        audit: rows that were drawn for an audit.
+        escalated: rows that were sent to the hub's teacher.
+        teachers: row → name of the teacher whose answer it is.
+    """
+    said: dict[str, bool | str] = {}
+    for value, name, rows_name, rows in (
+        (True, AUDIT, AUDIT_ROWS, audit),
+        (True, ESCALATED, ESCALATED_ROWS, escalated),
+        (",".join(dict.fromkeys(teachers.values())), TEACHER, TEACHER_ROWS, tuple(teachers)),
+    ):
+        if rows:
+            said[name] = value
+            if tuple(rows) != (0,):
+                said[rows_name] = ",".join(map(str, rows))
+    return said
 
 
 def urgency(parameters: Mapping[str, Any]) -> tuple[int, float]:

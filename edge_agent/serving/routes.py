@@ -226,7 +226,7 @@ class Routes:
         return self._written(answer, outputs)
 
     def _written(self, answer: Answer, outputs: Sequence[tuple[str, Array, bool | Place]]) -> Response:
-        body, length = oip.write_response(answer.model, answer.version, answer.id, outputs, answer.audit)
+        body, length = oip.write_response(answer.model, answer.version, answer.id, outputs, answer.parameters)
         if length is None:
             return Response(200, body)
         return Response(200, body, "application/octet-stream", f"{HEADER_LENGTH}: {length}\r\n")

@@ -34,7 +34,8 @@ class Plan(NamedTuple):
         recorded: name → position of what observing gets.
         scores: positions of outputs that have to be finite.
         light: the plan of a request that is observed by its scores alone; None: there is none, or this is it.
-        alone: in such a plan the scores' position.
+        sifted: the same run as this, observed by its scores alone, for those who look at every answer's features.
+        alone: in a plan that is observed so, the scores' position.
     """
 
     names: list[str]
@@ -42,6 +43,7 @@ class Plan(NamedTuple):
     recorded: Mapping[str, int]
     scores: tuple[int, ...]
     light: Plan | None
+    sifted: Plan | None
     alone: int | None
 
 
@@ -108,7 +110,10 @@ class Slot:
         plan = self._made(mine, self._recorded)
         if self._recorded:
             light = self._made(mine, self._recorded[:1])
-            plan = plan._replace(light=light._replace(alone=light.recorded[self._recorded[0]]))
+            plan = plan._replace(
+                light=light._replace(alone=light.recorded[self._recorded[0]]),
+                sifted=plan._replace(alone=plan.recorded[self._recorded[0]]),
+            )
         if len(self._plans) >= MOST_PLANS:
             self._plans.clear()
         self._plans[wanted] = plan
@@ -121,6 +126,7 @@ class Slot:
             wanted,
             {name: names.index(name) for name in recorded},
             tuple(position for position, name in enumerate(names) if name in self._scores),
+            None,
             None,
             None,
         )

@@ -145,6 +145,9 @@ class NotingRecorder:
         self.items: list[FeedbackItem] = []
         self.audit_share = 0.0
         self.audits: list[OpenAudit] = []
+        self.full = True
+        self.chosen: dict[str, Any] = {}
+        self.sent: list[tuple[str, str]] = []
 
     def drawn(self, loaded: LoadedRelease, prediction_id: str, rows: int) -> tuple[int, ...]:
         return drawn_rows(prediction_id, rows, self.audit_share)
@@ -156,7 +159,13 @@ class NotingRecorder:
         return self.wanted
 
     def in_full(self) -> bool:
-        return True
+        return self.full
+
+    def choose(self, prediction_id: str, rows: Any) -> None:
+        self.chosen[prediction_id] = rows
+
+    def escalated(self, release: str, segment: str) -> None:
+        self.sent.append((release, segment))
 
     def segment_of(self, parameters: Mapping[str, Any]) -> str:
         assert self.segment_field is not None, "nobody asks while windows are not kept apart"
@@ -180,7 +189,8 @@ class NotingRecorder:
     def record_scores(
         self, loaded: LoadedRelease, prediction_id: str, scores: Any, segment: str, latency_ns: int, run_ns: int
     ) -> None:
-        raise AssertionError("everything is observed in full here")
+        assert not self.full, "what is observed in full is not observed by its scores alone"
+        self.recorded.append((prediction_id, None, {self.wanted[0]: scores}, latency_ns))
 
     def settle(self) -> None:
         """Nothing waits."""

@@ -26,7 +26,6 @@ from edge_agent.serving.parameters import (
     SIZE,
     Memory,
     Place,
-    audit,
     classes,
     shared,
     urgency,
@@ -139,7 +138,7 @@ def write_response(read: Read, answer: Answer, memory: Memory | None) -> Any:
     if read.lent:
         shared(memory).check(read.lent)
     response = pb.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=answer.id)
-    for name, value in audit(answer.audit).items():
+    for name, value in answer.parameters.items():
         parameter = response.parameters[name]
         if isinstance(value, bool):
             parameter.bool_param = value

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -459,3 +460,76 @@ def test_an_answer_that_was_drawn_says_so(plane: DataPlane, recorder: NotingReco
     recorder.audit_share = 0.3
     drawn = [ask(plane, identity=f"p{number}").audit for number in range(40)]
     assert drawn == [drawn_rows(f"p{number}", 1, 0.3) for number in range(40)]
+
+
+class NotingEscalating:
+    """Draws every row, or none; a test says when the better answer comes."""
+
+    def __init__(self) -> None:
+        self.on, self.waits, self.drawn, self.sent = True, False, True, 0
+        self.seen: list[dict[str, Any]] = []
+        self.rows: tuple[int, ...] = ()
+        self.pending: list[tuple[Answer, Future[Answer]]] = []
+
+    def draw(
+        self, loaded: Any, identity: str, inputs: Any, outputs: Any, places: Any, segment: str, timeout_s: float
+    ) -> Any:
+        self.seen.append({name: outputs[place] for name, place in places.items()} | {"timeout_s": timeout_s})
+        self.rows = tuple(range(len(inputs["x"])))
+        return self if self.drawn else None
+
+    def send(self) -> None:
+        self.sent += 1
+
+    def better(self, answer: Answer, future: Future[Answer] | None = None) -> Future[Answer]:
+        future = future or Future()
+        self.pending.append((answer, future))
+        return future
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_hard_answers_are_given_now_and_sent(
+    plane: DataPlane, recorder: NotingRecorder, queued: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataplane, "INLINE_NS", -1 if queued else 1 << 60)
+    assert ask(plane).parameters == {}
+    escalating = NotingEscalating()
+    plane.escalate(escalating)
+    recorder.full = False
+    answer = ask(plane, {"x": np.repeat(ROW["x"], 2, axis=0)})
+    assert answer.parameters == {"escalated": True, "escalated_rows": "0,1"} and escalating.sent == 1
+    assert names(answer) == ["label", "probabilities"]
+    (seen,) = escalating.seen
+    assert seen["features"].shape[0] == 2, "the features of an answer that is observed by its scores alone too"
+    assert 0 < seen["timeout_s"] <= 30
+    escalating.drawn = False
+    assert ask(plane).parameters == {}
+    escalating.on = False
+    assert ask(plane).parameters == {} and len(escalating.seen) == 2
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_client_waits_for_the_better_answer(plane: DataPlane, queued: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataplane, "INLINE_NS", -1 if queued else 1 << 60)
+    escalating = NotingEscalating()
+    escalating.waits = True
+    plane.escalate(escalating)
+    future = plane.infer(CALL)
+    assert isinstance(future, Future)
+    until = time.monotonic() + 10
+    while not escalating.pending and time.monotonic() < until:
+        time.sleep(0.001)
+    ((own, asked),) = escalating.pending
+    assert not future.done() and own.escalated == (0,)
+    asked.set_result(own._replace(teachers={0: "big"}, pending=None))
+    assert future.result(10).parameters == {"escalated": True, "teacher": "big"}
+    plane.close()
+
+
+def test_other_models_are_never_escalated(first: Package, second: Package, recorder: NotingRecorder) -> None:
+    plane = DataPlane(recorder, id_prefix="p")
+    escalating = NotingEscalating()
+    plane.escalate(escalating)
+    plane.add(loaded(second))
+    assert ask(plane, version="2").parameters == {} and escalating.seen == []
+    plane.close()

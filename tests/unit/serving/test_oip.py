@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from edge_agent.serving import oip, tensors
 from edge_agent.serving.errors import BadRequest, Forbidden
-from edge_agent.serving.parameters import Place
+from edge_agent.serving.parameters import Place, of_answer
 from edge_agent.serving.tensors import DATATYPES, WIRE
 from edgeloop.runtime.datatypes import OIP_TO_NUMPY
 
@@ -421,7 +421,7 @@ def test_any_array_goes_there_and_back_in_binary(data: st.DataObject, datatype: 
     ("rows", "said"), [((), None), ((0,), {"audit": True}), ((0, 17), {"audit": True, "audit_rows": "0,17"})]
 )
 def test_an_answer_says_that_its_label_is_asked_for(binary: bool, rows: tuple[int, ...], said: Any) -> None:
-    written, length = oip.write_response("m", "1", "id", [("x", np.zeros(2, np.float32), binary)], rows)
+    written, length = oip.write_response("m", "1", "id", [("x", np.zeros(2, np.float32), binary)], of_answer(rows))
     head = json.loads(written[:length])
     assert head.get("parameters") == said
     assert (head["id"], head["outputs"][0]["name"]) == ("id", "x")
