@@ -184,8 +184,9 @@ class HardInputsPolicy(_Policy):
     travels: str = Field(default="input", description="What leaves a device: `input`, `small`, `features`, `nothing`.")
     small_side: int = Field(default=224, description="Pixels of the longer side of a picture that travels `small`.")
     signals: tuple[str, ...] = Field(
-        default=("confidence", "distance"),
-        description="What makes an input hard: `confidence`, `entropy`, `margin`, `distance`.",
+        default=("confidence", "distance", "opinion"),
+        description="What makes an input hard: `confidence`, `entropy`, `margin`, `distance`; and `opinion`: what the "
+        "teacher's answers so far have taught the device.",
     )
     threshold: float = Field(default=0.3, description="Hardness in [0, 1] from which an input is likely to be sent.")
     softness: float = Field(default=0.1, description="Width of the step around the threshold.")

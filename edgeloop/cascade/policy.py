@@ -15,8 +15,9 @@ from edgeloop.records import dataclass
 KEY = "escalation"
 MODES = ("off", "async", "wait")
 """Nothing is escalated; the edge's answer now and the better one later, under the same id; the client waits for it."""
-SIGNALS = ("confidence", "entropy", "margin", "distance")
-"""What may make an input hard; ``distance`` is how far its features lie from those of the class that was answered."""
+SIGNALS = ("confidence", "entropy", "margin", "distance", "opinion")
+"""What may make an input hard; ``distance`` is how far its features lie from those of the class that was answered, and
+``opinion`` what a discriminant makes of them that the device fits to the teacher's answers so far."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class EscalationPolicy(Part):
         mode: one of `MODES`.
         travels: what leaves the device, one of `FORMS`, or ``nothing``.
         small_side: pixels of the longer side of a picture that travels ``small``.
-        signals: of `SIGNALS`; an input is as hard as the worst of them says.
+        signals: of `SIGNALS`; an input is as hard as the worst of them says; with ``opinion`` the device learns of
+            the teacher's answers how hard that is.
         threshold: hardness in 0…1 from which an input is more likely than not to be escalated.
         softness: width of the step around the threshold, in hardness.
         floor: least probability of any input, however sure its answer: audits of confident answers.
@@ -44,7 +46,7 @@ class EscalationPolicy(Part):
     mode: Annotated[str, Text(16)] = "off"
     travels: Annotated[str, Text(16)] = "input"
     small_side: Annotated[int, Integer(1, 4096)] = 224
-    signals: Annotated[tuple[str, ...], ListOf(Text(16), 8)] = ("confidence", "distance")
+    signals: Annotated[tuple[str, ...], ListOf(Text(16), 8)] = ("confidence", "distance", "opinion")
     threshold: Annotated[float, Real(0.0, 1.0)] = 0.3
     softness: Annotated[float, Real(1e-6, 1.0)] = 0.1
     floor: Annotated[float, Real(1e-4, 1.0)] = 0.02
