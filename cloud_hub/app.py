@@ -25,6 +25,7 @@ from cloud_hub.data_folder import DataFolder
 from cloud_hub.devices import Devices
 from cloud_hub.drift import DriftWatch
 from cloud_hub.errors import StartError
+from cloud_hub.escalations.teaching import Teaching
 from cloud_hub.identities import RENEWAL_TICK_S, Identities
 from cloud_hub.ingest import KINDS, Ingest
 from cloud_hub.insights_store import InsightStore
@@ -162,6 +163,17 @@ class Hub:
             clock=clock,
         )
         self.labels = Labels(self.db, self.devices, topics, self.announcer)
+        self.teaching = Teaching(
+            settings,
+            self.db,
+            self.quarantine,
+            self.channels,
+            self.releases,
+            topics,
+            self.announcer,
+            may_follow=self._may_follow,
+            clock=clock,
+        )
         if self.identities is not None:
             self.identities.steer(self.broker, self.link)
         self._subscribe(topics)
@@ -218,6 +230,7 @@ class Hub:
         self.workers.start("retention", every(RETENTION_TICK_S, self.retention.work))
         self.workers.start("training", every(TRAINING_TICK_S, self.training.tick))
         self.workers.start("webhooks", every(WEBHOOKS_TICK_S, self.webhooks.tick))
+        self.teaching.start(self.workers)
         if self.trust is not None:
             self.workers.start("trust", every(TRUST_TICK_S, self.trust.tick))
         if self.identities is not None:
@@ -226,6 +239,7 @@ class Hub:
 
     def stop(self) -> None:
         """Stop in order: decisions, then ingest with its last acknowledgements, then broker and records."""
+        self.teaching.close(self.settings.stop_timeout_s / 4)
         self.workers.stop(self.settings.stop_timeout_s)
         self.link.stop(2.0)
         self.light.flush()
@@ -276,6 +290,9 @@ class Hub:
             for version in range(self.trust.version("root"), 0, -1):
                 yield self.trust.newest("root", version)
 
+    def _may_follow(self, device: str, channel: str) -> bool:
+        return self.identities is None or self.identities.registry.may_follow(device, channel)
+
     def _publish_channel(self, channel: str) -> None:
         if self.identities is not None:
             self.identities.registry.changed()  # the device may read it before it is told to
@@ -313,6 +330,7 @@ class Hub:
         self.link.on_connect(self.ingest.connected)
         for kind in KINDS:
             self.link.subscribe(topics.every(kind), self.ingest.submit)
+        self.link.subscribe(topics.every("escalations"), self.teaching.office.submit)
 
 
 def _open_records(settings: Settings) -> Database:

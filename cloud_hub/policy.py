@@ -228,10 +228,16 @@ class TeachingPolicy(_Policy):
     """Who answers what devices escalate, and what may be spent on it."""
 
     teachers: tuple[str, ...] = Field(
-        default=(), description="Names of teachers; the next one answers when one cannot."
+        default=(), max_length=8, description="Names of teachers; the next one answers when one cannot."
     )
     learn: bool = Field(default=True, description="Whether teachers' answers become labels that heads are fitted to.")
     spend_per_day: float | None = Field(default=None, ge=0, description="Money a day, in the prices' unit; null: any.")
+    keep_inputs_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e10,
+        description="How long the hub keeps the inputs, seconds; 0: until they are answered.",
+    )
 
 
 class ChannelPolicy(_Policy):

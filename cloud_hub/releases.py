@@ -31,6 +31,8 @@ from edgeloop.protocol import ReleaseRef
 #: The largest index that is read; a device reads no more either (protocol.ReleaseRef.index_size).
 MAX_INDEX_BYTES = 4 << 20
 _CACHED_PACKAGES = 32
+#: Of a package that does not say how many it has.
+MAX_CLASSES = 1 << 31
 
 
 def _audit(root: Path, index: Index) -> Manifest:
@@ -212,6 +214,13 @@ class Releases:
             return None
         profile = self._profile(digest)
         return None if profile is None else profile.schema
+
+    def classes(self, digest: str) -> tuple[tuple[str, ...], int]:
+        """(names, number) of the classes that a release tells apart, names () where it has none; raises `NotFound`."""
+        meta = self.open(digest).meta
+        shapes = [output.shape for output in meta.outputs if output.role in ("probabilities", "logits")]
+        widths = [shape[-1] for shape in shapes if shape and shape[-1] > 0]
+        return meta.labels, len(meta.labels) or (widths[0] if widths else MAX_CLASSES)
 
     def _lay_out(self, index: Index) -> Path:
         absent = [entry.path for entry in index.entries if not self._blobs.has(entry.sha256)]

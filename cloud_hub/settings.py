@@ -105,6 +105,18 @@ class Settings(BaseSettings):
     quarantine_rows: int = Field(
         default=100, ge=0, description="Refused messages that are kept for each device; older ones are only counted."
     )
+    escalation_queue: int = Field(
+        default=256, ge=4, description="Escalations that wait for one teacher, or to be read, at most."
+    )
+    escalation_queue_bytes: int = Field(
+        default=64 << 20, ge=1 << 20, description="Bytes of them, at most; one escalation has 16 MiB at most."
+    )
+    escalation_patience_s: float = Field(
+        default=60.0, gt=0, le=3600, description="How long one that no client waits for may take, seconds."
+    )
+    keep_escalations_s: float = Field(
+        default=7_776_000.0, ge=60, description="How long records of escalations are kept, seconds."
+    )
     max_blob_bytes: int = Field(default=4 << 30, ge=1, description="Largest file of a release, bytes.")
     request_rate: float = Field(
         default=100.0,

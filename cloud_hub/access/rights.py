@@ -159,6 +159,14 @@ TABLE: dict[tuple[str, str], Right] = {
     ("GET", f"{API}/retraining/{{run}}"): _read(About.NAMED),
     ("POST", f"{API}/retraining"): _right(_OPERATOR, about=About.NAMED),
     ("POST", f"{API}/labels"): _right(_OPERATOR, about=About.NAMED),
+    # What devices are not sure of, and who answers it. Inputs and keys go to the addresses of teachers: the
+    # administrator's.
+    ("POST", f"{API}/escalations"): Right(frozenset(), device=True),
+    ("GET", f"{API}/escalations"): _read(About.ASKED),
+    ("GET", f"{API}/teachers"): _right(_OPERATOR, about=About.FLEET),
+    ("GET", f"{API}/teachers/{{teacher}}"): _right(_OPERATOR, about=About.FLEET),
+    ("PUT", f"{API}/teachers/{{teacher}}"): _ADMIN,
+    ("DELETE", f"{API}/teachers/{{teacher}}"): _ADMIN,
     # The hub sends to any address that is given here, from inside its network: the administrator's.
     ("GET", f"{API}/webhooks"): _right(_OPERATOR, about=About.FLEET),
     ("POST", f"{API}/webhooks"): _ADMIN,

@@ -18,6 +18,7 @@ from cloud_hub.api import (
     drift,
     enrolment,
     errors,
+    escalations,
     insight_groups,
     insights,
     labels,
@@ -26,6 +27,7 @@ from cloud_hub.api import (
     retraining,
     rollouts,
     sign_in,
+    teachers,
     tokens,
     trust,
     webhooks,
@@ -36,6 +38,7 @@ from cloud_hub.api.limits import Limits
 from cloud_hub.api.openapi import describe
 from cloud_hub.api.secure_headers import SecureHeaders
 from cloud_hub.releases import MAX_INDEX_BYTES
+from edgeloop.protocol import Escalation
 
 if TYPE_CHECKING:
     from cloud_hub.app import Hub
@@ -57,6 +60,8 @@ _PARTS = (
     webhooks,
     retraining,
     labels,
+    escalations,
+    teachers,
     trust,
     tokens,
     sign_in,
@@ -90,4 +95,6 @@ def _limit_of(method: str, path: str) -> int | None:
     """Largest body of a request, in bytes; a blob is streamed, and bounded where it is written."""
     if method == "PUT" and path.startswith(f"{API}/blobs/"):
         return None
+    if method == "POST" and path == f"{API}/escalations":
+        return Escalation.max_bytes
     return MAX_INDEX_BYTES

@@ -242,6 +242,14 @@ class Registry:
         with self._db.read() as connection:
             return {row.device: _channels(row) for row in connection.execute(query)}
 
+    def may_follow(self, device: str, channel: str) -> bool:
+        """Whether a device is enrolled for a channel, or the hub wishes it to follow it."""
+        query = select(identities.c.channels_json, devices.c.desired_json)
+        query = query.outerjoin(devices, devices.c.device == identities.c.device)
+        with self._db.read() as connection:
+            row = connection.execute(query.where(identities.c.device == device, identities.c.revoked.is_(None))).first()
+        return row is not None and channel in _channels(row)
+
     def crl(self) -> bytes | None:
         """The list of revoked certificates that have not ended, PEM; None when somebody else keeps it."""
         table = device_certificates

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from cloud_hub.records import access_tables, decision_tables, identity_tables, tables, trust_tables
+from cloud_hub.records import (
+    access_tables,
+    decision_tables,
+    identity_tables,
+    tables,
+    teaching_tables,
+    trust_tables,
+)
 from cloud_hub.records.database import metadata
 
-__all__ = ["access_tables", "decision_tables", "identity_tables", "metadata", "tables", "trust_tables"]
+__all__ = [
+    "access_tables",
+    "decision_tables",
+    "identity_tables",
+    "metadata",
+    "tables",
+    "teaching_tables",
+    "trust_tables",
+]

@@ -160,6 +160,7 @@ class TeacherAnswer(Part):
         teacher: its name, or "".
         ms: milliseconds that the teacher took.
         reason: why there is no label, or "".
+        learn: whether the label counts as feedback; False where the channel's owner wants no learning from teachers.
     """
 
     id: Annotated[str, PREDICTION]
@@ -169,6 +170,7 @@ class TeacherAnswer(Part):
     teacher: Annotated[str, Text(64)] = ""
     ms: Annotated[float, Real(0.0, 1e12)] = 0.0
     reason: Annotated[str, SENTENCE] = ""
+    learn: Annotated[bool, Boolean()] = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,89 @@
+"""Everything that has to do with teachers, put together, with its background work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from cloud_hub.channels import Channels
+from cloud_hub.escalations.office import Office
+from cloud_hub.escalations.records import EscalationRecords
+from cloud_hub.escalations.writing import Writing
+from cloud_hub.ports import Publisher
+from cloud_hub.quarantine import Quarantine
+from cloud_hub.records.database import Database
+from cloud_hub.releases import Releases
+from cloud_hub.settings import Settings
+from cloud_hub.supervise import Supervisor, every
+from cloud_hub.teachers.kinds import Hiring
+from cloud_hub.teachers.staff import Staff
+from edgeloop.protocol import Topics
+
+RETENTION_TICK_S = 10.0
+
+
+class Teaching:
+    """The teachers of a hub, and those who ask them.
+
+    Args:
+        settings: how much may wait, and how long records are kept.
+        db: the records.
+        quarantine: keeps messages that are none.
+        channels: their policies.
+        releases: whose classes are meant; packages that are teachers.
+        topics: of the fleet.
+        publisher: sends the answers.
+        may_follow: whether a device may follow a channel.
+        clock: unix seconds.
+
+    Attributes:
+        records: what was asked and answered.
+        staff: the teachers.
+        office: takes escalations.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        db: Database,
+        quarantine: Quarantine,
+        channels: Channels,
+        releases: Releases,
+        topics: Topics,
+        publisher: Publisher,
+        *,
+        may_follow: Callable[[str, str], bool],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings, self._clock = settings, clock
+        bounds = {"most": settings.escalation_queue, "most_bytes": settings.escalation_queue_bytes}
+        self.records = EscalationRecords(db)
+        self.writing = Writing(db, self.records, quarantine)
+        self.staff = Staff(db, Hiring(releases), clock=clock, **bounds)
+        self.office = Office(
+            self.records,
+            self.writing,
+            self.staff,
+            channels,
+            releases.classes,
+            topics,
+            publisher,
+            may_follow=may_follow,
+            patience_s=settings.escalation_patience_s,
+            clock=clock,
+            **bounds,
+        )
+
+    def start(self, workers: Supervisor) -> None:
+        """Start the background work."""
+        workers.start("escalation-records", self.writing.run)
+        workers.start("escalations", self.office.run)
+        workers.start("escalation-retention", every(RETENTION_TICK_S, self.tick))
+
+    def tick(self) -> None:
+        """Forget what is older than it is kept."""
+        self.records.forget(self._clock(), self._settings.keep_escalations_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Ask no teacher any more; before the workers are stopped, so that answers are told and written."""
+        self.staff.close(timeout_s)
