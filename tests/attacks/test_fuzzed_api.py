@@ -31,6 +31,9 @@ EXAMPLES = 200 if SOAK else 3
 DESCRIBED = (502, 503, 507)
 
 
+schemathesis.serializer.alias("application/cbor", "application/octet-stream")
+
+
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiHub]:
     """A hub with a release on a channel, so that not everything is absent."""
