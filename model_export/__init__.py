@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from model_export.build import BuildReport, build_package
+from typing import TYPE_CHECKING
+
+from edgeloop.lazy import lazily
 from model_export.errors import ExportError
+
+if TYPE_CHECKING:
+    from model_export.build import BuildReport, build_package
+else:
+    # Most commands build nothing: keys and publishing do without ONNX and its runtime.
+    __getattr__ = lazily(__name__, "build")
 
 __all__ = ["BuildReport", "ExportError", "build_package"]

@@ -19,6 +19,7 @@ from edgeloop.insights.forms import Kind
 from edgeloop.package import Draft, DraftVariant, HeadSpec, OutputSpec, Package, PackageError, TensorSpec, write_package
 from edgeloop.runtime.datatypes import oip_name
 from model_export import golden
+from model_export.audited import open_audited
 from model_export.data import Table
 from model_export.errors import DestinationError, GoldenMismatchError, UnsupportedModelError
 from model_export.graph import Array
@@ -27,7 +28,7 @@ from model_export.profile import make_profile
 from model_export.quantize import Int8Options
 from model_export.sources import Source
 from model_export.variants import Variant
-from model_export.verify import check_variants, open_audited
+from model_export.verify import check_variants
 
 #: Seconds for the golden cases of one variant.
 DEADLINE_S = 60.0

@@ -13,12 +13,12 @@ from securesystemslib.signer import Key
 from edgeloop.trust import checking, repository
 from edgeloop.trust.names import RETRAINED, ROOT, TARGETS, release_role
 from model_export import provenance, trust_hub
+from model_export.audited import open_audited
 from model_export.errors import RequestError, UnprovenError
 from model_export.hub import Hub
 from model_export.key_files import read_public
 from model_export.provenance import Documents
 from model_export.trust_folder import TrustFolder, untrusted
-from model_export.verify import open_audited
 
 
 @dataclass(frozen=True)

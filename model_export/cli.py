@@ -189,9 +189,9 @@ def publish(
 ) -> None:
     """Send a package's missing files to a hub, make it a release and give it to a channel."""
     with reporting(as_json):
+        from model_export.audited import open_audited
         from model_export.provenance import find
         from model_export.publish import publish as send
-        from model_export.verify import open_audited
 
         with progress() as step, _hub(hub, token, ca_cert) as opened_hub:
             signer = _release_signer(opened_hub, key or [], trust)

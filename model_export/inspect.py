@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from model_export.verify import open_audited
+from model_export.audited import open_audited
 
 
 def describe(root: Path) -> dict[str, Any]:

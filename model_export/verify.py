@@ -1,4 +1,4 @@
-"""Auditing a package, and running its golden cases on this machine as a device would."""
+"""Running an audited package's golden cases on this machine as a device would."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeloop.package import Package, PackageError, audit_in_child
+from edgeloop.package import Package
 from edgeloop.runtime import (
     InferenceError,
     ModelLoadError,
@@ -16,10 +16,8 @@ from edgeloop.runtime import (
     available_providers,
     check_golden,
 )
-from model_export.errors import GoldenMismatchError, InvalidPackageError
-
-#: Seconds for the audit, which reads every file.
-AUDIT_TIMEOUT_S = 60.0
+from model_export.audited import open_audited
+from model_export.errors import GoldenMismatchError
 
 
 @dataclass(frozen=True)
@@ -55,24 +53,6 @@ class VerifyReport:
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return {"ok": self.ok, **asdict(self)}
-
-
-def open_audited(root: Path) -> Package:
-    """Open a package that has passed its audit.
-
-    Raises:
-        InvalidPackageError: it has not; the message lists every problem.
-    """
-    if not root.is_dir():
-        raise InvalidPackageError(f"there is no package {root}", "give the folder that model-export build wrote")
-    try:
-        audit_in_child(root, timeout_s=AUDIT_TIMEOUT_S)
-        return Package.open(root)
-    except PackageError as error:
-        problems = "; ".join(error.problems) or str(error)
-        raise InvalidPackageError(
-            f"{root} failed its audit: {problems}", "do not repair it by hand; build or fetch it again"
-        ) from error
 
 
 def verify_package(

@@ -2,8 +2,8 @@
 
 A child, for two reasons. Libraries of signatures cost 11 MB of memory once they are imported, which a device would pay
 for as long as it runs, to use them for some milliseconds a week. And what is parsed here was sent by anybody: a process
-with bounds of its own takes the damage. The request comes as JSON on standard input, the verdict leaves on standard
-output; bytes are base64.
+with bounds of its own takes the damage. A request comes as a line of JSON on standard input, its verdict leaves as
+one on standard output; bytes are base64.
 
 Times are not judged here: the parent does, by `edge_agent.trust.judging`, which can then look again when its clock has
 been set.
@@ -153,11 +153,11 @@ def _attempts(request: Mapping[str, Any]) -> Iterator[tuple[dict[str, bytes], bo
 
 
 def main() -> int:
-    """Read the request, write the verdict."""
-    request = json.load(sys.stdin)
+    """A verdict for each request, a line each, until there is nobody who could ask."""
     if sys.platform == "linux":
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (CHILD_MEMORY_BYTES, CHILD_MEMORY_BYTES))
-    json.dump(examine(request), sys.stdout)
+    for request in sys.stdin.buffer:
+        print(json.dumps(examine(json.loads(request))), flush=True)
     return 0

@@ -120,7 +120,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         url, token, ca_cert = _serve(hub)
         patch.chdir(folder)
         # The audit's child process is tested elsewhere; here it would be half of the time.
-        patch.setattr("model_export.verify.open_audited", Package.open)
+        patch.setattr("model_export.audited.open_audited", Package.open)
         patch.setenv("MODEL_EXPORT_PASSPHRASE", "correct horse battery staple")
         patch.setenv("MODEL_EXPORT_TOKEN", token)
         patch.setenv("MODEL_EXPORT_CA_CERT", str(ca_cert or ""))
