@@ -69,6 +69,7 @@ class Agent:
         self._observing = parts.observing(settings, self._windows_closed)
         recorder = self._observing.recorder if settings.observe else None
         self._plane = DataPlane(recorder, id_prefix=os.urandom(6).hex(), rules=parts.serving_rules(settings))
+        self._samples = parts.samples(settings, self._observing, self._plane, lambda: self._messaging_state().channel)
         self._neighbour = Neighbour(parts.strain_rules(settings))
         self._updates, self._trust = parts.updates(
             settings, identity, self._plane, self._neighbour, self._service, lambda: self._settings
@@ -88,6 +89,7 @@ class Agent:
             self._plane,
             self._updates,
             self._observing,
+            self._samples,
             self._messaging_state,
             self._flows,
             lambda: self._neighbour.strain.reason,
@@ -115,6 +117,8 @@ class Agent:
             at_the_end.callback(self._updates.close)
             at_the_end.callback(self._observing.stop, timeout / 2)
             self._observing.start()
+            at_the_end.callback(self._samples.stop, timeout / 2)
+            self._samples.start()
             at_the_end.callback(self._neighbour.stop)
             self._neighbour.start()
             # What was committed serves before the door opens, and before anything is asked of the network.
@@ -187,6 +191,7 @@ class Agent:
         self._neighbour.use(parts.strain_rules(settings))
         self._observing.policy.limit(parts.limits(settings))
         self._observing.pace.use(parts.replay_rules(settings))
+        self._samples.policy.limit(parts.samples_limits(settings))
         if self._messaging is not None:
             self._messaging.use(settings.channel, settings.report_s)
         log.info("settings were read again", changed=", ".join(found.changed) or "nothing")
@@ -201,7 +206,15 @@ class Agent:
     def _connect(self) -> None:
         from edge_agent.hub_line import hub_line
 
-        messaging = hub_line(self._settings, self._identity, self._observing, self._trust, self._vitals)
+        messaging = hub_line(
+            self._settings,
+            self._identity,
+            self._observing,
+            self._samples,
+            self._trust,
+            self._vitals,
+            lambda: self._settings.hub,
+        )
         self._updates.report_to(messaging)
         messaging.start(self._updates)
         self._messaging = messaging

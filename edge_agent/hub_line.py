@@ -10,23 +10,28 @@ from collections.abc import Callable
 
 from edge_agent.enrolled import broker_tls
 from edge_agent.identity import Identity as DeviceIdentity
+from edge_agent.identity import TlsOf
 from edge_agent.messaging import Identity, Messaging
 from edge_agent.observing.assembly import Observing
 from edge_agent.observing.sender import Sender
 from edge_agent.ports import Trust, Vitals
+from edge_agent.sampling.assembly import Line, Samples
 from edge_agent.settings import Settings
 from edgeloop import __version__
 from edgeloop.insights.policy import KEY
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
+from edgeloop.sampling.policy import KEY as SAMPLES
 
 
 def hub_line(
     settings: Settings,
     identity: DeviceIdentity | None,
     observing: Observing,
+    samples: Samples,
     trust: Trust,
     vitals: Callable[[], Vitals],
+    hub: Callable[[], str],
 ) -> Messaging:
     """Messaging with a link of its own; nothing is connected before it is started."""
     topics = Topics(settings.fleet)
@@ -60,10 +65,13 @@ def hub_line(
         open_link,
         make_sender,
         recorder=observing.recorder,
-        policies={KEY: observing.policy.take},
+        policies={KEY: observing.policy.take, SAMPLES: samples.policy.take},
+        samples=samples.acknowledged,
         trust=trust,
         ledger=observing.ledger,
         vitals=vitals,
         report_s=settings.report_s,
     )
+    own_tls = None if identity is None else TlsOf(identity)
+    samples.connect(Line(messaging.link, topics.samples(settings.device), hub, own_tls))
     return messaging

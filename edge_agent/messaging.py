@@ -73,6 +73,7 @@ class Messaging:
         *,
         recorder: Recorder,
         policies: Mapping[str, Callable[[Any], None]],
+        samples: Callable[[Ack], None] = lambda ack: None,
         trust: Trust,
         ledger: Ledger,
         vitals: Callable[[], Vitals],
@@ -83,6 +84,7 @@ class Messaging:
         self._topics = Topics(identity.fleet)
         self._recorder = recorder
         self._policies = policies
+        self._samples = samples
         self._trust = trust
         self._ledger = ledger
         self._vitals = vitals
@@ -202,7 +204,11 @@ class Messaging:
         self._due.set()
 
     def _on_ack(self, _topic: str, payload: bytes) -> None:
-        self.sender.acknowledged(Ack.from_bytes(payload))
+        ack = Ack.from_bytes(payload)
+        if ack.samples:  # a message of its own: it tells nothing of windows
+            self._samples(ack)
+        else:
+            self.sender.acknowledged(ack)
 
     def _on_answers(self, _topic: str, payload: bytes) -> None:
         answers = Answers.from_bytes(payload)

@@ -12,6 +12,7 @@ from edge_agent.observing.assembly import Observing
 from edge_agent.observing.own_alarms import plain
 from edge_agent.operator_key import HEADER, NAME
 from edge_agent.ports import MessagingState, TrustState
+from edge_agent.sampling.assembly import Samples
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.errors import Busy, Conflict, Forbidden
 from edge_agent.settings import Settings
@@ -36,6 +37,7 @@ class AgentOperations:
         plane: DataPlane,
         updates: UpdateMachine,
         observing: Observing,
+        samples: Samples,
         messaging: Callable[[], MessagingState],
         flows: Flows | None,
         strain: Callable[[], str],
@@ -43,7 +45,7 @@ class AgentOperations:
         key: str,
     ) -> None:
         self._settings, self._plane, self._updates = settings, plane, updates
-        self._observing, self._messaging, self._flows = observing, messaging, flows
+        self._observing, self._samples, self._messaging, self._flows = observing, samples, messaging, flows
         self._strain, self._trust, self._key = strain, trust, key
 
     def status(self) -> Mapping[str, Any]:
@@ -80,6 +82,7 @@ class AgentOperations:
             "accuracy": None if loaded is None else _plain(self._observing.recorder.accuracy(loaded.digest)),
             "unobserved": {"without_profile": seen.without_profile, "failed": seen.failed},
             "privacy": asdict(seen.privacy),
+            "samples": asdict(self._samples.status()),
             "trouble": seen.trouble,
             "alarms": plain(self._observing.recorder.alarms.open),
             "strain": self._strain(),
@@ -118,6 +121,7 @@ class AgentOperations:
         serving = {"release": status["serving"] or ""}
         how = {**serving, "variant": status["variant"], "provider": status["provider"]}
         outbox, insights, connected = status["outbox"], status["insights"], float(status["messaging"]["connected"])
+        samples = status["samples"]
         found = (
             Metric("predictions_total", "Rows answered by the release that serves.", counters.predictions, serving),
             Metric("errors_total", "Requests that failed through the model's fault.", counters.errors, serving),
@@ -131,6 +135,9 @@ class AgentOperations:
             Metric("insights_bytes_today", "Bytes of insights that left since midnight, UTC.", insights["bytes_today"]),
             Metric("insights_gives_up", "Whether waiting windows gave up resolution.", bool(insights["gives_up"])),
             Metric("insights_replaying", "Whether a backlog of windows waits or leaves.", insights["replaying"]),
+            Metric("samples_kept_total", "Inputs that were kept for retraining.", samples["kept"]),
+            Metric("samples_waiting", "Of them, those that the hub has not acknowledged.", samples["waiting"]),
+            Metric("samples_waiting_bytes", "Their size.", samples["bytes"]),
             Metric("clock_trouble", "Whether the device's clock is or was wrong.", bool(status["clock"])),
             Metric("unclean_restarts", "Starts after a kill or a power cut.", status["unclean_restarts"]),
             Metric("drift_alarms", "Drifts that the device sees in its own windows.", len(status["alarms"])),

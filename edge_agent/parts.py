@@ -17,6 +17,7 @@ from edge_agent.observing.pace import ReplayRules
 from edge_agent.observing.store import StoreError
 from edge_agent.operator_key import make_key
 from edge_agent.ports import LoadedRelease, Trust
+from edge_agent.sampling.assembly import Samples, SamplesRules
 from edge_agent.service import ServiceManager
 from edge_agent.serving.batching import BatchRules
 from edge_agent.serving.dataplane import DataPlane, ServingRules
@@ -38,6 +39,7 @@ from edgeloop.insights import InsightsError, Profile
 from edgeloop.insights.policy import Limits
 from edgeloop.insights.privacy.rule import PrivacyRule
 from edgeloop.package import Index, Package, PackageError, audit_in_child
+from edgeloop.sampling.policy import SamplesLimits
 
 if TYPE_CHECKING:
     from edge_agent.flows.assembly import Flows
@@ -118,6 +120,28 @@ def limits(settings: Settings) -> Limits:
 def replay_rules(settings: Settings) -> ReplayRules:
     """How a backlog of windows leaves."""
     return ReplayRules(settings.replay_rows_per_s, settings.replay_bytes_per_s, settings.replay_jitter_s)
+
+
+def samples(settings: Settings, observing: Observing, plane: DataPlane, channel: Callable[[], str]) -> Samples:
+    """Inputs that are kept for retraining, where both owners want that."""
+    alarms = observing.recorder.alarms
+    found = Samples(
+        settings.device,
+        observing.store,
+        settings.data / "samples.db",
+        samples_limits(settings),
+        SamplesRules(settings.samples_max_bytes, settings.samples_bytes_per_s, settings.samples_redact),
+        channel=channel,
+        offers=plane.sample,
+        drifted=lambda release: any(alarm.release == release for alarm in alarms.open),
+    )
+    observing.recorder.tell_labels(found.labelled)
+    return found
+
+
+def samples_limits(settings: Settings) -> SamplesLimits:
+    """What the device's owner lets be kept and sent of inputs."""
+    return SamplesLimits(settings.samples, settings.samples_per_day or None, settings.samples_bytes_per_day or None)
 
 
 def flows(settings: Settings, plane: DataPlane) -> Flows | None:

@@ -44,6 +44,9 @@ AT_RUN_TIME = frozenset(
         "replay_rows_per_s",
         "report_s",
         "required_providers",
+        "samples",
+        "samples_bytes_per_day",
+        "samples_per_day",
         "trial_budget_s",
     }
 )

@@ -66,6 +66,12 @@ def _epsilon(value: float) -> float:
     return value
 
 
+def _function(value: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", value):
+        raise ValueError("it has to be module:name, such as faces.samples:blur")
+    return value
+
+
 def _aspects(names: tuple[str, ...]) -> tuple[str, ...]:
     from edgeloop.insights.aspects import ASPECTS
 
@@ -250,6 +256,26 @@ class Settings:
         default=1e-6, ge=1e-15, le=0.01, description="Probability with which it may tell more."
     )
     privacy_days: float = Field(default=1.0, ge=0.001, le=3660, description="Length of a period, days.")
+    samples: bool = Field(
+        default=False, description="Consent: whether inputs may be kept and sent for retraining, if the hub asks."
+    )
+    samples_per_day: int = Field(
+        default=0, ge=0, description="Samples that may be kept in 24 hours, whatever the hub allows; 0: any."
+    )
+    samples_bytes_per_day: int = Field(
+        default=0, ge=0, description="Bytes of samples that may be kept in 24 hours, whatever the hub allows; 0: any."
+    )
+    samples_max_bytes: int = Field(
+        default=64 << 20, ge=1 << 16, description="Bytes of samples that wait for the hub; beyond it the oldest go."
+    )
+    samples_bytes_per_s: float = Field(
+        default=65536.0, ge=0, description="Bytes of samples that leave in a second; 0: any."
+    )
+    samples_redact: str = Field(
+        default="",
+        description="Function, module:name, that each sample passes before it is kept; empty: none.",
+        check=_function,
+    )
     feedback_keep: int = Field(default=8192, ge=0, description="Recent predictions that wait for their labels.")
     probation_s: float = Field(default=60.0, ge=0, description="Seconds that a new release is watched, at least.")
     probation_min_predictions: int = Field(default=20, ge=0, description="Predictions it is watched for, at least.")

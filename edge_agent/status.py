@@ -52,6 +52,8 @@ def table(status: Mapping[str, Any]) -> Table:
         ("restarts", f"{status['unclean_restarts']} unclean"),
     ):
         found.add_row(key, str(value))
+    if (samples := status["samples"])["on"] or samples["trouble"]:
+        found.add_row("samples", _samples(samples))
     if (privacy := status["privacy"])["epsilon"]:
         found.add_row("privacy", _noise(privacy))
     if status["accuracy"] is not None:
@@ -87,6 +89,11 @@ def _insights(insights: Mapping[str, Any], unsent: int) -> str:
     if insights["replaying"]:
         parts.append(f"a backlog of {unsent:,} windows leaves")
     return "; ".join(parts)
+
+
+def _samples(samples: Mapping[str, Any]) -> str:
+    kept = f"{samples['kept']:,} kept, {samples['acknowledged']:,} at the hub, {samples['waiting']:,} waiting"
+    return f"{kept}: {samples['trouble']}" if samples["trouble"] else kept
 
 
 def _noise(privacy: Mapping[str, Any]) -> str:

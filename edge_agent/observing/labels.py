@@ -55,6 +55,7 @@ class Labelling:
 
     Attributes:
         private: whether features go into sums clipped, so that noise can hide any one of them.
+        heard: is told of labels that are counted: (prediction id, row in the request, class index); None: nobody.
     """
 
     def __init__(self, windows: OpenWindows, retention: Retention, known: KnownReleases, observers: Observers) -> None:
@@ -63,6 +64,7 @@ class Labelling:
         self._known = known
         self._observers = observers
         self.private = False
+        self.heard: Callable[[Sequence[tuple[str, int, int]]], None] | None = None
 
     def take(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
         """Count what can be counted; every item ends in exactly one part of the result."""
@@ -92,6 +94,8 @@ class Labelling:
                 counted.setdefault((found.release, found.segment), []).append(_Label(item, found, index))
         for (release, segment), labels in counted.items():
             self._count(release, segment, labels)
+            if self.heard is not None:
+                self.heard([(one.item.prediction_id, one.item.index, one.label) for one in labels])
         return FeedbackResult(sum(map(len, counted.values())), unknown, duplicate, invalid)
 
     def open_audit(self, found: Found) -> OpenAudit:

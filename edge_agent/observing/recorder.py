@@ -161,6 +161,10 @@ class WindowRecorder:
         # A label for an answer that is not kept could not be counted.
         self.audit_share = policy.audit_share if self._keeps else 0.0
 
+    def tell_labels(self, heard: Callable[[Sequence[tuple[str, int, int]]], None]) -> None:
+        """Have ``heard`` called, quickly, with labels that are counted: (prediction id, row in the request, class)."""
+        self._labelling.heard = heard
+
     def wanted_outputs(self, loaded: LoadedRelease) -> Sequence[str]:
         """Names of the outputs that observing needs; none for a release without a profile."""
         watch = self._watch(loaded)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.logs import Log
-from edge_agent.ports import LoadedRelease, Recorder, ServingCounters
+from edge_agent.ports import LoadedRelease, Recorder, Sampling, ServingCounters
 from edge_agent.serving.batching import BatchRules
 from edge_agent.serving.calls import Answer, Array, Call, Described, Escalating
 from edge_agent.serving.configuration import triton_configuration
@@ -68,6 +68,7 @@ class DataPlane:
             rules: the owner's.
         """
         self._recorder, self._rules = recorder, rules or ServingRules()
+        self._sampling: Sampling | None = None
         self._prefix, self._numbers = id_prefix, itertools.count(1)
         self._lock = threading.Lock()
         self._main: Served | None = None
@@ -108,6 +109,10 @@ class DataPlane:
     def escalate(self, escalating: Escalating) -> None:
         """Have hard answers of the channel's model escalated from now on."""
         self._escalating = escalating
+
+    def sample(self, sampling: Sampling | None) -> None:
+        """Offer what the channel's release answers to whoever keeps samples; None: to nobody."""
+        self._sampling = sampling
 
     # ── other models ──────────────────────────────────────────────────────────────────────────
 
@@ -210,7 +215,8 @@ class DataPlane:
             if slot.row_ns * rows > INLINE_NS:
                 return self._queue(served, plan, call, rows)
             if slot.recorder is not None and plan.light is not None and not slot.recorder.in_full():
-                plan = plan.light if self._escalating is None or not self._escalating.on else plan.sifted or plan
+                looked_at = self._sampling is not None or (self._escalating is not None and self._escalating.on)
+                plan = plan.sifted or plan if looked_at else plan.light
         except BaseException:
             self._leave(served)
             raise
@@ -338,6 +344,8 @@ class DataPlane:
                 if call.lent:
                     first = first.copy()
                 recorder.record(slot.loaded, identity, first, found, plan.recorded, segment, latency_ns, run_ns)
+            if (sampling := self._sampling) is not None:
+                sampling.offer(slot.loaded, identity, call.inputs, call.lent, found, plan.recorded, segment)
         answer = Answer(identity, slot.model, slot.version, tuple(zip(plan.wanted, found, strict=False)), audit)
         if asked is None:
             return answer

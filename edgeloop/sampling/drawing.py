@@ -7,7 +7,7 @@ and Thompson, 1952), of those rows that have any chance. Only ``random`` gives o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,19 @@ class Drawn:
     probability: float
 
 
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What came of a draw.
+
+    Attributes:
+        kept: the rows that are kept.
+        chances: float64 [N], of each row, kept or not.
+    """
+
+    kept: Sequence[Drawn]
+    chances: Floats
+
+
 class Drawing:
     """Draws rows of one release."""
 
@@ -47,7 +60,7 @@ class Drawing:
         self.memory = Memory()
         self._means: dict[str, tuple[float, int]] = {}
 
-    def draw(self, strategies: Mapping[str, float], share: float, rows: Rows, numbers: Floats) -> list[Drawn]:
+    def draw(self, strategies: Mapping[str, float], share: float, rows: Rows, numbers: Floats) -> Draw:
         """Which rows are kept.
 
         Args:
@@ -58,18 +71,24 @@ class Drawing:
         """
         self.memory.seen(rows)
         if not strategies:
-            return []
+            return Draw((), np.zeros(len(rows)))
         chances = np.stack([weight * share * self._wanted(name, rows) for name, weight in strategies.items()])
         total = chances.sum(axis=0)
         chances = np.where(total > 1.0, chances / np.maximum(total, 1.0), chances)
         total = np.minimum(total, 1.0)
         edges = np.cumsum(chances, axis=0)
         names = list(strategies)
-        return [
-            # The last edge may be a rounding error below the total.
-            Drawn(int(row), names[min(int((numbers[row] >= edges[:, row]).sum()), len(names) - 1)], float(total[row]))
-            for row in np.flatnonzero((numbers < total) & (total >= LEAST))
-        ]
+        total = np.where(total < LEAST, 0.0, total)
+        return Draw(
+            [
+                # The last edge may be a rounding error below the total.
+                Drawn(
+                    int(row), names[min(int((numbers[row] >= edges[:, row]).sum()), len(names) - 1)], float(total[row])
+                )
+                for row in np.flatnonzero(numbers < total)
+            ],
+            total,
+        )
 
     def _wanted(self, strategy: str, rows: Rows) -> Floats:
         """How many times as much as the mean a strategy wants each row."""

@@ -43,7 +43,7 @@ class Rows:
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
         """Class of each row."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(self.probabilities.argmax(axis=1))
 
 
 class Memory:

@@ -65,7 +65,7 @@ def test_the_chance_that_is_kept_beside_a_row_is_the_one_that_it_had() -> None:
         rows = Rows(probabilities, probabilities @ random.normal(size=(3, 4)))
         values = probabilities.max(axis=1)
         total += float(values.sum())
-        for one in drawing.draw(policy, 0.1, rows, random.random(8)):
+        for one in drawing.draw(policy, 0.1, rows, random.random(8)).kept:
             weighted += float(values[one.row]) / one.probability
             drawing.memory.keep(rows.features[one.row] if rows.features is not None else None)
             kept += 1
@@ -79,20 +79,20 @@ def test_unsure_rows_are_drawn_more_often_by_uncertainty_and_as_often_at_random(
         drawing, unsure = Drawing(), []
         for _ in range(500):
             rows = Rows(np.array([[0.99, 0.01], [0.5, 0.5]], np.float32), None)
-            unsure += [one.row for one in drawing.draw({strategy: 1.0}, 0.2, rows, random.random(2))]
+            unsure += [one.row for one in drawing.draw({strategy: 1.0}, 0.2, rows, random.random(2)).kept]
         found[strategy] = np.mean(unsure)
     assert found["random"] == pytest.approx(0.5, abs=0.1) and found["uncertainty"] > 0.95
 
 
 def test_every_row_is_drawn_where_all_may_be_kept_and_none_where_none() -> None:
     rows, numbers = _rows(*[[0.6, 0.4]] * 5), np.linspace(0, 0.999, 5)
-    drawn = Drawing().draw({"random": 1.0, "uncertainty": 1.0}, 1.0, rows, numbers)
+    drawn = Drawing().draw({"random": 1.0, "uncertainty": 1.0}, 1.0, rows, numbers).kept
     assert [one.row for one in drawn] == [0, 1, 2, 3, 4] and {one.probability for one in drawn} == {1.0}
     assert {one.strategy for one in drawn} == {"random", "uncertainty"}
-    assert Drawing().draw({}, 1.0, rows, numbers) == []
-    assert Drawing().draw({"random": 1.0}, 0.0, rows, numbers) == []
-    assert Drawing().draw({"random": 1.0}, LEAST / 2, rows, np.zeros(5)) == []
-    assert Drawing().draw({"disagreement": 1.0, "drift": 1.0}, 1.0, rows, np.zeros(5)) == []
+    assert Drawing().draw({}, 1.0, rows, numbers).kept == ()
+    assert Drawing().draw({"random": 1.0}, 0.0, rows, numbers).kept == []
+    assert Drawing().draw({"random": 1.0}, LEAST / 2, rows, np.zeros(5)).kept == []
+    assert Drawing().draw({"disagreement": 1.0, "drift": 1.0}, 1.0, rows, np.zeros(5)).kept == []
 
 
 def test_a_wrong_answer_is_drawn_once_more() -> None:

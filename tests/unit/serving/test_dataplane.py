@@ -533,3 +533,30 @@ def test_other_models_are_never_escalated(first: Package, second: Package, recor
     plane.add(loaded(second))
     assert ask(plane, version="2").parameters == {} and escalating.seen == []
     plane.close()
+
+
+class NotingSampling:
+    """Notes what is offered."""
+
+    def __init__(self) -> None:
+        self.offered: list[tuple[Any, ...]] = []
+
+    def offer(self, *what: Any) -> None:
+        self.offered.append(what)
+
+
+def test_what_the_channels_release_answers_is_offered_for_as_long_as_somebody_keeps_samples(
+    plane: DataPlane, second: Package
+) -> None:
+    sampling = NotingSampling()
+    ask(plane)
+    plane.sample(sampling)
+    answer = ask(plane, identity="p1")
+    plane.add(loaded(second))
+    ask(plane, version="2")
+    plane.sample(None)
+    ask(plane)
+    assert len(sampling.offered) == 1, "models of the device's own repository are nobody's business"
+    release, identity, inputs, lent, outputs, places, segment = sampling.offered[0]
+    assert (release.digest, identity, lent, segment) == (plane.loaded.digest, "p1", False, "")  # type: ignore[union-attr]
+    assert inputs is ROW and np.array_equal(outputs[places["probabilities"]], dict(answer.outputs)["probabilities"])
