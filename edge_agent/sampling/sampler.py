@@ -288,7 +288,7 @@ class Sampler:
         size = self._store.add(made, lambda size: self._steering.fits(policy, size))
         if not size:
             return False
-        self._steering.kept(policy, size)
+        self._steering.kept(size)
         self._agent.set_note(_NOTE, encode(self._steering.state()))
         self.tally.kept += 1
         self.trouble = ""

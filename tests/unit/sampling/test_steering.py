@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgeloop.sampling.policy import SamplesLimits, SamplesPolicy
@@ -18,7 +18,7 @@ def _kept(policy: SamplesPolicy, size: int, rows_per_s: float, hours: int, seed:
         steering.seen(policy, rows, now)
         for _ in range(int(random.binomial(rows, steering.share(policy)))):
             if steering.fits(policy, size):
-                steering.kept(policy, size)
+                steering.kept(size)
                 found.append(now)
     return found
 
@@ -54,7 +54,7 @@ def test_what_was_spent_outlives_a_restart_and_a_clock_that_jumps_frees_nothing(
     steering = Steering()
     steering.seen(policy, 1, 1000.0)
     for _ in range(2):
-        steering.kept(policy, 10)
+        steering.kept(10)
     assert steering.share(policy) == 0
     again = Steering(steering.state())
     assert again.share(policy) == 0
@@ -63,10 +63,12 @@ def test_what_was_spent_outlives_a_restart_and_a_clock_that_jumps_frees_nothing(
         assert again.share(policy) == 0, "the clock went back"
     again.seen(policy, 1, 4e9)
     assert again.share(policy) > 0
-    assert Steering({"spent": float("nan"), "at": float("inf")}).state()["spent"] == 0
+    odd = {"samples/spent": float("nan"), "at": float("inf"), "bytes/hour/x": 3.0}
+    assert Steering(odd).state() == {"size": 0, "samples/spent": 0, "bytes/spent": 0}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=100)
+@example([(0.0, 1, 1), (86_399.0 / 2, 1, 5)], 4, 5)
 @given(
     st.lists(st.tuples(st.floats(0, 1e5), st.integers(0, 50), st.integers(0, 5000)), max_size=40),
     st.integers(0, 30),
@@ -83,7 +85,7 @@ def test_no_24_hours_see_more_than_the_budgets(
         assert 0.0 <= steering.share(policy) <= 1.0
         for _ in range(rows):
             if steering.fits(policy, size):
-                steering.kept(policy, size)
+                steering.kept(size)
                 left.append((now, size))
     for start, _ in left:
         day = [size for at, size in left if start <= at < start + DAY_S]
