@@ -93,7 +93,10 @@ class DriftPolicy(_Policy):
 class RetrainingPolicy(_Policy):
     """When a training run starts."""
 
-    trainer: Literal["head"] = Field(default="head", description="Who makes the candidate.")
+    trainer: Literal["head", "command"] = Field(default="head", description="Who makes the candidate.")
+    program: str = Field(
+        default="", description="`command`: which of the hub's `training_programs` makes it; an operator names them."
+    )
     trigger: Literal["drift", "manual"] = Field(default="manual", description="What starts a run by itself.")
     min_labels: int = Field(default=200, ge=1, description="Labels that have to have arrived.")
     statistics: Literal["since_alarm", "all"] = Field(

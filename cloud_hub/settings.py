@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cloud_hub import exit_codes
 from cloud_hub.access.grants import parse_grant
 from cloud_hub.errors import StartError
+from cloud_hub.programs import TrainingProgram
 from edgeloop.loopback import is_loopback
 from edgeloop.protocol import ProtocolError, check_name
 
@@ -140,6 +141,9 @@ class Settings(BaseSettings):
     )
     session_s: float = Field(
         default=28_800.0, ge=60, description="After how long somebody who signed in has to do so again, seconds."
+    )
+    training_programs: dict[str, TrainingProgram] = Field(
+        default={}, description="Programs that may retrain models, by name; see below."
     )
     stop_timeout_s: float = Field(
         default=10.0, gt=0, description="Time that an orderly stop may take, seconds; then what is left is cut off."

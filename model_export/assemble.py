@@ -6,16 +6,16 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 
 from edgeloop import __version__
-from edgeloop.insights.forms import Kind
 from edgeloop.package import Draft, DraftVariant, HeadSpec, OutputSpec, Package, PackageError, TensorSpec, write_package
 from edgeloop.runtime.datatypes import oip_name
 from model_export import golden
@@ -23,9 +23,11 @@ from model_export.audited import open_audited
 from model_export.data import Table
 from model_export.errors import DestinationError, GoldenMismatchError, UnsupportedModelError
 from model_export.graph import Array
+from model_export.likeness import KEY, Kept, Recipe, check_alike
+from model_export.measure import Metrics, accuracy
 from model_export.prepare import Prepared
+from model_export.probe import Probe
 from model_export.profile import make_profile
-from model_export.quantize import Int8Options
 from model_export.sources import Source
 from model_export.variants import Variant
 from model_export.verify import check_variants
@@ -40,9 +42,10 @@ class Parts:
 
     Attributes:
         calibration, validation: row numbers of the data.
-        validation_rows: most rows of the validation set that the package carries.
-        reproducible: leave measured latency out.
-        input_kind: what the first input is; None: found.
+        recipe: what was decided, and how.
+        base: the package that this one shall be like, or None.
+        kept: what it takes over from that one, or None.
+        lineage: what others know of where it comes from.
     """
 
     name: str
@@ -53,10 +56,10 @@ class Parts:
     variants: tuple[Variant, ...]
     calibration: Array
     validation: Array
-    validation_rows: int
-    int8: Int8Options
-    reproducible: bool
-    input_kind: Kind | None = None
+    recipe: Recipe
+    base: Package | None = None
+    kept: Kept | None = None
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_proven(destination: Path, parts: Parts, on_step: Callable[[str], None]) -> Package:
@@ -108,49 +111,77 @@ def _appear(staged: Path, destination: Path) -> None:
 
 
 def _draft(parts: Parts) -> Draft:
-    prepared, variants = parts.prepared, parts.variants
+    prepared, variants, head = parts.prepared, parts.variants, parts.prepared.head
     rows, truth = prepared.part(parts.validation)
     # The float model says what is normal; int8 differs from it by less than a bin.
     reference = next((variant for variant in variants if variant.precision == "fp32"), variants[0])
-    cases = golden.choose_rows(rows, prepared.probabilities(reference.outputs), truth)
-    kept = np.unique(np.linspace(0, len(truth) - 1, min(parts.validation_rows, len(truth))).astype(np.int64))
-    head = prepared.head
+    inputs = [TensorSpec(spec.name, oip_name(spec.dtype), (-1, *spec.shape)) for spec in prepared.inputs]
+    outputs = [
+        OutputSpec(name, oip_name(reference.outputs[name].dtype), (-1, *reference.outputs[name].shape[1:]), role)
+        for name, role in prepared.roles.items()
+    ]
+    if parts.base is not None:
+        check_alike(parts.base, inputs, outputs)
+    cases, answers = _golden(parts, rows, truth, reference)
     return Draft(
         name=parts.name,
         version=parts.version,
         variants=[DraftVariant(v.name, v.precision, v.model) for v in variants],
         labels=prepared.class_names,
-        inputs=[TensorSpec(spec.name, oip_name(spec.dtype), (-1, *spec.shape)) for spec in prepared.inputs],
-        outputs=[
-            OutputSpec(name, oip_name(reference.outputs[name].dtype), (-1, *reference.outputs[name].shape[1:]), role)
-            for name, role in prepared.roles.items()
-        ],
-        golden_inputs={name: array[cases] for name, array in rows.items()},
-        golden_outputs={v.precision: _golden_outputs(prepared, v, cases) for v in variants},
+        inputs=inputs,
+        outputs=outputs,
+        golden_inputs=cases,
+        golden_outputs=answers,
         features=None if head is None else head.features,
         head=None if head is None else HeadSpec(head.weight, head.bias, head.activation or "identity", head.transposed),
-        profile=make_profile(prepared, rows, reference.outputs, truth, parts.input_kind),
-        validation=({name: array[kept] for name, array in rows.items()}, truth[kept]),
-        metrics={v.name: _metrics(v, reproducible=parts.reproducible) for v in variants},
+        profile=make_profile(prepared, rows, reference.outputs, truth, parts.recipe.input_kind),
+        validation=_validation(parts, rows, truth),
+        metrics={v.name: _metrics(parts, v) for v in variants},
         lineage=_lineage(parts),
+        extra={KEY: parts.recipe.to_json()},
     )
 
 
-def _golden_outputs(prepared: Prepared, variant: Variant, cases: Array) -> dict[str, Array]:
-    """Reference outputs without the features.
+def _validation(
+    parts: Parts, rows: Mapping[str, Array], truth: npt.NDArray[np.int64]
+) -> tuple[dict[str, Array], npt.NDArray[np.int64]]:
+    """The validation set that the package carries."""
+    if parts.kept is not None and parts.kept.validation is not None:
+        return dict(parts.kept.validation[0]), parts.kept.validation[1]
+    count = min(parts.recipe.validation_rows, len(truth))
+    chosen = np.unique(np.linspace(0, len(truth) - 1, count).astype(np.int64))
+    return {name: array[chosen] for name, array in rows.items()}, truth[chosen]
+
+
+def _golden(
+    parts: Parts, rows: Mapping[str, Array], truth: npt.NDArray[np.int64], reference: Variant
+) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    """Inputs of the golden cases, and for each precision reference outputs without the features.
 
     Every release carries its own reference outputs, and wrong features show in the scores that the head makes of them.
     """
-    return {
-        name: np.ascontiguousarray(array[cases])
-        for name, array in variant.outputs.items()
-        if prepared.roles[name] != "features"
+    if parts.kept is not None:
+        cases = dict(parts.kept.golden_inputs)
+        answers = {v.precision: Probe(v.model).run(cases) for v in parts.variants}
+    else:
+        chosen = golden.choose_rows(rows, parts.prepared.probabilities(reference.outputs), truth)
+        cases = {name: array[chosen] for name, array in rows.items()}
+        answers = {v.precision: {n: a[chosen] for n, a in v.outputs.items()} for v in parts.variants}
+    roles = parts.prepared.roles
+    return cases, {
+        precision: {n: np.ascontiguousarray(a) for n, a in found.items() if roles[n] != "features"}
+        for precision, found in answers.items()
     }
 
 
-def _metrics(variant: Variant, *, reproducible: bool) -> dict[str, float | int]:
-    metrics = variant.metrics.for_package()
-    if reproducible:
+def _metrics(parts: Parts, variant: Variant) -> dict[str, float | int]:
+    """The accuracy is that on the validation set of the package."""
+    measured: Metrics = variant.metrics
+    if parts.kept is not None and parts.kept.validation is not None:
+        inputs, truth = parts.kept.validation
+        measured = replace(measured, accuracy=accuracy(Probe(variant.model).run(inputs)[parts.prepared.scores], truth))
+    metrics = measured.for_package()
+    if parts.recipe.reproducible:
         metrics.pop("latency_ms", None)
     return metrics
 
@@ -159,9 +190,9 @@ def _lineage(parts: Parts) -> Mapping[str, Any]:
     """Where everything came from, without times: the same input gives the same package."""
     source = parts.source
     quantized = any(variant.precision == "int8" for variant in parts.variants)
-    return {
+    own = {
         "source": {"kind": source.kind, "file": source.file or source.name, "sha256": source.sha256},
-        "parent": None,
+        "parent": None if parts.base is None else parts.base.digest,
         "trainer": None,
         "data": {
             "file": parts.table.file,
@@ -170,7 +201,7 @@ def _lineage(parts: Parts) -> Mapping[str, Any]:
             "calibration": len(parts.calibration),
             "validation": len(parts.validation),
         },
-        "quantization": parts.int8.describe() if quantized else None,
+        "quantization": parts.recipe.int8.describe() if quantized else None,
         "tools": {
             "edgeloop": __version__,
             "onnx": onnx.__version__,
@@ -178,3 +209,4 @@ def _lineage(parts: Parts) -> Mapping[str, Any]:
             **source.tools,
         },
     }
+    return own | {name: value for name, value in parts.lineage.items() if own.get(name) is None}

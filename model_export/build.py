@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ from edgeloop.insights.forms import Kind
 from model_export import data as tables
 from model_export import provenance
 from model_export.assemble import Parts, write_proven
+from model_export.audited import open_audited
+from model_export.data import CALIBRATION_SHARE, VALIDATION_ROWS
 from model_export.errors import DestinationError, RequestError
+from model_export.likeness import Kept, Recipe
 from model_export.measure import Metrics
 from model_export.prepare import prepare
 from model_export.quantize import Int8Options
@@ -22,9 +25,6 @@ from model_export.sources import open_source
 from model_export.variants import MAX_LOSS, PRECISIONS, make_variants
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
-#: The share of the data that calibrates int8; the rest validates.
-CALIBRATION_SHARE = 1 / 3
-VALIDATION_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def build_package(
     reproducible: bool = False,
     input_kind: Kind | None = None,
     licences: provenance.Licences | None = None,
+    like: Path | None = None,
+    lineage: Mapping[str, Any] | None = None,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> BuildReport:
     """Make a package from a trained classifier and labelled data; it appears whole, audited and tested, or not at all.
@@ -100,6 +102,9 @@ def build_package(
         reproducible: leave measured latency out of the package.
         input_kind: what insights take the first input for: ``numbers``, ``image``, ``tokens`` or ``text``; None: found.
         licences: of model and data, for the bill of materials.
+        like: folder of a package: this one gets its name, labels, recipe, golden inputs and validation set, whatever
+            else is given; and it has to have its inputs and outputs.
+        lineage: what the package's lineage tells besides: of what this tool says nothing, who trained it and why.
         on_step: told what begins.
 
     Raises:
@@ -107,21 +112,36 @@ def build_package(
     """
     _check_request(destination, precision, name, version)
     started = time.time()
+    recipe = Recipe(
+        precision=None if precision is None else tuple(precision),
+        int8=int8 or Int8Options(),
+        max_loss=max_loss,
+        calibration_share=calibration_share,
+        validation_rows=validation_rows,
+        roles=roles or {},
+        input_kind=input_kind,
+        reproducible=reproducible,
+    )
+    base = None
+    if like is not None:
+        on_step("reading the package that it shall be like")
+        base = open_audited(Path(like))
+        # Without a measured latency the same data give the same package, whenever and wherever it is built.
+        name, labels, recipe = base.name, base.meta.labels, replace(Recipe.of(base), reproducible=True)
     on_step("reading data")
     table = tables.read_table(Path(data), label_column)
     on_step("converting the model")
     found = open_source(source, table, trust_source=trust_source)
-    prepared = prepare(found, table, labels=labels, given=roles or {})
-    calibration, validation = tables.split(prepared.truth, calibration_share)
+    prepared = prepare(found, table, labels=labels, given=recipe.roles)
+    calibration, validation = tables.parts_of(table, prepared.truth, recipe.calibration_share)
     on_step("making and measuring variants")
-    options = int8 or Int8Options()
     variants, notes = make_variants(
         prepared,
         calibration,
         validation,
-        precisions=precision,
-        int8=options,
-        max_loss=max_loss,
+        precisions=recipe.precision,
+        int8=recipe.int8,
+        max_loss=recipe.max_loss,
         latency=True,
     )
     parts = Parts(
@@ -133,10 +153,10 @@ def build_package(
         variants=tuple(variants),
         calibration=calibration,
         validation=validation,
-        validation_rows=validation_rows,
-        int8=options,
-        reproducible=reproducible,
-        input_kind=input_kind,
+        recipe=recipe,
+        base=base,
+        kept=None if base is None else Kept.of(base),
+        lineage=lineage or {},
     )
     if len(validation) < FEWEST_ROWS:
         notes.append(
@@ -148,17 +168,12 @@ def build_package(
     asked = {
         "labels": None if labels is None else list(labels),
         "label_column": label_column,
-        "precision": None if precision is None else list(precision),
         "name": name,
         "version": version,
         "trust_source": trust_source,
-        "roles": dict(roles or {}),
-        "calibration_share": calibration_share,
-        "int8": options.describe(),
-        "max_loss": max_loss,
-        "validation_rows": validation_rows,
-        "reproducible": reproducible,
-        "input_kind": input_kind,
+        "like": None if base is None else base.digest,
+        **recipe.to_json(),
+        "int8": recipe.int8.describe(),
     }
     provenance.write(destination, provenance.describe(package, asked, started, licences or provenance.Licences()))
     return BuildReport(

@@ -50,7 +50,10 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the too
 def build(
     source: Annotated[str, typer.Argument(help="model.onnx, estimator.joblib, or module:factory.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the package; it must not exist yet.")],
-    data: Annotated[Path, typer.Option(help="Labelled examples: .npz, .safetensors, .csv or .parquet.")],
+    data: Annotated[
+        Path, typer.Option(help="Labelled examples: .npz, .safetensors, .csv, .parquet, or the folder of a dataset.")
+    ],
+    context: typer.Context,
     labels: Annotated[str, typer.Option(help="Names of the classes: a,b,c or a file with one name a line.")] = "",
     label_column: Annotated[str, typer.Option(help="Array or column with the true label.")] = "",
     precision: Annotated[str, typer.Option(help="Variants to make: fp32, int8 or both, separated by commas.")] = "",
@@ -73,6 +76,13 @@ def build(
     ] = None,
     model_license: Annotated[str, typer.Option("--license", help="The model's licence, as SPDX names it.")] = "",
     data_license: Annotated[str, typer.Option(help="The data's licence, as SPDX names it.")] = "",
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Package whose name, labels, recipe, golden inputs and validation set this one gets."),
+    ] = None,
+    lineage: Annotated[
+        Path | None, typer.Option(help="JSON file with what its lineage shall tell besides: trainer, run, …")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a package from an ONNX file, a scikit-learn classifier or a PyTorch module."""
@@ -81,6 +91,8 @@ def build(
         from model_export.provenance import Licences
         from model_export.quantize import Int8Options
 
+        if like is not None:
+            _nothing_besides(context)
         with progress() as step:
             report = build_package(
                 source,
@@ -100,6 +112,8 @@ def build(
                 reproducible=reproducible,
                 input_kind=input_kind,
                 licences=Licences(model_license, data_license),
+                like=like,
+                lineage=None if lineage is None else _told_lineage(lineage),
                 on_step=step,
             )
         if as_json:
@@ -253,6 +267,26 @@ def _vouched(place: str, files: list[Path], trust: Path | None, hub: Hub | None)
 
 def _told(vouched: dict[str, Any]) -> str:
     return f"made by {vouched['builder']}; the key {vouched['key'][:8]} vouches for it"
+
+
+def _told_lineage(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be read as JSON: {error}", "give a file with a JSON object") from error
+    if not isinstance(found, dict):
+        raise RequestError(f"{path} holds no JSON object", 'write it as {"trainer": …}')
+    return found
+
+
+def _nothing_besides(context: typer.Context) -> None:
+    """With --like the base decides: what else is said would be silently forgotten."""
+    own = ("source", "output", "data", "version", "model_license", "data_license", "like", "lineage", "as_json")
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in own and source is not None and source.name != "DEFAULT":
+            option = f"--{name.replace('_', '-')}"
+            raise RequestError(f"{option} and --like contradict one another", f"leave {option} out")
 
 
 def _labels(text: str) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""Reading labelled data: ``.npz`` without pickles, ``.safetensors``, CSV and Parquet.
+"""Reading labelled data: ``.npz`` without pickles, ``.safetensors``, CSV and Parquet, or a hub's dataset.
 
 A file becomes a `Table`: named arrays with one row an example, and the labels as they are written in the file. How its
 arrays become the inputs of a model is `bind`; what is written down as a label becomes a class in `class_indices`.
@@ -23,6 +23,12 @@ Array = npt.NDArray[Any]
 #: Names that are taken for the label column where ``--label-column`` does not say.
 LABEL_NAMES = ("label", "labels", "y", "target")
 SUFFIXES = (".npz", ".safetensors", ".csv", ".parquet")
+#: The share of the data that calibrates int8; the rest validates.
+CALIBRATION_SHARE = 1 / 3
+VALIDATION_ROWS = 2000
+#: What a hub's dataset, a folder of Parquet files, has beside inputs and labels; the hub's reference says what each is.
+HELD_OUT, WEIGHT = "holdout", "weight"
+DATASET_ONLY = (HELD_OUT, WEIGHT, "device_group", "taken")
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,15 @@ class Table:
         columns: arrays [N, …] by name, in the file's order, without the labels.
         labels: [N], integers or strings.
         file: the file's name without its folder.
-        sha256: of the file's bytes, 64 hex digits.
+        sha256: of the file's bytes, 64 hex digits; of a folder, of the list of its files and theirs.
+        held_out: row numbers that the model was not trained on, where the data say so; else None.
     """
 
     columns: Mapping[str, Array]
     labels: Array
     file: str
     sha256: str
+    held_out: Array | None = None
 
     @property
     def rows(self) -> int:
@@ -66,13 +74,15 @@ def read_table(path: Path, label_column: str | None = None) -> Table:
     """Read a data file.
 
     Args:
-        path: a file whose name ends in one of `SUFFIXES`.
+        path: a file whose name ends in one of `SUFFIXES`, or a folder: a hub's dataset.
         label_column: which array or column is the true label; by default the first of `LABEL_NAMES` that is there.
 
     Raises:
         DataError: the file is absent, broken, of another kind, or has no labels.
         MissingLibraryError: CSV or Parquet without pyarrow.
     """
+    if path.is_dir():
+        return _read_dataset(path)
     if not path.is_file():
         raise DataError(f"there is no data file {path}")
     readers = {".npz": _read_npz, ".safetensors": _read_safetensors, ".csv": _read_arrow, ".parquet": _read_arrow}
@@ -96,6 +106,43 @@ def read_table(path: Path, label_column: str | None = None) -> Table:
     if not arrays:
         raise DataError(f"{path.name}: there is nothing besides the labels {name!r}")
     return Table(arrays, labels, path.name, sha256_of(path))
+
+
+def _read_dataset(folder: Path) -> Table:
+    """The Parquet files of a folder, one after another in the order of their names."""
+    files = sorted(folder.glob("*.parquet"))
+    parts = [_read_arrow(path) for path in files]
+    if not parts:
+        raise DataError(f"there is no Parquet file in {folder}", "give a file, or the folder of a hub's dataset")
+    if uneven := [path.name for path, part in zip(files, parts, strict=True) if set(part) != set(parts[0])]:
+        raise DataError(f"{uneven[0]} has other columns than {files[0].name}", "give the files of one dataset only")
+    filled = [part for part in parts if len(next(iter(part.values())))] or parts[:1]
+    try:
+        arrays = {name: np.concatenate([part[name] for part in filled]) for name in parts[0]}
+    except ValueError as error:
+        raise DataError(f"the files in {folder} do not belong together: {error}") from error
+    labels = arrays.pop(_label_name(arrays, None, folder.name))
+    weight, held_out = arrays.get(WEIGHT), arrays.get(HELD_OUT)
+    rows = None if held_out is None else representative(np.flatnonzero(held_out), weight)
+    listed = "".join(f"{path.name} {sha256_of(path)}\n" for path in files)
+    columns = {name: array for name, array in arrays.items() if name not in DATASET_ONLY}
+    return Table(columns, labels, folder.name, hashlib.sha256(listed.encode()).hexdigest(), rows)
+
+
+def representative(rows: Array, weight: Array | None) -> Array:
+    """Row numbers that stand for what was drawn with unequal chances: rows of a larger weight come more often.
+
+    Systematic resampling (Kitagawa 1996), without chance; of Kish's effective number of rows, so that they say no more
+    than the weighted rows do.
+    """
+    if weight is None or not len(rows) or np.ptp(weight[rows]) == 0:
+        return rows
+    share = np.asarray(weight[rows], dtype=np.float64)
+    if not (np.isfinite(share).all() and (share >= 0).all() and share.sum() > 0):
+        raise DataError(f"the column {WEIGHT} holds what is no weight", "give numbers above 0")
+    count = max(1, round(float(share.sum() ** 2 / np.square(share).sum())))
+    places = (np.arange(count) + 0.5) / count * share.sum()
+    return np.asarray(rows[np.minimum(np.searchsorted(np.cumsum(share), places), len(rows) - 1)])
 
 
 def _label_name(arrays: Mapping[str, Array], wanted: str | None, file: str) -> str:
@@ -154,6 +201,9 @@ def _read_arrow(path: Path) -> dict[str, Array]:
 def _column(file: str, name: str, column: Any) -> Array:
     if column.null_count:
         raise DataError(f"{file}: column {name!r} has {column.null_count} empty cells", "fill them or drop those rows")
+    if column.type.num_fields and hasattr(column.type, "list_size"):
+        flat = column.combine_chunks()
+        return np.asarray(flat.flatten()).reshape(len(flat), column.type.list_size)
     values = column.to_pylist() if "list" in str(column.type) else column.to_numpy()
     try:
         array = np.asarray(values)
@@ -271,6 +321,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     return int(value) if isinstance(value, bool) else value
+
+
+def parts_of(table: Table, labels: npt.NDArray[np.int64], calibration_share: float) -> tuple[Array, Array]:
+    """Row numbers (calibration, validation): as the data say what was held out, else by `split`.
+
+    Raises:
+        DataError: nothing is left for one of the two.
+    """
+    if table.held_out is None:
+        return split(labels, calibration_share)
+    seen = np.setdiff1d(np.arange(table.rows), table.held_out)
+    if not len(seen) or not len(table.held_out):
+        raise DataError(f"{table.file}: of its rows all or none are held out", "a part has to be, to measure the model")
+    return seen, table.held_out
 
 
 def split(labels: npt.NDArray[np.int64], calibration_share: float) -> tuple[Array, Array]:

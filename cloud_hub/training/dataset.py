@@ -61,6 +61,9 @@ class Dataset:
 class Datasets(Protocol):
     """Whoever has labelled inputs."""
 
+    def count(self, *, channel: str, since: float | None) -> int:
+        """Labelled samples of a channel, taken ``since`` or ever; asked every second, so it reads counts."""
+
     def write(self, folder: Path, *, channel: str, base: Package, since: float | None, until: float) -> Dataset:
         """Write what there is for a run.
 

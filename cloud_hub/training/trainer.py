@@ -39,6 +39,7 @@ class Job:
         since: unix seconds of the first label that is used, or None for all.
         settled: unix seconds since which everything is the new normal, or None: nothing has moved.
         until: unix seconds; what comes later belongs to the next run.
+        uses: to be told of the data before anything is made of it.
         say: tells people how far it is: one line, and a share in 0…1 or None.
         stopped: whether it has to end now; asked often by whatever takes long. Then it raises `Cancelled`.
     """
@@ -55,6 +56,7 @@ class Job:
     since: float | None
     settled: float | None
     until: float
+    uses: Callable[[Material], None] = lambda data: None
     say: Callable[[str, float | None], None] = lambda line, share: None
     stopped: Callable[[], bool] = lambda: False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeloop.lazy import lazily
-from edgeloop.package.audit import Limits, audit, audit_in_child
+from edgeloop.package.audit import Limits, audit, audit_in_child, audit_model_in_child
 from edgeloop.package.difference import Base
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index, IndexEntry
@@ -50,6 +50,7 @@ __all__ = [
     "asset_folder",
     "audit",
     "audit_in_child",
+    "audit_model_in_child",
     "read_manifest",
     "required_paths",
     "revise_head",

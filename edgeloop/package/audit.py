@@ -10,8 +10,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
+from typing import Any
 
 from edgeloop.package.difference import Base, differences, shared_head
 from edgeloop.package.errors import PackageError
@@ -160,6 +162,24 @@ def audit_in_child(
         "allow_hard_links": allow_hard_links,
         "base": None if base is None else [base.index.to_bytes().decode(), json.dumps(base.manifest.raw)],
     }
+    problems = _problems_by_child(request, timeout_s)
+    if problems:
+        raise PackageError(problems)
+    return read_manifest(Path(root))
+
+
+def audit_model_in_child(path: Path, *, timeout_s: float = 120.0) -> None:
+    """Check a graph that is no package yet, with the external data that lies beside it, as `audit_in_child` does.
+
+    Raises:
+        PackageError: with every problem that was found; also when the child was killed by the limits or crashed.
+    """
+    problems = _problems_by_child({"model": str(path)}, timeout_s)
+    if problems:
+        raise PackageError(problems)
+
+
+def _problems_by_child(request: Mapping[str, Any], timeout_s: float) -> list[str]:
     try:
         done = subprocess.run(
             # -P: a file named json.py in the folder that we stand in, maybe the package itself, is not imported.
@@ -182,9 +202,7 @@ def audit_in_child(
         raise PackageError(
             f"the audit ended with status {done.returncode} and no verdict; the package is refused. {end}"
         ) from error
-    if problems:
-        raise PackageError(problems)
-    return read_manifest(Path(root))
+    return [str(problem) for problem in problems]
 
 
 def main() -> int:
@@ -194,6 +212,11 @@ def main() -> int:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (CHILD_MEMORY_BYTES, CHILD_MEMORY_BYTES))
+    json.dump(_model(Path(request["model"])) if "model" in request else _package(request), sys.stdout)
+    return 0
+
+
+def _package(request: Mapping[str, Any]) -> list[str]:
     try:
         audit(
             Path(request["root"]),
@@ -202,11 +225,22 @@ def main() -> int:
             allow_hard_links=request["allow_hard_links"],
             base=None if request["base"] is None else _base(*request["base"]),
         )
-        problems: list[str] = []
     except PackageError as error:
-        problems = list(error.problems)
-    json.dump(problems, sys.stdout)
-    return 0
+        return list(error.problems)
+    return []
+
+
+def _model(path: Path) -> list[str]:
+    """A graph and what lies beside it: files with one name each, in one folder."""
+    from edgeloop.package.audit_graph import audit_graph
+
+    files = sorted(path.parent.iterdir())
+    for file in files:
+        if file.is_symlink() or not file.is_file() or file.stat().st_nlink > 1:
+            return [f"{file.name} is no plain file of its own; beside a model lie the files of its tensors only"]
+    if path not in files:
+        return [f"there is no {path.name}"]
+    return audit_graph(path, path.name, path.parent, {file.name for file in files}, Limits().graph)
 
 
 def _base(index: str, manifest: str) -> Base:
