@@ -155,9 +155,11 @@ class Hub:
             self.channels,
             self.releases,
             self.alarms,
+            self.accuracy,
             self.rollouts,
             settings.data / "training",
             [HeadTrainer(self.db, self.insights)],
+            at_once=settings.training_at_once,
             sealer=sealer,
             record=self.attestations.record,
             clock=clock,
@@ -238,7 +240,8 @@ class Hub:
         self.link.start()
 
     def stop(self) -> None:
-        """Stop in order: decisions, then ingest with its last acknowledgements, then broker and records."""
+        """Stop in order: runs, decisions, then ingest with its last acknowledgements, then broker and records."""
+        self.training.stop(self.settings.stop_timeout_s / 4)  # a program that trains may take a while to end
         self.teaching.close(self.settings.stop_timeout_s / 4)
         self.workers.stop(self.settings.stop_timeout_s)
         self.link.stop(2.0)

@@ -145,6 +145,9 @@ class Settings(BaseSettings):
     training_programs: dict[str, TrainingProgram] = Field(
         default={}, description="Programs that may retrain models, by name; see below."
     )
+    training_at_once: int = Field(
+        default=2, ge=1, le=64, description="Training runs at the same time, each of another model."
+    )
     stop_timeout_s: float = Field(
         default=10.0, gt=0, description="Time that an orderly stop may take, seconds; then what is left is cut off."
     )

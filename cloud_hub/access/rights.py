@@ -157,7 +157,9 @@ TABLE: dict[tuple[str, str], Right] = {
     ("GET", f"{API}/retraining"): _read(About.ASKED),
     ("GET", f"{API}/retraining/trigger"): _read(About.ASKED),
     ("GET", f"{API}/retraining/{{run}}"): _read(About.NAMED),
+    ("GET", f"{API}/retraining/{{run}}/log"): _read(About.NAMED),
     ("POST", f"{API}/retraining"): _right(_OPERATOR, about=About.NAMED),
+    ("POST", f"{API}/retraining/{{run}}/cancel"): _right(_OPERATOR, about=About.NAMED),
     ("POST", f"{API}/labels"): _right(_OPERATOR, about=About.NAMED),
     # What devices are not sure of, and who answers it. Inputs and keys go to the addresses of teachers: the
     # administrator's.

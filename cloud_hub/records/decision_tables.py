@@ -147,11 +147,15 @@ training_runs = Table(
     Column("channel", String(64), nullable=False),
     Column("state", String(16), nullable=False),
     Column("cause", Text, nullable=False),
+    Column("trigger", String(16), nullable=False),
     Column("reason", Text, nullable=False),
     Column("interrupted", Boolean, nullable=False),
     Column("parent", String(71), nullable=False),
     Column("alarm", Integer),
     Column("labels", BigInteger, nullable=False),
+    Column("recipe", String(64), nullable=False),
+    Column("data", String(64), nullable=False),
+    Column("attempts", Integer, nullable=False),
     Column("created", Float, nullable=False),
     Column("started", Float),
     Column("ended", Float),
@@ -161,3 +165,4 @@ training_runs = Table(
     Column("candidate_json", Text, nullable=False),
 )
 Index("ix_training_runs_channel", training_runs.c.channel, training_runs.c.id)
+Index("ix_training_runs_alike", training_runs.c.recipe, training_runs.c.data)

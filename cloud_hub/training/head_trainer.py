@@ -83,9 +83,20 @@ class HeadTrainer:
     """
 
     name = "head"
+    #: It takes a second or two: it is made anew.
+    resumable = False
 
     def __init__(self, db: Database, insights: InsightStore) -> None:
         self._db, self._insights = db, insights
+
+    def labels(self, channel: str, family: Sequence[str], since: float | None) -> int:
+        """Labels whose features have arrived, without reading any window."""
+        conditions = [windows.c.channel == channel, windows.c.release.in_(family)]
+        if since is not None:
+            conditions.append(windows.c.interval_start >= since)
+        query = select(func.coalesce(func.sum(windows.c.feedback), 0)).where(*conditions)
+        with self._db.read() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def train(self, job: Job) -> Candidate:
         """A package with a new head."""
@@ -98,6 +109,7 @@ class HeadTrainer:
             settled=job.settled,
             until=job.until,
         )
+        job.uses(data.material)
         return make(job.base, job.profile, data, job.folder, version=job.version, lineage=job.lineage)
 
 
@@ -204,7 +216,7 @@ def make(
     }
     package = revise_head(base, folder / "package", golden_outputs=outputs, metrics=metrics, **settings)
     shutil.rmtree(folder / "draft")
-    evidence = _evidence(base, data.statistics, fit, accuracy)
+    evidence = _evidence(base, data.statistics, fit)
     kept = {"weight": fit.weight, "bias": fit.bias}
     return Candidate(package, evidence, facts, (data.material,), kept)
 
@@ -241,15 +253,13 @@ def _add(statistics: HeadStatistics | None, window: Window) -> HeadStatistics:
     return part if statistics is None else statistics + part
 
 
-def _evidence(base: Package, statistics: HeadStatistics, fit: HeadFit, accuracy: Mapping[str, float]) -> Evidence:
+def _evidence(base: Package, statistics: HeadStatistics, fit: HeadFit) -> Evidence:
     weight, bias = (np.asarray(array, dtype=np.float64) for array in base.head_arrays())
-    held, before = statistics.holdout, _accuracies(base)
+    held = statistics.holdout
     return Evidence(
         candidate_error=fit.holdout_error,
         current_error=holdout_error(held, weight, bias),
         holdout_labels=held.total,
-        validation_accuracy=min(accuracy.values(), default=None),
-        current_validation_accuracy=min(before.values(), default=None),
         candidate_accuracy=fit.holdout_accuracy,
         current_accuracy=holdout_accuracy(held, weight, bias),
     )

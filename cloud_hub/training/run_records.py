@@ -7,21 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, select
 
 from cloud_hub.records.decision_tables import training_runs as table
-from cloud_hub.records.tables import windows
 from cloud_hub.training.policy import PastRun
 
 QUEUED, TRAINING, EVALUATING = "queued", "training", "evaluating"
-REFUSED, RELEASED, FAILED = "refused", "released", "failed"
+REFUSED, RELEASED, FAILED, CANCELLED = "refused", "released", "failed", "cancelled"
 
-#: What a run may become. What is not in the table has ended.
+#: What a run may become. What is not in the table has ended. An interrupted run that its trainer can go on with is
+#: queued again; one whose data has already led to a refusal is refused before it is trained.
 TRANSITIONS: Mapping[str, frozenset[str]] = {
-    QUEUED: frozenset({TRAINING, FAILED}),
-    TRAINING: frozenset({EVALUATING, FAILED}),
-    EVALUATING: frozenset({REFUSED, RELEASED, FAILED}),
+    QUEUED: frozenset({TRAINING, FAILED, CANCELLED}),
+    TRAINING: frozenset({EVALUATING, REFUSED, FAILED, CANCELLED, QUEUED}),
+    EVALUATING: frozenset({REFUSED, RELEASED, FAILED, CANCELLED, QUEUED}),
 }
+
+
+class Ended(Exception):
+    """The run has ended meanwhile: somebody has cancelled it."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,19 @@ class Run:
     Attributes:
         id: a number that grows.
         channel: the channel that it was started for.
-        state: queued, training, evaluating; refused, released or failed.
+        state: queued, training, evaluating; refused, released, failed or cancelled.
         cause: why it was started.
+        trigger: of the policy's, or "" for one that was started by hand.
         reason: why it is in its state, or "".
         interrupted: whether the hub was stopped during it; it may be started again at once.
-        parent: digest of the release whose head is replaced.
+        parent: digest of the release that is retrained.
         alarm: id of the drift alarm that it answers, or None.
         labels: labels that had arrived when it was started.
+        recipe: how it is made and judged: see ``cloud_hub.training.policy.recipe_of``.
+        data: SHA-256 of what it was trained on, 64 hex digits, or "" before that is known.
+        attempts: times that it was begun; more than one where it went on after the hub had been stopped.
         created: unix seconds.
-        started: unix seconds, or None.
+        started: unix seconds of the first attempt, or None.
         ended: unix seconds, or None.
         release: digest of the release that came of it, or None.
         rollout: id of the rollout of that release, or None.
@@ -51,11 +59,15 @@ class Run:
     channel: str
     state: str
     cause: str
+    trigger: str
     reason: str
     interrupted: bool
     parent: str
     alarm: int | None
     labels: int
+    recipe: str
+    data: str
+    attempts: int
     created: float
     started: float | None
     ended: float | None
@@ -67,22 +79,40 @@ class Run:
     @property
     def past(self) -> PastRun:
         """The run as the trigger rule sees it."""
-        return PastRun(self.state, self.created, self.alarm, self.labels, interrupted=self.interrupted)
+        return PastRun(self.state, self.created, self.alarm, self.labels, self.interrupted, self.recipe)
+
+    @property
+    def ended_already(self) -> bool:
+        """Whether nothing more becomes of it."""
+        return self.state not in TRANSITIONS
 
 
 def insert(
-    connection: Connection, *, channel: str, cause: str, parent: str, alarm: int | None, labels: int, now: float
+    connection: Connection,
+    *,
+    channel: str,
+    cause: str,
+    trigger: str,
+    parent: str,
+    alarm: int | None,
+    labels: int,
+    recipe: str,
+    now: float,
 ) -> int:
     """Queue a run; returns its id."""
     values = {
         "channel": channel,
         "state": QUEUED,
         "cause": cause,
+        "trigger": trigger,
         "reason": "",
         "interrupted": False,
         "parent": parent,
         "alarm": alarm,
         "labels": labels,
+        "recipe": recipe,
+        "data": "",
+        "attempts": 0,
         "created": now,
         "verdict_json": "{}",
         "candidate_json": "{}",
@@ -94,9 +124,12 @@ def move(connection: Connection, run_id: int, state: str, **values: Any) -> None
     """Move a run to its next state.
 
     Raises:
+        Ended: it has ended already.
         ValueError: the table has no such transition; that is a fault of the program.
     """
     present = connection.execute(select(table.c.state).where(table.c.id == run_id)).scalar_one()
+    if present not in TRANSITIONS:
+        raise Ended(f"run {run_id} is {present} already")
     if state not in TRANSITIONS.get(present, ()):
         raise ValueError(f"run {run_id} is {present} and cannot become {state}")
     for name in ("verdict", "candidate"):
@@ -125,13 +158,16 @@ def in_state(connection: Connection, *states: str) -> Sequence[Run]:
     return [_run(row) for row in connection.execute(query)]
 
 
-def labels_since(connection: Connection, channel: str, releases: Sequence[str], since: float | None) -> int:
-    """Labels that have arrived for these releases on a channel, without reading any window."""
-    conditions = [windows.c.channel == channel, windows.c.release.in_(releases)]
-    if since is not None:
-        conditions.append(windows.c.interval_start >= since)
-    query = select(func.coalesce(func.sum(windows.c.feedback), 0)).where(*conditions)
-    return int(connection.execute(query).scalar_one())
+def note_data(connection: Connection, run_id: int, sha256: str) -> None:
+    """Note what a run is trained on."""
+    connection.execute(table.update().where(table.c.id == run_id).values(data=sha256))
+
+
+def refused_alike(connection: Connection, recipe: str, data: str) -> Run | None:
+    """The newest run that was made in the same way of the same data, and was refused."""
+    alike = (table.c.recipe == recipe, table.c.data == data, table.c.state == REFUSED)
+    row = connection.execute(select(table).where(*alike).order_by(table.c.id.desc()).limit(1)).first()
+    return None if row is None else _run(row)
 
 
 def _run(row: Row[Any]) -> Run:
@@ -140,11 +176,15 @@ def _run(row: Row[Any]) -> Run:
         channel=row.channel,
         state=row.state,
         cause=row.cause,
+        trigger=row.trigger,
         reason=row.reason,
         interrupted=row.interrupted,
         parent=row.parent,
         alarm=row.alarm,
         labels=row.labels,
+        recipe=row.recipe,
+        data=row.data,
+        attempts=row.attempts,
         created=row.created,
         started=row.started,
         ended=row.ended,

@@ -1,67 +1,58 @@
-"""Training runs: when one starts, what it does, what becomes of it.
+"""Training runs: which are queued, when they begin, and who may end them.
 
-One worker does one run after another. Each state is written before it is acted on; a run that is found in the middle
-when the hub starts was interrupted, is failed with that reason, and may be started again at once. The
-release's rollout starts in one transaction with the run's last state: no run is released without a rollout.
+A run that is found in the middle when the hub starts was interrupted. Where its trainer can go on, it does, in the same
+folder; else it is failed with that reason, and may be started again at once.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from safetensors.numpy import save_file
 
 from cloud_hub.access import audit
-from cloud_hub.alarms import FLEET, Alarm, Alarms
+from cloud_hub.accuracy import FleetAccuracy
+from cloud_hub.alarms import Alarms
 from cloud_hub.channels import Channel, Channels
-from cloud_hub.errors import BadRequest, Conflict, HubError, NotFound
-from cloud_hub.policy import GatePolicy
+from cloud_hub.errors import BadRequest, Conflict, NotFound
 from cloud_hub.ports import Sealer
 from cloud_hub.records.database import Database
-from cloud_hub.releases import Release, Releases
+from cloud_hub.releases import Releases
 from cloud_hub.rollouts import Rollouts
 from cloud_hub.sealing import Unsigned
 from cloud_hub.training import run_records as records
-from cloud_hub.training.gate import Evidence, Verdict, judge
-from cloud_hub.training.policy import ACTIVE, Trigger, trigger
-from cloud_hub.training.run_records import EVALUATING, FAILED, QUEUED, REFUSED, RELEASED, TRAINING, Run
-from cloud_hub.training.trainer import Candidate, Job, Trainer, TrainingError
-from cloud_hub.training.versions import next_version
-from edgeloop import __version__
-from edgeloop.provenance import Material, Origin
+from cloud_hub.training.conducting import Conductor
+from cloud_hub.training.crew import Crew, Doing
+from cloud_hub.training.policy import ACTIVE, Trigger, recipe_of, trigger
+from cloud_hub.training.run_log import RunLogs
+from cloud_hub.training.run_records import CANCELLED, EVALUATING, FAILED, QUEUED, TRAINING, Run
+from cloud_hub.training.situations import RUNS_LOOKED_AT, Situations
+from cloud_hub.training.trainer import Trainer
+from edgeloop.provenance import Origin
 
 log = logging.getLogger(__name__)
 
-#: Heads of refused candidates that are kept for a look at them.
-KEPT_HEADS = 20
-#: Runs of a channel that the trigger looks at: more than a policy can allow in a day is not needed.
-RUNS_LOOKED_AT = 500
-#: Facts of a candidate that its provenance tells.
-TOLD = ("trainer", "method", "regularisation")
+#: A run that was interrupted so often is given up: it may be what brings the hub down.
+MOST_ATTEMPTS = 5
 _INTERRUPTED = "the hub was stopped during the run"
 
 
 class Training:
     """The training runs of a hub.
 
-    Runs that the last process left in the middle are failed here.
+    What the last process left in the middle is failed, or queued again, here.
 
     Args:
         db: the records.
         channels: whose current release is retrained, by which policy.
         releases: takes the candidates that pass.
         alarms: what triggers a run.
+        accuracy: likewise.
         rollouts: rolls candidates out.
-        folder: for candidates in the making, and what is kept of refused ones.
+        folder: for candidates in the making, logs, and what is kept of refused candidates.
         trainers: that a channel's policy may name.
+        at_once: runs at the same time, of different models.
         sealer: answers for the releases that pass.
         record: keeps how a release was made.
         clock: unix seconds.
@@ -73,28 +64,46 @@ class Training:
         channels: Channels,
         releases: Releases,
         alarms: Alarms,
+        accuracy: FleetAccuracy,
         rollouts: Rollouts,
         folder: Path,
         trainers: Sequence[Trainer],
         *,
+        at_once: int = 2,
         sealer: Sealer | None = None,
         record: Callable[[Origin], None] = lambda origin: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._sealer, self._record = sealer or Unsigned(), record
-        self._db, self._channels, self._releases = db, channels, releases
-        self._trainers = {trainer.name: trainer for trainer in trainers}
-        self._alarms, self._rollouts, self._folder, self._clock = alarms, rollouts, folder, clock
+        self._db, self._channels, self._releases, self._clock = db, channels, releases, clock
+        by_name = {trainer.name: trainer for trainer in trainers}
         folder.mkdir(parents=True, exist_ok=True)
+        self.crew, self._logs = Crew(at_once), RunLogs(folder / "logs")
+        self._situations = Situations(db, releases, alarms, accuracy, by_name, clock=clock)
+        self._conductor = Conductor(
+            db,
+            channels,
+            releases,
+            alarms,
+            rollouts,
+            by_name,
+            self._logs,
+            folder,
+            sealer=sealer or Unsigned(),
+            record=record,
+            clock=clock,
+        )
+        self._trainers: Mapping[str, Trainer] = by_name
         self._recover()
 
+    # ── by hand ───────────────────────────────────────────────────────────────────────────────
+
     def request(self, channel: str, reason: str = "by hand") -> Run:
-        """Queue a run by hand, whatever the channel's trigger is.
+        """Queue a run by hand, whatever the channel's triggers are.
 
         Raises:
             NotFound: there is no such channel.
             Conflict: a run or a rollout is under way on it.
-            BadRequest: it has no release, or no labels have arrived.
+            BadRequest: it has no release, or no labels have arrived, or this hub does not have its trainer.
         """
         with self._db.begin() as connection:
             target = self._channels.get(channel)
@@ -106,11 +115,40 @@ class Training:
                 raise Conflict(
                     f"the rollout {target.rollout.id} is under way on {channel}", "wait for its end, or abort it"
                 )
-            alarm = self._alarm(target)
-            labels = self._labels(target, alarm)
+            if (name := target.policy.retraining.trainer) not in self._trainers:
+                raise BadRequest(
+                    f"this hub has no trainer {name}; it has {', '.join(self._trainers)}",
+                    "name another one in the channel's policy, or set it up in the hub's settings",
+                )
+            alarm = self._situations.alarm(target)
+            labels = self._situations.labels(target, None if alarm is None else alarm.since)
             if labels == 0:
                 raise BadRequest("no labels have arrived", "POST /edgeloop/v1/feedback at an agent takes them")
-            return self._queue(target, reason, alarm, labels, self._clock())
+            return self._queue(target, Trigger(True, reason), None if alarm is None else alarm.id, labels)
+
+    def cancel(self, run_id: int, reason: str = "by hand") -> Run:
+        """End a run; its trainer is told to stop, and whatever it still does leads nowhere.
+
+        Raises:
+            NotFound: there is no such run.
+            Conflict: it has ended already.
+        """
+        now = self._clock()
+        with self._db.begin() as connection:
+            run = self.get(run_id)
+            try:
+                records.move(connection, run_id, CANCELLED, ended=now, reason=f"cancelled: {reason}")
+            except records.Ended as ended:
+                raise Conflict(str(ended), "nothing is left to cancel") from ended
+            before, after = {"state": run.state}, {"state": CANCELLED, "reason": reason}
+            audit.changed(connection, "retraining.cancel", before, after, about=str(run_id), at=now)
+        if (doing := self.crew.find(run_id)) is not None:
+            doing.stop()
+        self._logs.add(run_id, f"cancelled: {reason}", now)
+        log.info("run %s on %s is cancelled: %s", run_id, run.channel, reason)
+        return self.get(run_id)
+
+    # ── what there is ─────────────────────────────────────────────────────────────────────────
 
     def get(self, run_id: int) -> Run:
         """The run; raises `NotFound`."""
@@ -125,215 +163,80 @@ class Training:
         with self._db.read() as connection:
             return records.newest(connection, channel, limit)
 
-    def tick(self, now: float | None = None) -> None:
-        """Queue the runs that are due, then do what is queued, one run after another."""
-        now = self._clock() if now is None else now
-        for channel in self._channels.all():
-            self._consider(channel, now)
-        with self._db.read() as connection:
-            queued = records.in_state(connection, QUEUED)
-        for run in queued:
-            self._do(run)
+    def doing(self, run_id: int) -> Doing | None:
+        """How far a run is that is under way."""
+        return self.crew.find(run_id)
+
+    def lines(self, run_id: int, limit: int = 200) -> list[str]:
+        """The last lines of a run's log; raises `NotFound` where there is no such run."""
+        return self._logs.lines(self.get(run_id).id, limit)
 
     def outlook(self, channel: str) -> Trigger:
         """Whether a run would start by itself on a channel now, and why, or what it waits for; raises `NotFound`."""
-        return self._trigger(self._channels.get(channel), self._clock())[0]
+        found = self._channels.get(channel)
+        return trigger(found.policy.retraining, self._clock(), self._situations.of(found)[0])
 
-    # ── when ──────────────────────────────────────────────────────────────────────────────────
+    # ── by itself ─────────────────────────────────────────────────────────────────────────────
+
+    def tick(self, now: float | None = None) -> None:
+        """Queue the runs that are due, and begin what is queued; a channel that fails does not hold up the others."""
+        now = self._clock() if now is None else now
+        for channel in self._channels.all():
+            try:
+                self._consider(channel, now)
+            except Exception:
+                log.exception("whether %s is to be retrained cannot be said; the next tick tries again", channel.name)
+        with self._db.read() as connection:
+            queued = records.in_state(connection, QUEUED)
+        for run in queued:
+            model = self._releases.get(run.parent).name
+            self.crew.take(run.id, model, lambda doing, run=run: self._conductor.conduct(run, doing))  # type: ignore[misc]
+
+    def stop(self, timeout_s: float) -> None:
+        """Have every run end, for the hub's own stop; a run that can goes on at the next start."""
+        self.crew.stop(timeout_s)
 
     def _consider(self, channel: Channel, now: float) -> None:
-        if not self._trigger(channel, now)[0].start:
+        if not trigger(channel.policy.retraining, now, self._situations.of(channel)[0]).start:
             return
         with self._db.begin():  # asked again inside: somebody may have started a run or a rollout meanwhile
             channel = self._channels.get(channel.name)
-            decision, alarm, labels = self._trigger(channel, now)
+            found, alarm = self._situations.of(channel)
+            decision = trigger(channel.policy.retraining, now, found)
             if decision.start:
-                self._queue(channel, decision.reason, alarm, labels, now)
+                self._queue(channel, decision, None if alarm is None else alarm.id, found.labels)
 
-    def _trigger(self, channel: Channel, now: float) -> tuple[Trigger, Alarm | None, int]:
-        alarm, labels, runs = self._alarm(channel), 0, list[Run]()
-        if alarm is not None:  # most of the time there is none, and nothing has to be read each second
-            labels = self._labels(channel, alarm)
-            with self._db.read() as connection:
-                runs += records.newest(connection, channel.name, RUNS_LOOKED_AT)
-        decision = trigger(
-            channel.policy.retraining,
-            now,
-            alarm=None if alarm is None else alarm.id,
-            labels=labels,
-            runs=[run.past for run in runs],
-            rolling_out=channel.rollout is not None,
-        )
-        return decision, alarm, labels
-
-    def _alarm(self, channel: Channel) -> Alarm | None:
-        """The open alarm on the channel's current release."""
-        if channel.current is None:
-            return None
-        # One of some devices is theirs: they are mended, the fleet's model is not for it.
-        return next(iter(self._alarms.open_on(channel.name, channel.current, FLEET)), None)
-
-    def _labels(self, channel: Channel, alarm: Alarm | None) -> int:
-        if channel.current is None:
-            return 0
-        family = self._family(channel.current)
-        with self._db.read() as connection:
-            return records.labels_since(connection, channel.name, family, None if alarm is None else alarm.since)
-
-    def _family(self, digest: str) -> Sequence[str]:
-        """Releases that share the backbone of this one: the hub's own trainer changes nothing but the head."""
-        known = {release.digest: release for release in self._releases.all()}
-        root = _root(digest, known)
-        return [found for found in known if _root(found, known) == root]
-
-    def _queue(self, channel: Channel, cause: str, alarm: Alarm | None, labels: int, now: float) -> Run:
+    def _queue(self, channel: Channel, why: Trigger, alarm: int | None, labels: int) -> Run:
+        parent, now = channel.current or "", self._clock()
         with self._db.begin() as connection:
             run_id = records.insert(
                 connection,
                 channel=channel.name,
-                cause=cause,
-                parent=channel.current or "",
-                alarm=None if alarm is None else alarm.id,
+                cause=why.reason,
+                trigger=why.cause or "",
+                parent=parent,
+                alarm=alarm,
                 labels=labels,
+                recipe=recipe_of(channel.policy, parent),
                 now=now,
             )
-            after = {"channel": channel.name, "cause": cause, "parent": channel.current}
+            after = {"channel": channel.name, "cause": why.reason, "parent": parent}
             audit.changed(connection, "retraining.start", None, after, about=str(run_id), at=now)
-        log.info("run %s on %s is queued: %s", run_id, channel.name, cause)
+        self._logs.add(run_id, f"queued: {why.reason}", now)
+        self._logs.tidy()
+        log.info("run %s on %s is queued: %s", run_id, channel.name, why.reason)
         return self.get(run_id)
 
-    # ── what ──────────────────────────────────────────────────────────────────────────────────
-
-    def _do(self, run: Run) -> None:
-        """One run, to its end; whatever goes wrong is its reason."""
-        try:
-            self._move(run, TRAINING, started=self._clock())
-            candidate = self._train(run)
-            self._move(run, EVALUATING, candidate=candidate.facts)
-            self._judge(run, candidate)
-        except (TrainingError, HubError) as error:
-            self._fail(run, str(error))
-        except Exception as error:
-            log.exception("run %s failed", run.id)
-            self._fail(run, f"{type(error).__name__}: {error}")
-        finally:
-            shutil.rmtree(self._work, ignore_errors=True)
-
-    def _train(self, run: Run) -> Candidate:
-        channel, base = self._channels.get(run.channel), self._releases.get(run.parent)
-        alarm = None if run.alarm is None else self._alarms.get(run.alarm)
-        profile = self._releases.profile(run.parent)
-        if profile is None:
-            raise TrainingError("the release has no profile, so nothing was counted for it; build it with model-export")
-        taken = [release.version for release in self._releases.all() if release.name == base.name]
-        job = Job(
-            run=run.id,
-            channel=run.channel,
-            base=self._releases.open(run.parent),
-            profile=profile,
-            family=self._family(run.parent),
-            policy=channel.policy.retraining,
-            version=next_version(base.version, taken),
-            lineage={"source": {"kind": "retrained"}, "parent": run.parent, "alarm": run.alarm, "run": run.id},
-            folder=self._work,
-            since=_since(channel, alarm),
-            settled=None if alarm is None else alarm.settled,
-            until=self._clock(),
-        )
-        return self._trainers[channel.policy.retraining.trainer].train(job)
-
-    def _judge(self, run: Run, candidate: Candidate) -> None:
-        channel = self._channels.get(run.channel)
-        policy = channel.policy.gate
-        verdict = judge(candidate.evidence, policy)
-        told = _plain(verdict, candidate.evidence, policy)
-        if not verdict.passed:
-            self._keep(run, candidate)
-            self._move(run, REFUSED, ended=self._clock(), reason=verdict.summary, verdict=told)
-            return
-        release = self._releases.create(candidate.package.root)
-        self._record(_origin(run, self._releases.get(run.parent), release, candidate, self._clock()))
-        with self._db.begin():
-            if self._channels.get(run.channel).current != run.parent:
-                raise TrainingError("the channel was given another release during the run; start it again")
-            self._sealer.adopt(self._releases.get(run.parent).ref, release.ref)
-            rollout = self._rollouts.start(run.channel, release.digest, reason=f"retraining run {run.id}")
-            ended = {"ended": self._clock(), "reason": verdict.summary, "verdict": told}
-            self._move(run, RELEASED, release=release.digest, rollout=rollout, **ended)
-
-    def _keep(self, run: Run, candidate: Candidate) -> None:
-        """Keep a little of a refused candidate, so that a person can see what was refused."""
-        if candidate.kept:
-            kept = {name: np.array(array) for name, array in candidate.kept.items()}
-            save_file(kept, self._folder / f"run-{run.id:08}.safetensors")
-        for old in sorted(self._folder.glob("run-*.safetensors"))[:-KEPT_HEADS]:
-            old.unlink(missing_ok=True)
-
-    # ── records ───────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def _work(self) -> Path:
-        return self._folder / "work"
-
-    def _move(self, run: Run, state: str, **values: Any) -> None:
-        with self._db.begin() as connection:
-            records.move(connection, run.id, state, **values)
-        log.info("run %s on %s: %s %s", run.id, run.channel, state, values.get("reason", ""))
-
-    def _fail(self, run: Run, reason: str) -> None:
-        self._move(run, FAILED, ended=self._clock(), reason=reason)
-
     def _recover(self) -> None:
-        """Fail what the last process left in the middle."""
-        shutil.rmtree(self._work, ignore_errors=True)
+        """Queue or fail what the last process left in the middle."""
         with self._db.begin() as connection:
             for run in records.in_state(connection, TRAINING, EVALUATING):
-                records.move(connection, run.id, FAILED, ended=self._clock(), reason=_INTERRUPTED, interrupted=True)
-                log.warning("run %s on %s: %s", run.id, run.channel, _INTERRUPTED)
-
-
-def _since(channel: Channel, alarm: Alarm | None) -> float | None:
-    """First interval whose labels are used: by policy since the alarm, or all there are."""
-    if alarm is None or channel.policy.retraining.statistics == "all":
-        return None
-    return alarm.since
-
-
-def _root(digest: str, known: Mapping[str, Release]) -> str:
-    """The published release from which a chain of new heads has led to this one."""
-    seen = set()
-    while (release := known.get(digest)) and release.source == "retrained" and release.parent and digest not in seen:
-        seen.add(digest)
-        digest = release.parent
-    return digest
-
-
-def _origin(run: Run, base: Release, release: Release, candidate: Candidate, now: float) -> Origin:
-    """How a new head came about, for whoever verifies the release."""
-    facts = candidate.facts
-    asked = {"channel": run.channel, "run": run.id, "alarm": run.alarm, "cause": run.cause}
-    return Origin(
-        name=release.name,
-        version=release.version,
-        digest=release.digest,
-        builder="cloud-hub",
-        parameters={**asked, **{name: _finite(value) for name, value in facts.items() if name in TOLD}},
-        materials=(
-            Material(f"{base.name} {base.version}", "release", base.digest.removeprefix("sha256:")),
-            *candidate.materials,
-        ),
-        tools={"edgeloop": __version__, **{name: metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")}},
-        started=run.started or now,
-        finished=now,
-    )
-
-
-def _plain(verdict: Verdict, evidence: Evidence, policy: GatePolicy) -> Mapping[str, Any]:
-    figures = {**vars(evidence), **policy.model_dump()}
-    finite = {name: _finite(value) for name, value in {**vars(verdict), **figures}.items()}
-    return {**finite, "reasons": list(verdict.reasons)}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what could not be computed is null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+                if run.attempts < MOST_ATTEMPTS and self._conductor.resumable(run):
+                    records.move(connection, run.id, QUEUED, reason=_INTERRUPTED)
+                    told = f"{_INTERRUPTED}; it goes on"
+                else:
+                    records.move(connection, run.id, FAILED, ended=self._clock(), reason=_INTERRUPTED, interrupted=True)
+                    self._conductor.forget(run.id)
+                    told = _INTERRUPTED
+                self._logs.add(run.id, told, self._clock())
+                log.warning("run %s on %s: %s", run.id, run.channel, told)

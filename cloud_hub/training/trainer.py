@@ -22,6 +22,10 @@ class Cancelled(TrainingError):
     """Somebody, or the hub's own stop, has ended the run."""
 
 
+class Repeated(TrainingError):
+    """The same data, trained in the same way, has already led to a candidate that the same gate refused."""
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One run, as a trainer sees it.
@@ -35,12 +39,13 @@ class Job:
         policy: the channel's.
         version: the candidate's.
         lineage: where it comes from; the trainer adds itself and its data.
-        folder: the trainer's own, for as long as the run lasts; it may hold what an interrupted attempt has left.
+        folder: the trainer's own, for as long as the run lasts; of a trainer that is resumable it may hold what an
+            interrupted attempt has left.
         since: unix seconds of the first label that is used, or None for all.
         settled: unix seconds since which everything is the new normal, or None: nothing has moved.
-        until: unix seconds; what comes later belongs to the next run.
-        uses: to be told of the data before anything is made of it.
-        say: tells people how far it is: one line, and a share in 0…1 or None.
+        until: unix seconds; what comes later belongs to the next run. The same in every attempt of a run.
+        uses: to be told of the data before anything is made of it; raises `Repeated` where that would be in vain.
+        say: tells people how far it is: one line, which goes to the run's log, and a share in 0…1 or None.
         stopped: whether it has to end now; asked often by whatever takes long. Then it raises `Cancelled`.
     """
 
@@ -81,11 +86,24 @@ class Candidate:
 
 
 class Trainer(Protocol):
-    """Makes candidates. It knows nothing of runs, gates and rollouts."""
+    """Makes candidates. It knows nothing of runs, gates and rollouts. Each run has a thread of its own."""
 
     @property
     def name(self) -> str:
         """As policies and lineages have it."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a run that the hub's stop or death has interrupted goes on, in the same folder, at its next start."""
+
+    def labels(self, channel: str, family: Sequence[str], since: float | None) -> int:
+        """Number of labels that a run would have now; asked every second, so it reads counts and nothing else.
+
+        Args:
+            channel: the channel.
+            family: digests of the releases that share the backbone.
+            since: unix seconds of the first label that counts, or None for all.
+        """
 
     def train(self, job: Job) -> Candidate:
         """A candidate.

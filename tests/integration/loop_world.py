@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cloud_hub.accuracy import FleetAccuracy
 from cloud_hub.alarms import Alarms
 from cloud_hub.attestations import Attestations
 from cloud_hub.blobs import Blobs
@@ -160,6 +161,7 @@ class World:
             witness=Witness(self.db, self.trust.keys) if signed else None,
             clock=self.clock,
         )
+        self.accuracy = FleetAccuracy(self.channels, self.releases, self.insights, clock=self.clock)
         self.training = self.make_training()
         self._sessions: dict[str, ModelSession] = {}
         self._ids = itertools.count()
@@ -171,6 +173,7 @@ class World:
             self.channels,
             self.releases,
             self.alarms,
+            self.accuracy,
             self.rollouts,
             self.folder / "training",
             [HeadTrainer(self.db, self.insights)],
@@ -286,8 +289,13 @@ class World:
         self.rollouts.tick()
         self.let_devices_follow()
         self.drift.tick()
-        self.training.tick()
+        self.train()
         self.let_devices_follow()
+
+    def train(self) -> None:
+        """What is due is begun, and done before time goes on."""
+        self.training.tick()
+        assert self.training.crew.join(60.0)
 
     def run(self, camera: Camera, seconds: int, *, labelled: bool = False) -> None:
         """A second at a time: every online device sees its digits, then everybody does what is due."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from cloud_hub.errors import BadRequest, Conflict
 from cloud_hub.policy import ChannelPolicy
 from cloud_hub.training.head_trainer import make
-from cloud_hub.training.trainer import Candidate
+from cloud_hub.training.trainer import Cancelled, Candidate
 from edgeloop.package import Package
 from edgeloop.provenance import parse, read
 from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP, Slip, load
@@ -166,7 +167,7 @@ def test_a_fleet_that_must_not_forget_refuses_and_keeps_what_it_refused(world: W
     assert run.verdict["validation_accuracy"] < 0.99 and run.verdict["candidate_error"] is not None
     assert run.release is None and current(world) == first and world.rollouts.newest() == []
     assert list((world.folder / "training").glob("run-*.safetensors"))
-    assert not (world.folder / "training" / "work").exists()
+    assert list((world.folder / "training" / "work").iterdir()) == []
 
     labels = run.labels
     world.run(camera, 8)  # cooldown over, no new label: the same verdict is not asked for again
@@ -193,21 +194,29 @@ def test_a_candidate_that_devices_refuse_goes_back(world: World) -> None:
     assert world.alarms.open_on(CHANNEL, first), "the drift is still there"
 
 
-def test_a_hub_that_is_killed_in_a_run_fails_it_and_trains_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_ends_in_a_run_fails_it_and_trains_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     camera = Camera(FIRST_SLIP)
     until_alarm(world, camera)
+    begun, ends = threading.Event(), threading.Event()
 
-    class Killed(BaseException):
-        """As if the process ended there: nothing after it runs."""
-
-    def killed(*_: object, **__: object) -> None:
-        raise Killed
+    def interrupted(*_: object, **__: object) -> None:
+        begun.set()
+        assert ends.wait(60.0)
+        raise Cancelled("the hub stops")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cloud_hub.training.head_trainer.make", killed)
-        with pytest.raises(Killed):
-            world.run(camera, 4, labelled=True)
-    assert world.training.newest()[0].state == "training"
+        patch.setattr("cloud_hub.training.head_trainer.make", interrupted)
+        patch.setattr(world, "train", world.training.tick)
+        world.run(camera, 4, labelled=True)
+        assert begun.wait(60.0)
+        before = world.training
+        assert before.newest()[0].state == "training"
+        before.stop(0.0)
+        ends.set()
+        assert before.crew.join(60.0)
+    assert before.newest()[0].state == "training", "whoever starts next decides"
+    before.tick()
+    assert before.doing(before.newest()[0].id) is None, "a hub that stops begins nothing"
     world.training = world.make_training()
     run = world.training.newest()[0]
     assert run.state == "failed" and run.interrupted and "the hub was stopped" in run.reason
@@ -273,7 +282,7 @@ def test_a_channel_that_moves_on_during_a_run_keeps_what_it_was_given(
 
     monkeypatch.setattr("cloud_hub.training.head_trainer.make", slow)
     run = world.training.request(CHANNEL)
-    world.training.tick()
+    world.train()
     run = world.training.get(run.id)
     assert (run.state, run.rollout) == ("failed", None) and "another release during the run" in run.reason
     assert current(world) == other and world.rollouts.newest() == []
@@ -286,7 +295,7 @@ def test_a_fault_of_the_trainer_is_the_runs_reason(world: World, monkeypatch: py
     monkeypatch.setattr("cloud_hub.training.head_trainer.make", broken)
     world.run(Camera(FIRST_SLIP), 2, labelled=True)
     run = world.training.request(CHANNEL)
-    world.training.tick()
+    world.train()
     assert world.training.get(run.id).reason == "RuntimeError: out of memory"
 
 

@@ -10,10 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_hub.policy import GatePolicy
-from cloud_hub.training.gate import MIN_HOLDOUT_LABELS, Evidence, judge
+from cloud_hub.training.gate import MIN_HOLDOUT_LABELS, Evidence, Slice, judge
 
-GOOD = {"candidate_error": 0.02, "current_error": 0.06, "holdout_labels": 150, "validation_accuracy": 0.85}
+GOOD: dict[str, Any] = {
+    "candidate_error": 0.02,
+    "current_error": 0.06,
+    "holdout_labels": 150,
+    "validation_accuracy": 0.85,
+    "latency_ms": 1.0,
+    "current_latency_ms": 1.0,
+    "size_bytes": 100,
+    "current_size_bytes": 100,
+}
 POLICY = GatePolicy(validation_floor=0.8, min_improvement=0.1)
+STRICT = GatePolicy(class_floor=0.5)
+BY_SEGMENT = GatePolicy(segment_floor=0.6)
+OLD_CLASSES = GatePolicy(validation_class_floor=0.7)
 
 CASES: dict[str, tuple[dict[str, Any], GatePolicy, str]] = {
     "better and above the floor": ({}, POLICY, ""),
@@ -35,6 +47,31 @@ CASES: dict[str, tuple[dict[str, Any], GatePolicy, str]] = {
     "an infinite error": ({"current_error": math.inf}, POLICY, "cannot be compared"),
     "an accuracy that is not a number": ({"validation_accuracy": math.nan}, POLICY, "no number in 0…1"),
     "an accuracy above one": ({"validation_accuracy": 1.5}, POLICY, "no number in 0…1"),
+    "twice as slow": ({"latency_ms": 2.1}, POLICY, "an answer takes 2.10 ms against 1.00 ms"),
+    "twice as slow, which is noise": ({"latency_ms": 0.4, "current_latency_ms": 0.1}, POLICY, ""),
+    "twice as slow, which is allowed": ({"latency_ms": 2.1}, GatePolicy(max_latency_ratio=None), ""),
+    "nobody has measured how slow": ({"latency_ms": None}, POLICY, "could not be measured"),
+    "a time that is not a number": ({"latency_ms": math.nan}, POLICY, "could not be measured"),
+    "twice as large": ({"size_bytes": 200}, POLICY, "200 bytes against 100"),
+    "twice as large, which is allowed": ({"size_bytes": 200}, GatePolicy(max_size_ratio=2.0), ""),
+    "nobody knows how large": ({"size_bytes": None}, POLICY, "size of its files is not known"),
+    "a class below its floor": (
+        {"classes": {"seven": Slice(0.4, 20), "one": Slice(0.9, 20)}},
+        STRICT,
+        "class seven: 0.400",
+    ),
+    "a class above its floor": ({"classes": {"seven": Slice(0.5, 20)}}, STRICT, ""),
+    "a class with too few rows": ({"classes": {"seven": Slice(0.1, 9), "one": Slice(0.9, 20)}}, STRICT, ""),
+    "no class with enough rows": ({"classes": {"seven": Slice(0.9, 9)}}, STRICT, "no class has 10 rows"),
+    "a class of which nothing is known": ({"classes": {"seven": Slice(math.nan, 20)}}, STRICT, "class seven: nan"),
+    "no class floor": ({"classes": {"seven": Slice(0.0, 20)}}, POLICY, ""),
+    "a segment below its floor": ({"segments": {"night": Slice(0.59, 30)}}, BY_SEGMENT, "segment night: 0.590"),
+    "no segment is known, and each is asked for": ({}, BY_SEGMENT, "no segment has 10 rows"),
+    "a class of the old world below its floor": (
+        {"validation_classes": {"seven": Slice(0.69, 30)}},
+        OLD_CLASSES,
+        "in the validation set it is below the floor of 0.700 for class seven: 0.690",
+    ),
 }
 
 
@@ -61,8 +98,8 @@ def test_the_verdict_names_both_figures() -> None:
 
 
 def test_every_reason_is_given_at_once() -> None:
-    verdict = judge(Evidence(0.07, 0.06, 150, 0.1), POLICY)
-    assert len(verdict.reasons) == 2
+    verdict = judge(Evidence(0.07, 0.06, 150, validation_accuracy=0.1), POLICY)
+    assert len(verdict.reasons) == 4, "worse, below the floor, and neither its time nor its size is known"
 
 
 numbers = st.none() | st.floats()
@@ -73,7 +110,11 @@ def test_nothing_passes_without_proof(
     candidate: float | None, current: float | None, labels: int, accuracy: float | None, floor: float, least: float
 ) -> None:
     verdict = judge(
-        Evidence(candidate, current, labels, accuracy), GatePolicy(validation_floor=floor, min_improvement=least)
+        Evidence(
+            **(GOOD | {"candidate_error": candidate, "current_error": current, "holdout_labels": labels})
+            | {"validation_accuracy": accuracy}
+        ),
+        GatePolicy(validation_floor=floor, min_improvement=least),
     )
     assert verdict.summary
     if verdict.passed:

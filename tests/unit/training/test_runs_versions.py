@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,14 +40,31 @@ def test_a_run_moves_only_as_the_table_says(tmp_path: Path) -> None:
     db = Database.in_folder(tmp_path)
     db.migrate()
     states = {state for targets in records.TRANSITIONS.values() for state in targets} | set(records.TRANSITIONS)
-    assert states == {"queued", "training", "evaluating", "refused", "released", "failed"}
+    assert states == {"queued", "training", "evaluating", "refused", "released", "failed", "cancelled"}
     with db.begin() as connection:
-        run = records.insert(connection, channel="c", cause="", parent="p", alarm=None, labels=0, now=1.0)
+        given: dict[str, Any] = {
+            "channel": "c",
+            "cause": "",
+            "trigger": "",
+            "parent": "p",
+            "alarm": None,
+            "labels": 0,
+            "recipe": "r",
+        }
+        run = records.insert(connection, **given, now=1.0)
         with pytest.raises(ValueError, match="queued and cannot become released"):
             records.move(connection, run, "released")
         for state in ("training", "evaluating", "refused"):
             records.move(connection, run, state)
         for state in states:
-            with pytest.raises(ValueError, match="refused and cannot become"):
+            with pytest.raises(records.Ended, match="is refused already"):
                 records.move(connection, run, state)
+        again = records.insert(connection, **given, now=2.0)
+        for state in ("training", "queued", "training", "evaluating", "queued", "cancelled"):
+            records.move(connection, again, state)  # interrupted twice, and then nobody wanted it any more
+        records.note_data(connection, run, "d")
+        alike = records.refused_alike(connection, "r", "d")
+        assert alike is not None and alike.id == run
+        assert records.refused_alike(connection, "r", "other") is None
+        assert records.refused_alike(connection, "other", "d") is None
     db.close()
