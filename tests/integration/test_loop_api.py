@@ -118,7 +118,7 @@ def test_drift_alarms_and_a_run(world: World, http: TestClient) -> None:
 
     assert http.get("retraining").json() == []
     waits = http.get("retraining/trigger", params={"channel": CHANNEL}).json()
-    assert waits == {"start": False, "reason": "0 of 400 labels have arrived"}
+    assert waits == {"start": False, "reason": "0 of 400 labels have arrived", "cause": "drift"}
     assert http.get("retraining/trigger", params={"channel": "nowhere"}).status_code == 404
     refused = http.post("retraining", json={"channel": CHANNEL})
     assert refused.status_code == 422 and "no labels" in refused.json()["error"]
