@@ -113,6 +113,7 @@ class Counting:
         window = Window.from_wire(item.window, schema)
         (start,), ages = self._insights.intervals_of([window.end], [item.skew_s], self._now)
         self._counted.additions.add(item.channel, float(start), window)
+        self._counted.additions.add_labels(item.device, item.channel, float(start), window)
         self._counted.count(item.device, {**count_window(window), "windows": 1}, class_counts(window))
         if self._observing:
             self._counted.seen.append(Seen.of(item.device, item.channel, window))

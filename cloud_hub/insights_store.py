@@ -11,15 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, and_, select
+from sqlalchemy import Connection, select
 
+from cloud_hub import head_groups
 from cloud_hub.records.counters import RELEASE_COUNTS, Sums, add_lists, add_sums
 from cloud_hub.records.database import Database
-from cloud_hub.records.tables import insight_totals, windows
+from cloud_hub.records.tables import head_windows, insight_totals, windows
+from cloud_hub.window_rows import Addition, RowKey, add_row, gather
 from edgeloop.insights import Window, WindowSchema
 
 #: A device's clock that is ahead by so little is not wrong: its report and its window take their time.
@@ -50,27 +52,27 @@ class Merged:
 
 
 @dataclass
-class Addition:
-    """Windows that are to be added to one row; merged in memory first."""
-
-    window: Window
-    merged: int
-
-
-@dataclass
 class Additions:
-    """Windows of one transaction by (channel, release, segment, interval start)."""
+    """Windows of one transaction.
+
+    Attributes:
+        rows: by (channel, release, segment, interval start).
+        labels: head statistics alone, by (channel, release, group of devices, interval start).
+    """
 
     rows: dict[tuple[str, str, str, float], Addition] = field(default_factory=dict)
+    labels: dict[tuple[str, str, str, float], Addition] = field(default_factory=dict)
 
     def add(self, channel: str, start: float, window: Window, merged: int = 1) -> None:
         """Add one device's window, or the sum of as many as ``merged`` says."""
-        key = (channel, window.release, window.segment, start)
-        if (row := self.rows.get(key)) is None:
-            self.rows[key] = Addition(window, merged)
-        else:
-            row.window = row.window.merge(window)
-            row.merged += merged
+        gather(self.rows, (channel, window.release, window.segment, start), window, merged)
+
+    def add_labels(self, device: str, channel: str, start: float, window: Window) -> None:
+        """Add the head statistics of one device's window to those of its group, where it has any."""
+        if (labels := head_groups.labels_of(window)) is not None:
+            gather(
+                self.labels, (channel, window.release, head_groups.group_of(device, window.schema), start), labels, 1
+            )
 
 
 class InsightStore:
@@ -115,14 +117,11 @@ class InsightStore:
     def add(self, connection: Connection, additions: Additions, now: float) -> None:
         """Add windows to their rows and to the totals, inside the caller's transaction."""
         totals: dict[tuple[str, ...], Sums] = {}
-        for (channel, release, segment, start), addition in additions.rows.items():
-            add_row(
-                connection,
-                self.schema(release),
-                RowKey(channel, release, segment, self.interval_s, start),
-                addition,
-                now,
-            )
+        for table, rows in ((windows, additions.rows), (head_windows, additions.labels)):
+            for (channel, release, part, start), addition in rows.items():
+                key = RowKey(channel, release, part, self.interval_s, start)
+                add_row(connection, table, self.schema(release), key, addition, now)
+        for (channel, release, _, _), addition in additions.rows.items():
             sums = totals.setdefault((channel, release), Sums())
             sums.add(count_window(addition.window), class_counts(addition.window))
             sums.add({"windows": addition.merged, "correct": correct(addition.window)})
@@ -235,45 +234,6 @@ class InsightStore:
         if schema is None:
             raise LookupError(f"the release {release} of a stored window is gone")
         return schema
-
-
-class RowKey(NamedTuple):
-    """Which row: the primary key of the table of windows."""
-
-    channel: str
-    release: str
-    segment: str
-    resolution_s: float
-    start: float
-
-    @property
-    def where(self) -> ColumnElement[bool]:
-        """The row's condition."""
-        columns = windows.primary_key.columns
-        return and_(*(column == value for column, value in zip(columns, self, strict=True)))
-
-
-def add_row(connection: Connection, schema: WindowSchema, key: RowKey, addition: Addition, now: float) -> None:
-    """Add windows to one row, which is made where it is missing, inside the caller's transaction."""
-    row = connection.execute(select(windows.c.data, windows.c.merged).where(key.where)).first()
-    window, merged = addition.window, addition.merged
-    if row is not None:
-        window = Window.from_bytes(row.data, schema).merge(window)
-        merged += row.merged
-    values = {
-        "predictions": window.predictions,
-        "errors": window.errors,
-        "feedback": window.feedback,
-        "escalations": window.escalations,
-        "merged": merged,
-        "updated": now,
-        "data": window.to_bytes(),
-    }
-    if row is None:
-        names = (column.name for column in windows.primary_key.columns)
-        connection.execute(windows.insert().values(**dict(zip(names, key, strict=True)), **values))
-    else:
-        connection.execute(windows.update().where(key.where).values(**values))
 
 
 def merge_all(found: Iterable[Window]) -> Window | None:

@@ -136,6 +136,18 @@ class RetrainingPolicy(_Policy):
     offset_s: float = Field(
         default=0.0, ge=0, description="`schedule`: seconds after midnight, UTC, of the first run of a day."
     )
+    half_life_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Age, beside the newest label, at which a label counts half; null: all count the same.",
+    )
+    max_group_share: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Of all labels, what one group of devices may weigh; those that contradict the others are left out."
+        " 1: every label counts the same, whoever gave it.",
+    )
     cooldown_s: float = Field(default=3600.0, ge=0, description="Seconds between two runs.")
     max_runs_per_day: int = Field(default=24, ge=1, description="Runs of a channel in 24 hours.")
 

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, delete, select
+from sqlalchemy import ColumnElement, Table, and_, delete, select
 
-from cloud_hub.insights_store import Addition, InsightStore, RowKey, add_row
+from cloud_hub.insights_store import InsightStore
 from cloud_hub.records.database import Database
-from cloud_hub.records.tables import windows
+from cloud_hub.records.tables import head_windows, windows
+from cloud_hub.window_rows import Addition, RowKey, add_row
 from edgeloop.insights import Window
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 HOUR_S, DAY_S = 3600.0, 86_400.0
 #: Long intervals that are made in one tick, so that ingest waits for the database for a moment only.
 MERGES_A_TICK = 50
+#: What is kept in intervals.
+TABLES = (windows, head_windows)
 
 
 @dataclass(frozen=True)
@@ -66,32 +69,33 @@ class Retention:
         now, made = self._clock(), 0
         for length_s, kept_s in ((HOUR_S, self._keep.intervals_s), (DAY_S, self._keep.hours_s)):
             until = math.floor((now - kept_s) / length_s) * length_s
-            for key in self._due(length_s, until, MERGES_A_TICK - made):
-                made += self._merge(key)
+            for table in TABLES:
+                for key in self._due(table, length_s, until, MERGES_A_TICK - made):
+                    made += self._merge(table, key)
         if self._keep.days_s:
-            self._drop(now - self._keep.days_s)
+            for table in TABLES:
+                self._drop(table, now - self._keep.days_s)
         return made
 
-    def _due(self, length_s: float, until: float, most: int) -> list[RowKey]:
+    def _due(self, table: Table, length_s: float, until: float, most: int) -> list[RowKey]:
         """Long intervals that have to be made, oldest first."""
-        table = windows.c
-        columns = (table.channel, table.release, table.segment, table.interval_start)
-        query = select(*columns).where(table.resolution_s < length_s, table.interval_start < until)
+        columns = [column for column in table.primary_key.columns if column is not table.c.resolution_s]
+        query = select(*columns).where(table.c.resolution_s < length_s, table.c.interval_start < until)
         found: dict[RowKey, None] = {}
         with self._db.read() as connection:
-            for channel, release, segment, start in connection.execute(query.order_by(table.interval_start)):
-                key = RowKey(channel, release, segment, length_s, math.floor(start / length_s) * length_s)
+            for channel, release, part, start in connection.execute(query.order_by(table.c.interval_start)):
+                key = RowKey(channel, release, part, length_s, math.floor(start / length_s) * length_s)
                 if key not in found and len(found) >= most:
                     break
                 if self._insights.schema_of(release) is not None:
                     found[key] = None
         return list(found)
 
-    def _merge(self, key: RowKey) -> bool:
+    def _merge(self, table: Table, key: RowKey) -> bool:
         schema, total, updated = self._insights.schema(key.release), None, 0.0
-        short = _short(key)
+        short = _short(table, key)
         with self._db.begin() as connection:
-            for row in connection.execute(select(windows.c.data, windows.c.merged, windows.c.updated).where(short)):
+            for row in connection.execute(select(table.c.data, table.c.merged, table.c.updated).where(short)):
                 window = Window.from_bytes(row.data, schema)
                 if total is None:
                     total = Addition(window, row.merged)
@@ -100,26 +104,26 @@ class Retention:
                 updated = max(updated, row.updated)
             if total is None:
                 return False
-            connection.execute(delete(windows).where(short))
-            add_row(connection, schema, key, total, updated)
+            connection.execute(delete(table).where(short))
+            add_row(connection, table, schema, key, total, updated)
         return True
 
-    def _drop(self, before: float) -> None:
-        old = and_(windows.c.resolution_s == DAY_S, windows.c.interval_start < before - DAY_S)
+    def _drop(self, table: Table, before: float) -> None:
+        old = and_(table.c.resolution_s == DAY_S, table.c.interval_start < before - DAY_S)
         with self._db.begin() as connection:
-            dropped = connection.execute(delete(windows).where(old)).rowcount
+            dropped = connection.execute(delete(table).where(old)).rowcount
         if dropped:
-            log.info("%d days of windows were older than they are kept", dropped)
+            log.info("%d days of %s were older than they are kept", dropped, table.name)
 
 
-def _short(key: RowKey) -> ColumnElement[bool]:
+def _short(table: Table, key: RowKey) -> ColumnElement[bool]:
     """The rows that a long one is made of."""
-    table = windows.c
+    channel, release, part, resolution_s, start = table.primary_key.columns
     return and_(
-        table.channel == key.channel,
-        table.release == key.release,
-        table.segment == key.segment,
-        table.resolution_s < key.resolution_s,
-        table.interval_start >= key.start,
-        table.interval_start < key.start + key.resolution_s,
+        channel == key.channel,
+        release == key.release,
+        part == key.part,
+        resolution_s < key.resolution_s,
+        start >= key.start,
+        start < key.start + key.resolution_s,
     )

@@ -101,6 +101,20 @@ windows = Table(
 )
 Index("ix_windows_updated", windows.c.channel, windows.c.updated)
 
+head_windows = Table(
+    "head_windows",
+    metadata,
+    Column("channel", String(64), primary_key=True),
+    Column("release", String(71), primary_key=True),
+    Column("device_group", String(8), primary_key=True),
+    Column("resolution_s", Float, primary_key=True),
+    Column("interval_start", Float, primary_key=True),
+    Column("feedback", BigInteger, nullable=False),
+    Column("merged", Integer, nullable=False),
+    Column("updated", Float, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
 insight_totals = Table(
     "insight_totals",
     metadata,

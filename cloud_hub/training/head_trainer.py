@@ -8,70 +8,28 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import func, select
 
+from cloud_hub import head_groups
 from cloud_hub.drift_references import independent_of_head
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.records.database import Database
-from cloud_hub.records.tables import windows
 from cloud_hub.training.gate import Evidence
 from cloud_hub.training.head import HeadFit, fit_head, holdout_accuracy, holdout_error
+from cloud_hub.training.head_data import TrainingData, gather
 from cloud_hub.training.head_statistics import HeadError, HeadStatistics
 from cloud_hub.training.trainer import Candidate, Job, TrainingError
-from edgeloop.insights import Profile, Window
+from edgeloop.insights import Profile
 from edgeloop.package import Package, revise_head
-from edgeloop.provenance import Material
 from edgeloop.runtime import ModelSession, evaluate
 
 Array = npt.NDArray[Any]
 _CPU = "CPUExecutionProvider"
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """What a candidate is made of.
-
-    Attributes:
-        statistics: head statistics, merged.
-        normal: histograms of inputs and features since the alarm, the new normal; None to keep the base's.
-        since: unix seconds of the first interval, or None for all there are.
-        until: unix seconds, end.
-        releases: digests of the releases whose windows are in it.
-        intervals: number of intervals with labels.
-    """
-
-    statistics: HeadStatistics
-    normal: Window | None
-    since: float | None
-    until: float
-    releases: tuple[str, ...]
-    intervals: int
-
-    @property
-    def material(self) -> Material:
-        """The sums that a head is fitted to, for its provenance."""
-        told = self.plain()
-        facts = {name: told[name] for name in ("since", "until", "labels", "holdout", "intervals", "releases")}
-        return Material("head statistics of the fleet", "data", self.statistics.sha256, facts)
-
-    def plain(self) -> dict[str, Any]:
-        """For lineage: where the labels come from, and how many there are of each class."""
-        both = self.statistics.all
-        return {
-            "since": self.since,
-            "until": self.until,
-            "labels": both.total,
-            "holdout": self.statistics.holdout.total,
-            "labels_per_class": [int(n) for n in both.count],
-            "releases": list(self.releases),
-            "intervals": self.intervals,
-        }
 
 
 class HeadTrainer:
@@ -91,12 +49,8 @@ class HeadTrainer:
 
     def labels(self, channel: str, family: Sequence[str], since: float | None) -> int:
         """Labels whose features have arrived, without reading any window."""
-        conditions = [windows.c.channel == channel, windows.c.release.in_(family)]
-        if since is not None:
-            conditions.append(windows.c.interval_start >= since)
-        query = select(func.coalesce(func.sum(windows.c.feedback), 0)).where(*conditions)
         with self._db.read() as connection:
-            return int(connection.execute(query).scalar_one())
+            return head_groups.labels(connection, channel, family, since)
 
     def train(self, job: Job) -> Candidate:
         """A package with a new head."""
@@ -108,54 +62,12 @@ class HeadTrainer:
             since=job.since,
             settled=job.settled,
             until=job.until,
+            policy=job.policy,
         )
+        for note in data.notes:
+            job.say(note, None)
         job.uses(data.material)
         return make(job.base, job.profile, data, job.folder, version=job.version, lineage=job.lineage)
-
-
-def gather(
-    db: Database,
-    insights: InsightStore,
-    channel: str,
-    releases: Sequence[str],
-    *,
-    since: float | None,
-    settled: float | None,
-    until: float,
-) -> TrainingData:
-    """Add up what the fleet sent; one interval at a time, since head statistics are large.
-
-    Args:
-        db: the records.
-        insights: the merged windows.
-        channel: the channel.
-        releases: digests of releases that share a backbone, newest first.
-        since: first interval start for labels, unix seconds; None for all.
-        settled: first interval start for the new normal; None when nothing has moved.
-        until: interval start that is no longer taken.
-
-    Raises:
-        TrainingError: there are no labels, or the model sends no head statistics.
-    """
-    statistics: HeadStatistics | None = None
-    normal: Window | None = None
-    used: dict[str, None] = {}
-    labelled = 0
-    for release, start, has_labels in _intervals(db, channel, releases, since, settled, until):
-        window = insights.merged(channel, release, start, start + insights.interval_s / 2)
-        if window is None:
-            continue
-        used[release] = None
-        window.release = ""  # windows of one backbone add up, whatever head was on it
-        if has_labels and (since is None or start >= since):
-            statistics = _add(statistics, window)
-            labelled += 1
-        if settled is not None and start >= settled:
-            part = independent_of_head(window)
-            normal = part if normal is None else normal.merge(part)
-    if statistics is None or statistics.labels == 0:
-        raise TrainingError("no labels with features have arrived; send feedback to the agents")
-    return TrainingData(statistics, normal, since, until, tuple(used), labelled)
 
 
 def make(
@@ -219,38 +131,6 @@ def make(
     evidence = _evidence(base, data.statistics, fit)
     kept = {"weight": fit.weight, "bias": fit.bias}
     return Candidate(package, evidence, facts, (data.material,), kept)
-
-
-def _intervals(
-    db: Database,
-    channel: str,
-    releases: Sequence[str],
-    since: float | None,
-    settled: float | None,
-    until: float,
-) -> Sequence[tuple[str, float, bool]]:
-    """(release, interval start, has labels) of intervals that are needed, without reading any window."""
-    table = windows.c
-    conditions = [table.channel == channel, table.release.in_(releases), table.interval_start < until]
-    feedback = func.sum(table.feedback).label("feedback")  # of all segments
-    query = select(table.release, table.interval_start, feedback).where(*conditions)
-    query = query.group_by(table.interval_start, table.release).order_by(table.interval_start, table.release)
-    with db.read() as connection:
-        rows = connection.execute(query).all()
-    return [
-        (row.release, row.interval_start, row.feedback > 0)
-        for row in rows
-        if (row.feedback > 0 and (since is None or row.interval_start >= since))
-        or (settled is not None and row.interval_start >= settled)
-    ]
-
-
-def _add(statistics: HeadStatistics | None, window: Window) -> HeadStatistics:
-    try:
-        part = HeadStatistics.of_window(window)
-    except HeadError as error:
-        raise TrainingError(str(error)) from error
-    return part if statistics is None else statistics + part
 
 
 def _evidence(base: Package, statistics: HeadStatistics, fit: HeadFit) -> Evidence:

@@ -276,6 +276,7 @@ class World:
         additions = Additions()
         (start,), _ = self.insights.intervals_of([window.end], [0.0], self.clock())
         additions.add(CHANNEL, float(start), window)
+        additions.add_labels(device, CHANNEL, float(start), window)
         with self.db.begin() as connection:
             self.insights.add(connection, additions, self.clock())
             self.devices.take_contacts(connection, [device], self.clock())
