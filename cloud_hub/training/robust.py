@@ -6,9 +6,9 @@ they are added up:
 - A group **contradicts** the others when its labels lie where the others' do not. The centre of each class is the
   median of the groups' means, coordinate by coordinate, which a minority cannot move (median of means: Nemirovsky and
   Yudin 1983; for learning from many sources: Yin et al. 2018). In the metric of all features, whose scatter no label
-  can change, a linear discriminant from these centres gives each row the margin of its label over the mean of all; being
-  linear, its sum over a group follows from the group's sums alone. Honest groups have much of the margin that the
-  centres have themselves, one with flipped labels none. A group with far less of it than is usual is left out.
+  can change, a linear discriminant from these centres gives each row the margin of its label over the mean of all
+  classes; being linear, its sum over a group follows from the group's sums alone. Honest groups have much of the margin
+  that the centres have themselves, one with flipped labels none. One with far less of it than is usual is left out.
 - No group **weighs more** than a share of the whole: one that sends labels without end is scaled down.
 
 Where more than a third of the groups contradict the others, none is left out: that is no minority, but another world.
