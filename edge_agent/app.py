@@ -70,6 +70,9 @@ class Agent:
         recorder = self._observing.recorder if settings.observe else None
         self._plane = DataPlane(recorder, id_prefix=os.urandom(6).hex(), rules=parts.serving_rules(settings))
         self._samples = parts.samples(settings, self._observing, self._plane, lambda: self._messaging_state().channel)
+        self._escalator = parts.escalating(settings, self._observing)
+        if self._escalator is not None:
+            self._plane.escalate(self._escalator)
         self._neighbour = Neighbour(parts.strain_rules(settings))
         self._updates, self._trust = parts.updates(
             settings, identity, self._plane, self._neighbour, self._service, lambda: self._settings
@@ -95,6 +98,7 @@ class Agent:
             lambda: self._neighbour.strain.reason,
             self._trust.state,
             parts.operator_key(settings.data),
+            self._escalator,
         )
         # Clients get the repository only where they may change what it serves.
         repository = self._repository if settings.repository_api else None
@@ -127,6 +131,9 @@ class Agent:
             # No more updates, no more answers, the last windows closed and, if the broker is there, sent.
             at_the_end.callback(self._leave_hub, timeout / 2)
             at_the_end.callback(self._observing.recorder.flush)
+            if self._escalator is not None:
+                at_the_end.callback(self._escalator.stop, timeout / 4)
+                self._escalator.start()
             at_the_end.callback(self._plane.close, timeout / 2)
             at_the_end.callback(self._updates.stop, timeout / 2)
             at_the_end.callback(self._trust.stop, timeout / 4)
@@ -158,6 +165,8 @@ class Agent:
         attending.cancel()
         log.info("stopping")
         grace_s = self._settings.stop_timeout_s / 2
+        if self._escalator is not None:
+            self._escalator.let_go()
         await self._doors.close(grace_s)
         await joining  # it has ended long ago, unless we are stopped at once; what it raised ends the agent
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -192,6 +201,8 @@ class Agent:
         self._observing.policy.limit(parts.limits(settings))
         self._observing.pace.use(parts.replay_rules(settings))
         self._samples.policy.limit(parts.samples_limits(settings))
+        if self._escalator is not None:
+            self._escalator.policy.limit(parts.escalation_limits(settings))
         if self._messaging is not None:
             self._messaging.use(settings.channel, settings.report_s)
         log.info("settings were read again", changed=", ".join(found.changed) or "nothing")
@@ -214,6 +225,7 @@ class Agent:
             self._trust,
             self._vitals,
             lambda: self._settings.hub,
+            self._escalator,
         )
         self._updates.report_to(messaging)
         messaging.start(self._updates)

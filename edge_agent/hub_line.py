@@ -7,6 +7,7 @@ imports, and no answer needs them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from edge_agent.enrolled import broker_tls
 from edge_agent.identity import Identity as DeviceIdentity
@@ -18,10 +19,14 @@ from edge_agent.ports import Trust, Vitals
 from edge_agent.sampling.assembly import Line, Samples
 from edge_agent.settings import Settings
 from edgeloop import __version__
+from edgeloop.cascade.policy import KEY as ESCALATION
 from edgeloop.insights.policy import KEY
 from edgeloop.protocol import Topics
 from edgeloop.protocol.link import Link
 from edgeloop.sampling.policy import KEY as SAMPLES
+
+if TYPE_CHECKING:
+    from edge_agent.escalating.escalator import Escalator
 
 
 def hub_line(
@@ -32,6 +37,7 @@ def hub_line(
     trust: Trust,
     vitals: Callable[[], Vitals],
     hub: Callable[[], str],
+    escalator: Escalator | None = None,
 ) -> Messaging:
     """Messaging with a link of its own; nothing is connected before it is started."""
     topics = Topics(settings.fleet)
@@ -59,19 +65,32 @@ def hub_line(
             pace=observing.pace,
         )
 
+    policies = {KEY: observing.policy.take, SAMPLES: samples.policy.take}
+    if escalator is not None:
+        policies[ESCALATION] = escalator.policy.take
     messaging = Messaging(
         Identity(settings.fleet, settings.device, settings.channel, __version__),
         observing.store,
         open_link,
         make_sender,
         recorder=observing.recorder,
-        policies={KEY: observing.policy.take, SAMPLES: samples.policy.take},
+        policies=policies,
         samples=samples.acknowledged,
         trust=trust,
         ledger=observing.ledger,
         vitals=vitals,
         report_s=settings.report_s,
+        teacher=None if escalator is None else escalator.take,
     )
     own_tls = None if identity is None else TlsOf(identity)
     samples.connect(Line(messaging.link, topics.samples(settings.device), hub, own_tls))
+    if escalator is not None:
+        from edge_agent.escalating.carriers import Carriers, Hub
+
+        def hub_now() -> Hub:
+            url = messaging.hub or hub()
+            return Hub(url, own_tls() if own_tls is not None and url.startswith("https:") else None)
+
+        carriers = Carriers(messaging.link, topics.escalations(settings.device), hub_now)
+        escalator.join(carriers, lambda: messaging.channel)
     return messaging

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgeloop.protocol import (
     Presence,
     ProtocolError,
     Reported,
+    TeacherAnswer,
     Topics,
     UpdateReport,
 )
@@ -59,6 +60,7 @@ class Messaging:
         policies: subject → takes what the channel asks for of it, {} where it asks nothing; raises ProtocolError
             when it is none.
         trust: who vouches for what comes from the hub.
+        teacher: takes what the hub's teacher says of escalated inputs; None: none are escalated.
         ledger: totals of closed windows, for the reported document.
         vitals: gives what the composition root knows of the device now.
         report_s: seconds between two reported documents when nothing changes.
@@ -78,6 +80,7 @@ class Messaging:
         ledger: Ledger,
         vitals: Callable[[], Vitals],
         report_s: float = 30.0,
+        teacher: Callable[[Sequence[TeacherAnswer]], None] | None = None,
     ) -> None:
         self._identity = identity
         self._store = store
@@ -86,6 +89,7 @@ class Messaging:
         self._policies = policies
         self._samples = samples
         self._trust = trust
+        self._teacher = teacher
         self._ledger = ledger
         self._vitals = vitals
         self._report_s = report_s
@@ -99,6 +103,8 @@ class Messaging:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="reporting", daemon=True)
         self.desired = Desired()
+        #: Base URL of the hub that the channel's document names, or "".
+        self.hub = ""
         self.link = open_link((self._topics.presence(identity.device), self._presence(online=False)))
         self.sender = make_sender(self.link)
 
@@ -212,6 +218,10 @@ class Messaging:
 
     def _on_answers(self, _topic: str, payload: bytes) -> None:
         answers = Answers.from_bytes(payload)
+        if answers.escalated and self._teacher is not None:
+            self._teacher(answers.escalated)
+        if not answers.items:
+            return
         result = self._recorder.feedback([FeedbackItem(name, label) for name, label in answers.items])
         if result.unknown or result.invalid:
             log.info("of the hub's labels %d are unknown, %d invalid", len(result.unknown), len(result.invalid))
@@ -257,6 +267,7 @@ class Messaging:
             return
         if document.serial > seen:
             self._store.set_fact(self._serial_name(), document.serial)
+        self.hub = document.hub
         if self._updates is not None:
             self._updates.follow(document)
         self._due.set()

@@ -14,13 +14,14 @@ from edge_agent.operator_key import HEADER, NAME
 from edge_agent.ports import MessagingState, TrustState
 from edge_agent.sampling.assembly import Samples
 from edge_agent.serving.dataplane import DataPlane
-from edge_agent.serving.errors import Busy, Conflict, Forbidden
+from edge_agent.serving.errors import Busy, Conflict, Forbidden, NotFound
 from edge_agent.settings import Settings
 from edge_agent.updates import UpdateMachine
 from edge_agent.updates.providers import report
 from edgeloop import __version__
 
 if TYPE_CHECKING:
+    from edge_agent.escalating.escalator import Escalator
     from edge_agent.flows.assembly import Flows
     from edgeloop.insights.accuracy import Accuracy
 
@@ -43,10 +44,11 @@ class AgentOperations:
         strain: Callable[[], str],
         trust: Callable[[], TrustState],
         key: str,
+        escalator: Escalator | None = None,
     ) -> None:
         self._settings, self._plane, self._updates = settings, plane, updates
         self._observing, self._samples, self._messaging, self._flows = observing, samples, messaging, flows
-        self._strain, self._trust, self._key = strain, trust, key
+        self._strain, self._trust, self._key, self._escalator = strain, trust, key, escalator
 
     def status(self) -> Mapping[str, Any]:
         """The status document: what serves, what the update does, what waits to be sent."""
@@ -83,6 +85,7 @@ class AgentOperations:
             "unobserved": {"without_profile": seen.without_profile, "failed": seen.failed},
             "privacy": asdict(seen.privacy),
             "samples": asdict(self._samples.status()),
+            "escalation": None if self._escalator is None else self._escalator.status(),
             "trouble": seen.trouble,
             "alarms": plain(self._observing.recorder.alarms.open),
             "strain": self._strain(),
@@ -110,6 +113,20 @@ class AgentOperations:
         except TimeoutError as error:
             raise Busy("a release is being tested just now; it goes back when that has ended, see `status`") from error
         return {"left": at.release, "release": self._updates.committed(), "reason": at.reason}
+
+    def answers(self, prediction_id: str) -> Mapping[str, Any]:
+        """What has become of the rows of a request that were sent to the hub's teacher.
+
+        Raises:
+            NotFound: none of its rows was, as far as is known.
+        """
+        found = None if self._escalator is None else self._escalator.answers(prediction_id)
+        if found is None:
+            raise NotFound(
+                f"no row of {prediction_id[:200]!r} was sent to the teacher since the agent's start, or too many newer "
+                "ones were"
+            )
+        return {"id": prediction_id, "answers": found}
 
     def flush(self) -> None:
         """Close the open windows now."""
@@ -145,8 +162,24 @@ class AgentOperations:
             Metric("trust_trouble", "Whether something is not trusted now.", bool(status["trust"]["trouble"])),
             Metric("broker_connected", "Whether the broker is there.", connected),
         )
+        escalating = () if status["escalation"] is None else _escalation(status["escalation"])
         flowing = () if self._flows is None else self._flows.metrics()
-        return exposition((*found, *flowing)), CONTENT_TYPE
+        return exposition((*found, *escalating, *flowing)), CONTENT_TYPE
+
+
+def _escalation(status: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """The cascade's, where it is not switched off by the owner."""
+    return (
+        Metric("escalations_total", "Inputs that were sent to the hub's teacher.", status["sent"]),
+        Metric("escalation_bytes_total", "Bytes of their messages.", status["bytes"]),
+        Metric("escalations_answered_total", "Inputs for which its label has come.", status["answered"]),
+        Metric("escalations_unanswered_total", "Inputs for which it said that none will.", status["unanswered"]),
+        Metric("escalations_unsent_total", "Inputs that were drawn and could not leave.", status["unsent"]),
+        Metric("escalations_late_total", "Labels that came when their client had gone on.", status["late"]),
+        Metric("escalation_share", "Share of the answers that is escalated now.", status["share"]),
+        Metric("escalation_held", "Whether nothing is escalated now, for a reason.", bool(status["held"])),
+        Metric("escalation_clients_waiting", "Clients that wait for the teacher's answer.", status["clients_waiting"]),
+    )
 
 
 def _plain(found: Accuracy | None) -> dict[str, Any] | None:

@@ -42,9 +42,11 @@ from edgeloop.package import Index, Package, PackageError, audit_in_child
 from edgeloop.sampling.policy import SamplesLimits
 
 if TYPE_CHECKING:
+    from edge_agent.escalating.escalator import Escalator
     from edge_agent.flows.assembly import Flows
     from edge_agent.identity.renewal import Renewal
     from edge_agent.serving.shared_memory import SharedMemory
+    from edgeloop.cascade.policy import EscalationLimits
 
 
 log = Log(__name__)
@@ -114,6 +116,33 @@ def limits(settings: Settings) -> Limits:
         min_group=settings.insights_min_group,
         segments=settings.insights_segments,
         privacy=privacy,
+    )
+
+
+def escalating(settings: Settings, observing: Observing) -> Escalator | None:
+    """The cascade; None where the owner lets nothing travel, or nothing is observed, and then it is not imported."""
+    if not settings.escalation_travels or not settings.observe:
+        return None
+    from edge_agent.escalating.allowance import Allowance
+    from edge_agent.escalating.escalator import Escalator
+    from edge_agent.observing.policy import PolicyInForce
+    from edgeloop.cascade.policy import KEY, EscalationPolicy
+
+    try:
+        policy = PolicyInForce(observing.store, escalation_limits(settings), EscalationPolicy, KEY)
+        return Escalator(policy, Allowance(observing.store, policy.current), observing.recorder, settings.device)
+    except StoreError as error:
+        raise DataError(str(error)) from error
+
+
+def escalation_limits(settings: Settings) -> EscalationLimits:
+    """What the device's owner lets go to the hub's teacher."""
+    from edgeloop.cascade.policy import EscalationLimits
+
+    return EscalationLimits(
+        travels=settings.escalation_travels,
+        per_day=settings.escalation_per_day or None,
+        bytes_per_day=settings.escalation_bytes_per_day or None,
     )
 
 

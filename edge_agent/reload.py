@@ -16,6 +16,8 @@ AT_RUN_TIME = frozenset(
         "crash_loop_s",
         "disk_quota_bytes",
         "disk_reserve_bytes",
+        "escalation_bytes_per_day",
+        "escalation_per_day",
         "expiry_grace_s",
         "hot_celsius",
         "hub",

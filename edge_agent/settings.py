@@ -238,6 +238,16 @@ class Settings:
     insights_segments: bool = Field(
         default=True, description="Whether the hub may have windows kept apart by a parameter of requests."
     )
+    escalation_travels: tuple[Literal["input", "small", "features"], ...] = Field(
+        default=(),
+        description="Forms of inputs that may go to the teacher: input, small, features; empty: nothing leaves.",
+    )
+    escalation_per_day: int = Field(
+        default=0, ge=0, description="Inputs that may go to the teacher in 24 hours, whatever the hub allows; 0: any."
+    )
+    escalation_bytes_per_day: int = Field(
+        default=0, ge=0, description="Bytes that may go to the teacher in 24 hours, whatever the hub allows; 0: any."
+    )
     replay_rows_per_s: float = Field(
         default=10.0, gt=0, description="Windows a second that leave of a backlog, when the hub is there again."
     )

@@ -40,6 +40,8 @@ EXTENSIONS = (
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 _OPERATOR_KEY = HEADER.lower().encode()
+#: What a prediction's id follows.
+ANSWERS = "/edgeloop/v1/answers/"
 #: Characters of the reason that a person gives for a rollback.
 MAX_REASON = 500
 
@@ -52,6 +54,9 @@ class Operations(Protocol):
 
     def roll_back(self, reason: str, key: str) -> Mapping[str, Any]:
         """Leave the release that serves for the one before it; ``key`` is the operator's."""
+
+    def answers(self, prediction_id: str) -> Mapping[str, Any]:
+        """What the hub's teacher says of a request; raises `NotFound`."""
 
     def flush(self) -> None:
         """Close the open windows now."""
@@ -131,6 +136,8 @@ class Routes:
         method = "GET" if request.method == "HEAD" else request.method
         if (handler := self._fixed.get((method, path))) is not None:
             return handler(request)
+        if method == "GET" and path.startswith(ANSWERS):
+            return as_json(self._operations.answers(unquote(path.removeprefix(ANSWERS))))
         if any(known == path for _, known in self._fixed):
             return Response(405, error_body(f"{request.method} is not for {path}"))
         if path == "/v2/logging" or path.endswith("/trace/setting"):
