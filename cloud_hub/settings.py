@@ -18,6 +18,7 @@ from cloud_hub import exit_codes
 from cloud_hub.access.grants import parse_grant
 from cloud_hub.errors import StartError
 from cloud_hub.programs import TrainingProgram
+from cloud_hub.teacher_keys import TeacherKey
 from edgeloop.loopback import is_loopback
 from edgeloop.protocol import ProtocolError, check_name
 
@@ -117,6 +118,11 @@ class Settings(BaseSettings):
     )
     keep_escalations_s: float = Field(
         default=7_776_000.0, ge=60, description="How long records of escalations are kept, seconds."
+    )
+    teacher_keys: dict[str, TeacherKey] = Field(
+        default={},
+        description="Name of a teacher's key → where it is and to which address it may be sent: "
+        "`{url, env}` or `{url, file}`.",
     )
     max_blob_bytes: int = Field(default=4 << 30, ge=1, description="Largest file of a release, bytes.")
     request_rate: float = Field(

@@ -250,7 +250,8 @@ class Office:
         opened.teaching = channel.policy.teaching
         if not opened.teaching.keep_inputs_s:
             opened.payload = b""
-        opened.question = Question(rows, labels, classes, escalation.form, escalation.channel)
+        budget = opened.teaching.spend_per_day
+        opened.question = Question(rows, labels, classes, escalation.form, escalation.channel, budget)
         patience_s = escalation.deadline_ms / 1e3 if escalation.wait and escalation.deadline_ms else self._patience_s
         opened.until = time.monotonic() + patience_s
         return ""

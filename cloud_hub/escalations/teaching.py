@@ -15,7 +15,9 @@ from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
 from cloud_hub.settings import Settings
 from cloud_hub.supervise import Supervisor, every
+from cloud_hub.teachers.keys import Keys
 from cloud_hub.teachers.kinds import Hiring
+from cloud_hub.teachers.spending import Spending
 from cloud_hub.teachers.staff import Staff
 from edgeloop.protocol import Topics
 
@@ -38,6 +40,7 @@ class Teaching:
 
     Attributes:
         records: what was asked and answered.
+        spending: what they have cost.
         staff: the teachers.
         office: takes escalations.
     """
@@ -59,7 +62,8 @@ class Teaching:
         bounds = {"most": settings.escalation_queue, "most_bytes": settings.escalation_queue_bytes}
         self.records = EscalationRecords(db)
         self.writing = Writing(db, self.records, quarantine)
-        self.staff = Staff(db, Hiring(releases), clock=clock, **bounds)
+        self.spending = Spending(db, clock=clock)
+        self.staff = Staff(db, Hiring(releases, Keys(settings.teacher_keys), self.spending), clock=clock, **bounds)
         self.office = Office(
             self.records,
             self.writing,

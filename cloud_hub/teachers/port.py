@@ -24,7 +24,8 @@ class Question:
         labels: names of the classes of the model that answered, in order; () where its package has none.
         classes: how many classes it has.
         form: what travelled: ``input``, ``small`` or ``features``.
-        channel: of the device, for what may be spent.
+        channel: of the device, on whose account it is asked.
+        budget: what the channel may spend in a day, or None for any sum.
     """
 
     tensors: Mapping[str, Array]
@@ -32,6 +33,11 @@ class Question:
     classes: int
     form: str
     channel: str
+    budget: float | None = None
+
+    def names(self) -> tuple[str, ...]:
+        """What the classes are called; without names, their numbers."""
+        return self.labels or tuple(str(number) for number in range(self.classes))
 
     def index_of(self, label: str) -> int | None:
         """The class of this name, or None; where classes have no names, their number is the name."""
@@ -89,14 +95,17 @@ class Unavailable(TeacherError):
     Args:
         message: what happened.
         retry_after_s: seconds in which it wants no further question; 0 where it does not say.
+        after_sending: whether it may have got the question, and may charge for it.
         cost: what the call cost all the same.
     """
 
     faulty = True
 
-    def __init__(self, message: str, *, retry_after_s: float = 0.0, cost: float = 0.0) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float = 0.0, after_sending: bool = False, cost: float = 0.0
+    ) -> None:
         super().__init__(message, cost=cost)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.after_sending = retry_after_s, after_sending
 
 
 class Malformed(TeacherError):
