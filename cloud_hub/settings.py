@@ -107,9 +107,7 @@ class Settings(BaseSettings):
     quarantine_rows: int = Field(
         default=100, ge=0, description="Refused messages that are kept for each device; older ones are only counted."
     )
-    escalation_queue: int = Field(
-        default=256, ge=4, description="Escalations that wait for one teacher, or to be read, at most."
-    )
+    escalation_queue: int = Field(default=256, ge=4, description="Escalations that wait for one teacher, at most.")
     escalation_queue_bytes: int = Field(
         default=64 << 20, ge=1 << 20, description="Bytes of them, at most; one escalation has 16 MiB at most."
     )

@@ -33,7 +33,9 @@ class TeacherAnswerBody(BaseModel):
     waiting: int = Field(description="Questions in its queue.")
     outcomes: dict[str, int] = Field(description="Questions by what became of them.", examples=[{"answered": 12}])
     last_error: str = Field(description="The last failure that speaks against it.")
-    cost: float = Field(description="What its calls have cost, in the unit of its prices.")
+    cost: float = Field(description="What its calls have cost since then, in the unit of its prices.")
+    spent_today: float = Field(description="Spent, or set aside, on this day of UTC, whoever asked.")
+    spent_this_month: float = Field(description="The same of this calendar month.")
 
 
 _IDLE = DeskState("idle", 0, {}, "", 0.0)
@@ -45,6 +47,7 @@ def router(hub: Hub) -> APIRouter:
 
     def answer(row: TeacherRow) -> TeacherAnswerBody:
         state = hub.teaching.staff.states().get(row.name, _IDLE)
+        today, month = hub.teaching.spending.lately(row.name)
         return TeacherAnswerBody(
             name=row.name,
             kind=row.spec.kind,
@@ -52,6 +55,8 @@ def router(hub: Hub) -> APIRouter:
             created=row.created,
             changed=row.changed,
             **vars(state),
+            spent_today=today,
+            spent_this_month=month,
         )
 
     @routes.get("")

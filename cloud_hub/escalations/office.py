@@ -42,7 +42,9 @@ Classes = Callable[[str], tuple[tuple[str, ...], int]]
 _TAKE_S = 0.2
 #: Messages that are read between two looks whether to stop.
 _READ_AT_ONCE = 16
-#: Escalations of one device that are under way, as a share of those that may wait to be read.
+#: Messages that wait to be read: that takes a millisecond each, so this many are seconds.
+_MOST_UNREAD = 4096
+#: Escalations of one device that are under way, as a share of those that may wait for a teacher.
 _SHARE_OF_ONE = 0.25
 #: Times that one row may be asked about while it is under way.
 _MOST_THENS = 8
@@ -87,7 +89,7 @@ class Office:
         topics: of the fleet.
         publisher: sends the answers.
         may_follow: whether a device may follow a channel, and so spend what its owner allows.
-        most: messages that wait to be read, at most.
+        most: escalations that may wait for one teacher.
         most_bytes: bytes that wait to be read, at most.
         patience_s: how long an escalation that no client waits for may take, seconds.
         clock: unix seconds.
@@ -113,7 +115,7 @@ class Office:
         self._classes, self._topics, self._publisher, self._may_follow = classes, topics, publisher, may_follow
         self._patience_s, self._clock = patience_s, clock
         self._most_each = max(4, int(most * _SHARE_OF_ONE))
-        self.inbox = Inbox(most, most_each=self._most_each, most_bytes=most_bytes)
+        self.inbox = Inbox(_MOST_UNREAD, most_bytes=most_bytes)
         self._lock = threading.Lock()
         self._open: dict[Key, Opened] = {}
         self._each: Counter[str] = Counter()

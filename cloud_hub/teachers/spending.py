@@ -135,6 +135,14 @@ class Spending:
                 reserved=-reservation.amount,
             )
 
+    def lately(self, teacher: str) -> tuple[float, float]:
+        """What a teacher has cost today and this month, with what is set aside."""
+        now = self._clock()
+        mine = table.c.teacher == teacher
+        with self._db.read() as connection:
+            today = _sum(connection, mine & (table.c.day == int(now // DAY_S)))
+            return today, _sum(connection, mine & (table.c.day >= first_of_month(now)))
+
     def since(self, day: int) -> list[Spent]:
         """What was spent from a day on, by day, teacher and channel."""
         query = select(table).where(table.c.day >= day).order_by(table.c.day, table.c.teacher, table.c.channel)
