@@ -92,7 +92,7 @@ def verify(
     """Walk the whole chain: 0 where it holds, and its head is printed; 8 where it does not."""
     from cloud_hub.access import audit as log
 
-    with refusals(), _records(config, data) as db, db.read() as connection:
+    with refusals(), records(config, data) as db, db.read() as connection:
         verdict = log.verify(connection, _anchor(anchor))
     if verdict.problem:
         typer.echo(f"cloud-hub: the audit log does not hold: {verdict.problem}", err=True)
@@ -110,7 +110,7 @@ def show(
     """The newest changes, the newest last."""
     from cloud_hub.access import audit as log
 
-    with refusals(), _records(config, data) as db, db.read() as connection:
+    with refusals(), records(config, data) as db, db.read() as connection:
         for entry in reversed(log.newest(connection, limit, about)):
             at = datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="seconds")
             changed = f"{json.dumps(entry.before)} → {json.dumps(entry.after)}"
@@ -122,7 +122,7 @@ def export(config: Config = None, data: Data = None) -> None:
     """Every change as a line of JSON, the oldest first, with its hashes."""
     from cloud_hub.access import audit as log
 
-    with refusals(), _records(config, data) as db, db.read() as connection:
+    with refusals(), records(config, data) as db, db.read() as connection:
         last = 0
         while page := log.entries(connection, last, 1000):
             for entry in page:
@@ -178,7 +178,8 @@ def refusals() -> Iterator[None]:
 
 
 @contextmanager
-def _records(config: Path | None, data: Path | None) -> Iterator[Database]:
+def records(config: Path | None, data: Path | None) -> Iterator[Database]:
+    """The records in a data folder, to be read, with or without a hub that runs on them; raises `NotFound`."""
     from cloud_hub.records.database import Database
     from cloud_hub.settings import load
 

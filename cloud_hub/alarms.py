@@ -241,10 +241,15 @@ class Alarms:
         return alarm
 
     def _read(self, connection: Connection, alarm_id: int) -> Alarm:
-        row = connection.execute(select(table).where(table.c.id == alarm_id)).first()
-        if row is None:
+        if (alarm := find(connection, alarm_id)) is None:
             raise NotFound(f"there is no alarm {alarm_id}", "GET /api/v1/alarms lists them")
-        return _alarm(row)
+        return alarm
+
+
+def find(connection: Connection, alarm_id: int) -> Alarm | None:
+    """The alarm, or None."""
+    row = connection.execute(select(table).where(table.c.id == alarm_id)).first()
+    return None if row is None else _alarm(row)
 
 
 def summarise(evidence: Evidence) -> str:

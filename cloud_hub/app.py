@@ -31,6 +31,7 @@ from cloud_hub.ingest import KINDS, Ingest
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.labels import Labels
 from cloud_hub.light_windows import Layout, LightWindows
+from cloud_hub.lineage import Lineages
 from cloud_hub.quarantine import Quarantine
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
@@ -176,6 +177,7 @@ class Hub:
             may_follow=self._may_follow,
             clock=clock,
         )
+        self.lineages = Lineages(self.db, settings.data / "attestations")
         if self.identities is not None:
             self.identities.steer(self.broker, self.link)
         self._subscribe(topics)

@@ -158,7 +158,7 @@ class Attestations:
     def _path(self, digest: str, kind: str) -> Path:
         if kind not in KINDS:
             raise NotFound(f"there is no attestation {kind[:40]!r}", f"there are {', '.join(KINDS)}")
-        return self._folder / digest.removeprefix("sha256:") / f"{kind}.json"
+        return place(self._folder, digest, kind)
 
     def _write(self, path: Path, data: bytes) -> None:
         new = path.with_suffix(".new")
@@ -172,3 +172,8 @@ class Attestations:
             sync_folder(path.parent)
         except OSError as error:
             raise storage_error(error, "an attestation") from error
+
+
+def place(folder: Path, digest: str, kind: str) -> Path:
+    """Where an attestation of a release is, below the folder of all of them."""
+    return folder / digest.removeprefix("sha256:") / f"{kind}.json"

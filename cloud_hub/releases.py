@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from cloud_hub.access import audit
 from cloud_hub.access.principals import acting
@@ -170,8 +170,7 @@ class Releases:
     def all(self) -> list[Release]:
         """All releases, newest first."""
         with self._db.read() as connection:
-            rows = connection.execute(select(table).order_by(table.c.created.desc(), table.c.digest)).all()
-        return [_release(row) for row in rows]
+            return every(connection)
 
     def count(self) -> int:
         """Number of releases."""
@@ -283,8 +282,7 @@ class Releases:
 
     def _find(self, digest: str) -> Release | None:
         with self._db.read() as connection:
-            row = connection.execute(select(table).where(table.c.digest == digest)).first()
-        return None if row is None else _release(row)
+            return find(connection, digest)
 
     def _place(self, digest: str) -> Path:
         return self._folder / digest.removeprefix("sha256:")
@@ -297,6 +295,18 @@ class Releases:
 
     def _read_profile(self, digest: str) -> Profile | None:
         return self._open(digest).profile()
+
+
+def find(connection: Connection, digest: str) -> Release | None:
+    """The release with this digest, or None."""
+    row = connection.execute(select(table).where(table.c.digest == digest)).first()
+    return None if row is None else _release(row)
+
+
+def every(connection: Connection) -> list[Release]:
+    """All releases, newest first."""
+    rows = connection.execute(select(table).order_by(table.c.created.desc(), table.c.digest)).all()
+    return [_release(row) for row in rows]
 
 
 def parse_index(data: bytes) -> Index:

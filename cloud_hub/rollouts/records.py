@@ -138,6 +138,12 @@ def newest(connection: Connection, channel: str | None, limit: int) -> list[Roll
     return [_rollout(row) for row in connection.execute(query)]
 
 
+def of_release(connection: Connection, digest: str) -> list[Rollout]:
+    """Rollouts of a release, oldest first."""
+    query = select(rollouts).where(rollouts.c.candidate == digest).order_by(rollouts.c.number)
+    return [_rollout(row) for row in connection.execute(query)]
+
+
 def write_history(connection: Connection, rollout_id: str, entry: HistoryEntry) -> None:
     """Add an entry to a rollout's history."""
     connection.execute(rollout_history.insert().values(rollout=rollout_id, **vars(entry)))

@@ -89,12 +89,12 @@ class OnlineTrust:
     def target(self, release: ReleaseRef) -> str:
         """Path under which the signed metadata name the release; "" where they do not."""
         with self._db.read() as connection:
-            return _find(connection, release) or ""
+            return path_of(connection, release) or ""
 
     def check(self, release: ReleaseRef) -> None:
         """Raise Conflict when no publisher has signed the release: no device would take it."""
         with self._db.read() as connection:
-            if _find(connection, release) is None:
+            if path_of(connection, release) is None:
                 raise Conflict(
                     f"no publisher of {release.name} has signed this release: {release.digest}",
                     "model-export publish signs it with --key; GET /api/v1/trust says who may",
@@ -127,7 +127,7 @@ class OnlineTrust:
             Conflict: nothing vouches for the base, or the hub cannot sign.
         """
         with self._db.begin() as connection:
-            path = _find(connection, base)
+            path = path_of(connection, base)
             if path is None or str(parse_release(path).base) not in _named(connection, parse_release(path).base.role):
                 raise Conflict(f"no publisher has signed {base.digest}, so nothing made from it can be installed")
             self._adopt(connection, parse_release(path), release)
@@ -311,8 +311,8 @@ def _named(connection: Connection, role: str) -> set[str]:
     return set() if content is None else set(parse(content).signed.targets)
 
 
-def _find(connection: Connection, release: ReleaseRef) -> str | None:
-    """The newest path under which a role that may names the release, with its size."""
+def path_of(connection: Connection, release: ReleaseRef) -> str | None:
+    """The newest path under which a role that may names the release, with its size; None where none does."""
     newest = _contents(records.newest(connection))
     try:
         roles = (release_role(release.name), RETRAINED)
@@ -333,6 +333,12 @@ def _find(connection: Connection, release: ReleaseRef) -> str | None:
             ):
                 found.append(named)
     return str(max(found, key=lambda path: path.order)) if found else None
+
+
+def signers_of(connection: Connection, path: str) -> tuple[str, ...]:
+    """Ids of the keys that have signed the metadata that name a release at this path."""
+    content = records.find(connection, parse_release(path).role)
+    return () if content is None else tuple(parse(content).signatures)
 
 
 def _roles(document: ChannelDocument) -> set[str]:
