@@ -145,6 +145,9 @@ class Recorder(Protocol):
     def open_audits(self, most: int) -> Sequence[OpenAudit]:
         """Answers that were drawn and have no label yet, the newest first, ``most`` of them."""
 
+    def kept(self, prediction_id: str) -> Sequence[OpenAudit]:
+        """The rows of an earlier answer, drawn or not; none where it is not kept."""
+
     def segment_of(self, parameters: Mapping[str, Any]) -> str:
         """The segment of a request with these parameters; asked only where there is a ``segment_field``."""
 

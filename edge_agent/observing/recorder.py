@@ -228,6 +228,12 @@ class WindowRecorder:
             self._fold()
             return [self._labelling.open_audit(found) for found in self._retention.open_audits(most)]
 
+    def kept(self, prediction_id: str) -> list[OpenAudit]:
+        """The rows of an earlier answer, drawn or not, each as an audit tells it; none where it is not kept."""
+        with self._windows_lock:
+            self._fold()
+            return [self._labelling.open_audit(found) for found in self._retention.rows_of(prediction_id)]
+
     def settle(self) -> None:
         """Count what waits, if it has become much; whoever has recorded calls this when its client is answered."""
         if len(self._waiting) >= self._fold_at or len(self._scores) >= BLOCK_REQUESTS:

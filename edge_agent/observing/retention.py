@@ -296,6 +296,13 @@ class Retention:
                 return Found(chunk, start + row)
         return None
 
+    def rows_of(self, prediction_id: str) -> list[Found]:
+        """Every row of an earlier request, in order; none where it is not kept."""
+        for chunk in reversed(self._chunks):
+            if (place := chunk.place(prediction_id)) is not None:
+                return [Found(chunk, row) for row in range(place[0], sum(place))]
+        return []
+
     def open_audits(self, most: int) -> list[Found]:
         """Predictions that were drawn for an audit and have no label yet, the newest first, ``most`` of them."""
         found: list[Found] = []

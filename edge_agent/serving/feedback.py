@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from edge_agent.ports import FeedbackItem, Recorder
-from edge_agent.serving.errors import BadRequest
+from edge_agent.serving.errors import BadRequest, NotFound
 from edge_agent.serving.http_messages import Response
 from edge_agent.serving.responses import as_json
 
@@ -39,6 +39,20 @@ def give_feedback(recorder: Recorder, body: bytes) -> Response:
 def open_audits(recorder: Recorder) -> list[dict[str, Any]]:
     """Answers whose true labels are asked for, the newest first; their labels come as any other feedback."""
     return [vars(audit).copy() for audit in recorder.open_audits(MAX_AUDITS)]
+
+
+def kept_rows(recorder: Recorder | None, prediction_id: str) -> list[dict[str, Any]]:
+    """The rows of an earlier answer, with the release that gave it.
+
+    Raises:
+        NotFound: it is not kept.
+    """
+    found = () if recorder is None else recorder.kept(prediction_id)
+    if not found:
+        raise NotFound(
+            f"no answer {prediction_id[:80]!r} is kept; the agent keeps the latest, as many as feedback_keep says"
+        )
+    return [vars(row).copy() for row in found]
 
 
 def _items(body: bytes) -> list[FeedbackItem]:

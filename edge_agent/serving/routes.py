@@ -18,7 +18,7 @@ from edge_agent.serving.classification import classified
 from edge_agent.serving.dataplane import NOTHING_SERVES, DataPlane
 from edge_agent.serving.errors import BadRequest, NotFound, NotReady, ServingError
 from edge_agent.serving.extensions import Extensions, Repository
-from edge_agent.serving.feedback import give_feedback, open_audits
+from edge_agent.serving.feedback import give_feedback, kept_rows, open_audits
 from edge_agent.serving.http_messages import Request, Response
 from edge_agent.serving.parameters import Place, shared
 from edge_agent.serving.responses import DONE, Answering, as_error, as_json, aside, error_body, read_object
@@ -40,8 +40,8 @@ EXTENSIONS = (
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 _OPERATOR_KEY = HEADER.lower().encode()
-#: What a prediction's id follows.
-ANSWERS = "/edgeloop/v1/answers/"
+#: What a prediction's id follows: what a teacher says of it, and who gave it.
+ANSWERS, PREDICTIONS = "/edgeloop/v1/answers/", "/edgeloop/v1/predictions/"
 #: Characters of the reason that a person gives for a rollback.
 MAX_REASON = 500
 
@@ -138,6 +138,8 @@ class Routes:
             return handler(request)
         if method == "GET" and path.startswith(ANSWERS):
             return as_json(self._operations.answers(unquote(path.removeprefix(ANSWERS))))
+        if method == "GET" and path.startswith(PREDICTIONS):
+            return aside(lambda: self._prediction(unquote(path.removeprefix(PREDICTIONS))))
         if any(known == path for _, known in self._fixed):
             return Response(405, error_body(f"{request.method} is not for {path}"))
         if path == "/v2/logging" or path.endswith("/trace/setting"):
@@ -261,6 +263,9 @@ class Routes:
 
     def _audits(self) -> Response:
         return as_json({"audits": [] if self._recorder is None else open_audits(self._recorder)})
+
+    def _prediction(self, prediction_id: str) -> Response:
+        return as_json({"id": prediction_id, "rows": kept_rows(self._recorder, prediction_id)})
 
     def _flush(self) -> Response:
         self._operations.flush()

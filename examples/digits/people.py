@@ -79,6 +79,10 @@ class People:
         brought = ("--hub", self.hub_url, "--token", token, "--root", str(self.root))
         _at_once([("edge-agent", "enrol", "--config", str(one), *brought) for one in settings])
 
+    def lineage(self, release: str) -> str:
+        """The whole chain that led to a release, from the hub's records, whether it runs or not."""
+        return _run(("cloud-hub", "lineage", release, "--data", str(self.hub_data)))
+
     def observer(self) -> ssl.SSLContext:
         """How to look on at the broker: with a certificate that may read everything, and write nothing."""
         context = ssl.create_default_context(cafile=self.ca)

@@ -37,6 +37,7 @@ class Story:
         self.figures = Figures()
         self.view = View(self._rows)
         self._updates: list[int] = []
+        self._released_last = ""
 
     def tell(self) -> Figures:
         """Run all acts; returns what was measured.
@@ -62,6 +63,7 @@ class Story:
                 self.tap.stop()
             self.figures.exit_statuses = self.fleet.stop()
         self.figures.seconds = time.monotonic() - start
+        self.figures.lineage = self.fleet.people.lineage(self._released_last)
         return self.figures
 
     # ── before the curtain ────────────────────────────────────────────────────────────────────
@@ -155,6 +157,7 @@ class Story:
             90,
         )
         self.figures.accuracy[recovered] = self.judge(slip)
+        self._released_last = run["release"]
         self._updates += [int(agent.status()["update"]["bytes"]) for agent in fleet.agents]
         say(f"every device runs it, for {max(self._updates):,} bytes: accuracy {self.figures.accuracy[recovered]:.3f}")
         return self._labelled()

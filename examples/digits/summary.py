@@ -32,6 +32,7 @@ class Figures:
     labels_before_alarm: int = 0
     failed_requests: int = 0
     exit_statuses: dict[str, int] = field(default_factory=dict)
+    lineage: str = ""
     more: dict[str, Any] = field(default_factory=dict)
 
     def checks(self) -> list[Check]:
@@ -49,6 +50,7 @@ class Figures:
             _same("labels before the first alarm", self.labels_before_alarm, 0),
             _same("inputs found in MQTT's bytes", b["inputs_uploaded"], 0),
             _same("requests that failed", self.failed_requests, 0),
+            _same("releases in the lineage of the last", 1 + self.lineage.splitlines().count("made of"), 3),
             _same("programs that did not end in order", sum(map(bool, self.exit_statuses.values())), 0),
             Check(
                 "hub's totals",
@@ -80,6 +82,7 @@ class Figures:
     def show(self) -> bool:
         """Print the table; returns whether every bound holds."""
         console = Console()
+        console.print(f"where the last release comes from:\n{self.lineage}", highlight=False, markup=False)
         table = Table(title="The loop in figures")
         for title in ("what", "measured", "bound", ""):
             table.add_column(title)

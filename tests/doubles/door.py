@@ -155,6 +155,9 @@ class NotingRecorder:
     def open_audits(self, most: int) -> list[OpenAudit]:
         return self.audits[:most]
 
+    def kept(self, prediction_id: str) -> list[OpenAudit]:
+        return [audit for audit in self.audits if audit.id == prediction_id]
+
     def wanted_outputs(self, loaded: LoadedRelease) -> tuple[str, ...]:
         return self.wanted
 

@@ -72,6 +72,11 @@ def test_from_the_answer_to_the_status(agent: AgentProcess) -> None:
     right = float(np.mean([one["predicted"] == test.y[_row(one)] for one in asked]))
     assert found["audits"]["accuracy"]["low"] <= right <= found["audits"]["accuracy"]["high"]
     assert found["estimate"]["expected"]["rows"] == ASKED + 20
+    # Who gave an answer is known for as long as it is kept, for whoever traces a prediction.
+    told = agent.http.get("/edgeloop/v1/predictions/batch").json()
+    assert told["id"] == "batch" and [row["index"] for row in told["rows"]] == list(range(20))
+    assert {row["release"] for row in told["rows"]} == {agent.status()["release"]}
+    assert agent.http.get("/edgeloop/v1/predictions/never").status_code == 404
 
 
 def _row(one: dict[str, Any]) -> int:

@@ -95,3 +95,12 @@ def test_nothing_is_drawn_that_could_not_be_labelled_or_that_nobody_asked_for(tm
     observing.recorder.follow(observing.policy.current)
     assert observing.recorder.audit_share == 0
     observing.stop()
+
+
+def test_who_gave_an_earlier_answer_is_known_for_as_long_as_it_is_kept(tmp_path: Path) -> None:
+    observing = opened(tmp_path / "agent.db")
+    answer(observing, names(20), rows=3)
+    rows = observing.recorder.kept("p19")
+    assert [(row.id, row.index) for row in rows] == [("p19", 0), ("p19", 1), ("p19", 2)]
+    assert {row.release for row in rows} == {release().digest} and all(0 < row.confidence <= 1 for row in rows)
+    assert observing.recorder.kept("p99") == []
