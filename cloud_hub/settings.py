@@ -152,6 +152,10 @@ class Settings(BaseSettings):
     training_at_once: int = Field(
         default=2, ge=1, le=64, description="Training runs at the same time, each of another model."
     )
+    ray_address: str = Field(
+        default="", description="Address of a Ray cluster's jobs, http://host:8265, for programs that run there."
+    )
+    ray_token: str | None = Field(default=None, repr=False, description="Token that this cluster asks for, if it does.")
     stop_timeout_s: float = Field(
         default=10.0, gt=0, description="Time that an orderly stop may take, seconds; then what is left is cut off."
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Protocol
 
 import psutil
 
-from cloud_hub.training.bounded_child import End, Request
+from cloud_hub.training.bounded_child import WORK, End, Request
 from cloud_hub.training.program_lines import Line, read_line
 from cloud_hub.training.trainer import Cancelled, TrainingError
 
@@ -32,19 +33,6 @@ WATCHER_S = 10.0
 CHUNK = 1 << 16
 #: Names the request in the environment of every process of a program, so that a later hub knows what was left.
 MARK = "EDGELOOP_JOB"
-#: Variables of the hub that a program gets. Others may be secrets.
-PASSED_ON = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "LD_LIBRARY_PATH",
-    "PYTHONPATH",
-    "VIRTUAL_ENV",
-    "SSL_CERT_FILE",
-)
-PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_")
 
 
 @dataclass(frozen=True)
@@ -66,9 +54,9 @@ class Call:
     Attributes:
         name: for messages.
         command: program and arguments.
-        folder: is there; the program starts in it, and its files are counted.
-        records: another folder that is there, for request, log and end.
-        mark: what `MARK` is in its environment: a file that tells the program what to do.
+        folder: all of the program's files. It starts in ``work/`` there, which is made anew for each attempt, and so is
+            ``output/``; whatever else is there stays.
+        mark: a file that tells the program what to do; its path is what `MARK` is in the program's environment.
         limits: what it may take.
         environment: variables besides those that are passed on.
         cpus: processors, where a cluster shares them out.
@@ -78,7 +66,6 @@ class Call:
     name: str
     command: Sequence[str]
     folder: Path
-    records: Path
     mark: Path
     limits: Limits
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -86,32 +73,52 @@ class Call:
     gpus: float = 0.0
 
     @property
+    def work(self) -> Path:
+        """Where it starts."""
+        return self.folder / WORK
+
+    @property
+    def output(self) -> Path:
+        """Where it leaves what it makes."""
+        return self.folder / "output"
+
+    @property
+    def records(self) -> Path:
+        """Request, log and end."""
+        return self.folder / "records"
+
+    @property
     def log(self) -> Path:
         """What it has written."""
         return self.records / "log.txt"
 
-    def write_request(self, parent: int | None) -> Path:
-        """The file that the watcher reads; log and end of an earlier attempt are gone."""
-        end = self.records / "end.json"
-        for old in (end, self.log):
-            old.unlink(missing_ok=True)
-        limits = self.limits
-        environment = {
-            **{name: value for name, value in os.environ.items() if name in PASSED_ON},
-            **{name: value for name, value in os.environ.items() if name.startswith(PASSED_ON_PREFIXES)},
-            # Caches and temporary files are files of the program, too: they are counted, and go with its folder.
-            "HOME": str(self.folder),
-            "TMPDIR": str(self.folder),
-            "PYTHONUNBUFFERED": "1",
-            **self.environment,
-            MARK: str(self.mark),
-        }
+    @property
+    def stop(self) -> Path:
+        """The file that ends it."""
+        return self.records / "stop"
+
+    def begin(self, parent: int | None) -> Path:
+        """Have nothing of an earlier attempt be there but what stays; returns the file that the watcher reads.
+
+        Args:
+            parent: process without which it ends, or None.
+        """
+        for folder in (self.work, self.output, self.records):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
         request = Request(
-            list(self.command), str(self.folder), environment, str(self.log), str(end), parent, **asdict(limits)
+            list(self.command),
+            str(self.folder),
+            {**self.environment, MARK: str(self.mark)},
+            str(self.log),
+            str(self.records / "end.json"),
+            str(self.stop),
+            parent,
+            **asdict(self.limits),
         )
         path = self.records / "request.json"
+        path.touch(mode=0o600)
         path.write_text(json.dumps(asdict(request)))
-        path.chmod(0o600)
         return path
 
     def end(self) -> End | None:
@@ -145,7 +152,7 @@ class ChildRunner:
         """Run it beside the hub."""
         end_marked(call.mark)  # of a hub whose watcher was killed with it
         follower = Follower(call.log, say)
-        command = [sys.executable, "-P", "-m", "cloud_hub.training.bounded_child", str(call.write_request(os.getpid()))]
+        command = [sys.executable, "-P", "-m", "cloud_hub.training.bounded_child", str(call.begin(os.getpid()))]
         with (call.records / "watcher.txt").open("wb") as errors:
             watcher = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True

@@ -43,6 +43,11 @@ MOST_PROCESSES = 1000
 MOST_FILES = 200_000
 #: What is kept of a line, characters, and of the last lines, for whoever asks why it failed.
 LINE, LAST_LINES = 2000, 20
+#: Folder in which a program starts.
+WORK = "work"
+#: Variables that a program gets.
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+PASSED_ON_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "RAY_")
 FULL = b"(the log is full: from here on it has only how far the program is)"
 
 
@@ -52,11 +57,12 @@ class Request:
 
     Attributes:
         command: program and arguments.
-        folder: where it starts; its files there are counted.
-        environment: all of it.
+        folder: whose files are counted; it starts in `WORK` there.
+        environment: variables besides those that are passed on.
         log: file that its output is added to.
         end: file of the `End`.
-        parent: process without which it ends, or None: it has SIGTERM and its time only.
+        stop: file whose appearance ends it; SIGTERM does so, too.
+        parent: process without which it ends, or None: there is none on this machine.
         seconds: of its life.
         memory_bytes: of all its processes together.
         disk_bytes: of the folder.
@@ -70,6 +76,7 @@ class Request:
     environment: dict[str, str]
     log: str
     end: str
+    stop: str
     parent: int | None
     seconds: float
     memory_bytes: int
@@ -115,11 +122,12 @@ def main(path: str) -> None:
 
 def _run(request: Request, asked: threading.Event) -> End:
     began = time.monotonic()
+    work = Path(request.folder, WORK)
     try:
         program = subprocess.Popen(
             request.command,
-            cwd=request.folder,
-            env=request.environment,
+            cwd=work,
+            env=_environment(request, str(work)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -135,7 +143,9 @@ def _run(request: Request, asked: threading.Event) -> End:
     watch = _Watch(request, began)
     why = ""
     while program.poll() is None and not why:
-        why = "was stopped" if asked.wait(LOOK_S) else watch.exceeded()
+        if asked.wait(LOOK_S) or os.path.exists(request.stop):  # noqa: PTH110  asked often
+            asked.set()
+        why = "was stopped" if asked.is_set() else watch.exceeded()
     _end_all(program, request.grace_s if why else 0.0)
     reader.join(5.0)
     return End(
@@ -147,6 +157,13 @@ def _run(request: Request, asked: threading.Event) -> End:
         disk_bytes=watch.disk,
         last=tuple(log.last),
     )
+
+
+def _environment(request: Request, work: str) -> dict[str, str]:
+    """What a program gets of this process's environment, which is the hub's, and may hold secrets."""
+    passed = {n: v for n, v in os.environ.items() if n in PASSED_ON or n.startswith(PASSED_ON_PREFIXES)}
+    # Caches and temporary files are files of the program, too: they are counted, and go with its folder.
+    return {**passed, "HOME": work, "TMPDIR": work, "PYTHONUNBUFFERED": "1", **request.environment}
 
 
 def _limit_itself(request: Request) -> None:

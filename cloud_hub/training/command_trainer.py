@@ -30,6 +30,8 @@ from edgeloop.whole_files import write_whole
 
 #: Seconds between two notes of the time that a program has taken: so much is lost when the hub is killed.
 NOTED_EVERY_S = 5.0
+#: Seconds that the hub itself may take to build a package of the model, and to measure it.
+OWN_S = 900.0
 #: Of a run's progress, the share that is the program's; then the package is built, and measured.
 PROGRAMS_SHARE, BUILT_SHARE = 0.8, 0.9
 
@@ -71,11 +73,8 @@ class CommandTrainer:
         dataset = folder.dataset(self._datasets)
         job.uses(dataset.material)
         training = _Training(job, name, program, runner, folder, dataset)
-        try:
-            model = training.model()
-            package, evidence = self._package(training, model), self._evidence(training)
-        finally:
-            training.note()
+        model = training.model()
+        package, evidence = self._package(training, model), self._evidence(training)
         material = Material(model.path.name, "model", model.sha256, {"program": name, "parameters": model.parameters})
         return Candidate(package, evidence, training.facts(model), (dataset.material, material))
 
@@ -90,9 +89,9 @@ class CommandTrainer:
             folder.package,
             version=job.version,
             lineage={**job.lineage, "trainer": training.trainer(model), "samples": training.samples()},
-            limits=training.limits(),
+            limits=training.own_limits,
             say=lambda line: job.say(line, None),
-            stopped=training.stopped,
+            stopped=job.stopped,
         )
 
     def _evidence(self, training: _Training) -> Evidence:
@@ -103,8 +102,8 @@ class CommandTrainer:
             base=folder.base,
             candidate=folder.package,
             rows=folder.held_out,
-            limits=training.limits(),
-            stopped=training.stopped,
+            limits=training.own_limits,
+            stopped=training.job.stopped,
         )
 
 
@@ -175,41 +174,48 @@ class _Training:
                 results[:] = [line.result]
             say(line)
 
-        limits, program = self.limits(), self._program
+        limits, program = self._limits(), self._program
         told = self.folder.give(place, self._dataset, parameters, limits.seconds)
-        run(
-            self._runner,
-            Call(
-                f"the program {self._name}",
-                program.command,
-                place / "work",
-                place / "records",
-                told,
-                limits,
-                program.environment,
-                program.cpus,
-                program.gpus,
-            ),
-            heard,
-            self.stopped,
+        call = Call(
+            f"the program {self._name}",
+            program.command,
+            place,
+            told,
+            limits,
+            program.environment,
+            program.cpus,
+            program.gpus,
         )
+        self._noted = time.monotonic()
+        try:
+            run(self._runner, call, heard, self._stopped)
+        finally:
+            self._note()
         return results[0] if results else None
 
     # ── limits ────────────────────────────────────────────────────────────────────────────────
 
-    def limits(self) -> Limits:
-        """What is left of what the run may take.
+    @property
+    def own_limits(self) -> Limits:
+        """Of what the hub does with the model."""
+        return self._within(OWN_S)
+
+    def _limits(self) -> Limits:
+        """What is left of what the program may take.
 
         Raises:
             TrainingError: its time is over.
         """
-        self.note()
-        program = self._program
-        left = program.seconds - self.folder.spent()
+        most = self._program.seconds
+        left = most - self.folder.spent()
         if left <= 0:
-            raise TrainingError(f"the run has taken the {program.seconds:g} s that {self._name} may take")
+            raise TrainingError(f"the run has taken the {most:g} s that {self._name} may take")
+        return self._within(left)
+
+    def _within(self, seconds: float) -> Limits:
+        program = self._program
         return Limits(
-            left,
+            seconds,
             memory_bytes=program.memory_bytes,
             disk_bytes=program.disk_bytes,
             spare_bytes=program.spare_bytes,
@@ -217,14 +223,14 @@ class _Training:
             grace_s=program.grace_s,
         )
 
-    def stopped(self) -> bool:
+    def _stopped(self) -> bool:
         """Whether the run has to end; asked often, so that time is noted here."""
         if time.monotonic() - self._noted >= NOTED_EVERY_S:
-            self.note()
+            self._note()
         return self.job.stopped()
 
-    def note(self) -> None:
-        """Keep how long the run has taken."""
+    def _note(self) -> None:
+        """Keep how long the program has taken."""
         now = time.monotonic()
         self.folder.spend(now - self._noted)
         self._noted = now

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cloud_hub.training.bounded import Call, Limits, Runner, run
-from cloud_hub.training.gate import Evidence
+from cloud_hub.training.gate import Evidence, Slice
 from edgeloop.package import Package
 from edgeloop.runtime import ModelSession
 from edgeloop.runtime.datatypes import numpy_dtype
@@ -50,13 +50,12 @@ def measure(
     """
     place = candidate.parent / "measuring"
     shutil.rmtree(place, ignore_errors=True)
-    for folder in (place / "work", place / "records"):
-        folder.mkdir(parents=True)
-    answer, request = place / "work" / "answer.json", place / "request.json"
+    place.mkdir(parents=True)
+    answer, request = place / "output" / "answer.json", place / "request.json"
     paths = {"base": base, "candidate": candidate, "rows": rows, "answer": answer}
     request.write_text(json.dumps({name: str(path) for name, path in paths.items()}))
     command = [sys.executable, "-P", "-m", "cloud_hub.training.held_out", str(request)]
-    call = Call("measuring the candidate", command, place / "work", place / "records", request, limits)
+    call = Call("measuring the candidate", command, place, request, limits)
     run(runner, call, lambda line: None, stopped)
     found = json.loads(answer.read_bytes())
     shutil.rmtree(place)
@@ -64,9 +63,9 @@ def measure(
         candidate_error=found["candidate_error"],
         current_error=found["current_error"],
         holdout_labels=found["holdout_labels"],
-        validation_accuracy=None,
         candidate_accuracy=found["candidate_accuracy"],
         current_accuracy=found["current_accuracy"],
+        classes={name: Slice(**slice_) for name, slice_ in found["classes"].items()},
     )
 
 

@@ -5,8 +5,8 @@
     dataset/        all labelled samples of the run, the held-out ones included: the hub's alone
     given/base/     the base package without its validation set
     given/data/     the rows to train on, as Parquet
-    work/           where the program starts; checkpoints/ in it stays when the hub is started again
-    model/          the ONNX file that it has left, and its tensors, once they are audited
+    program/        the program's own: it starts in work/, leaves its model in output/, and may keep in checkpoints/
+                    what it needs to go on when the hub is started again; of a search, search/trial-…/ likewise
     package/        the candidate
 
 The validation set and the held-out rows are what the gate measures a candidate on, so a program is given neither.
@@ -41,7 +41,7 @@ class ProgramFolder:
 
     def __init__(self, job: Job) -> None:
         self._job, self.root = job, job.folder
-        self.records, self.package = self.root / "records", self.root / "package"
+        self.package = self.root / "package"
 
     # ── what is given ─────────────────────────────────────────────────────────────────────────
 
@@ -98,21 +98,15 @@ class ProgramFolder:
         if not (given / "data").is_dir():
             (given / "data").mkdir()
             shutil.copyfile(self.root / "dataset" / TRAINING, given / "data" / TRAINING)
-        work = place / "work"
-        work.mkdir(parents=True, exist_ok=True)
-        for old in work.iterdir():
-            if old.name != CHECKPOINTS:
-                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
-        for folder in (work / CHECKPOINTS, work / "output", place / "records"):
-            folder.mkdir(exist_ok=True)
+        (place / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         told = place / "job.json"
         told.write_text(
             json.dumps(
                 {
                     "base": str(given / "base"),
                     "data": str(given / "data"),
-                    "output": str(work / "output" / MODEL),
-                    "checkpoints": str(work / CHECKPOINTS),
+                    "output": str(place / "output" / MODEL),
+                    "checkpoints": str(place / CHECKPOINTS),
                     "parameters": dict(parameters),
                     "seed": self.seed(dataset),
                     "labels": list(self._job.base.meta.labels),
@@ -138,7 +132,7 @@ class ProgramFolder:
         Raises:
             TrainingError: there is none, or it is not what a device may run.
         """
-        output = place / "work" / "output"
+        output = place / "output"
         if output.is_symlink() or not (output / MODEL).is_file():
             raise TrainingError(f"the program left no {MODEL}; it has to write it to `output` of {place.name}/job.json")
         try:

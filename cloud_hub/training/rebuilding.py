@@ -54,14 +54,13 @@ def rebuild(
     """
     place = package.parent / "building"
     shutil.rmtree(place, ignore_errors=True)
-    for folder in (place / "work", place / "records"):
-        folder.mkdir(parents=True)
+    place.mkdir(parents=True)
     told = place / "lineage.json"
     told.write_text(json.dumps(lineage))
-    built = place / "work" / package.name
+    built = place / "output" / package.name
     command = [*_COMMAND, "build", str(model), "--like", str(base), "--data", str(data), "--output", str(built)]
     command += ["--version", version, "--lineage", str(told)]
-    call = Call("model-export", command, place / "work", place / "records", place / "job.json", limits)
+    call = Call("model-export", command, place, told, limits)
     end = runner.run(call, lambda line: say(line.text), stopped)
     if not end.why and end.code and (reason := _reason(end.last)):
         raise TrainingError(f"the model cannot be packaged like the base: {reason}")

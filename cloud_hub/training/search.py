@@ -58,26 +58,32 @@ def search(
         TrainingError: Optuna is not installed, or no trial came to a result.
     """
     study, optuna = _study(asked, root)
+    states = optuna.trial.TrialState
     failed = TrainingError("the search made no trial")
-    complete, broken = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=broken)  # the hub was stopped during it
-    while (number := len(study.get_trials(deepcopy=False))) < asked.trials:
-        study.sampler = optuna.samplers.TPESampler(seed=(seed + number) % (1 << 32))
-        trial = study.ask({name: _distribution(optuna, space) for name, space in sorted(asked.parameters.items())})
+    while True:
+        under_way = study.get_trials(deepcopy=False, states=(states.RUNNING,))
+        if not under_way:
+            number = len(study.get_trials(deepcopy=False))
+            if number >= asked.trials:
+                break
+            study.sampler = optuna.samplers.TPESampler(seed=(seed + number) % (1 << 32))
+            study.ask({name: _distribution(optuna, space) for name, space in sorted(asked.parameters.items())})
+            continue
+        trial = under_way[0]  # of just now, or of an attempt that was interrupted
+        told = f"trial {trial.number + 1} of {asked.trials}"
         try:
             result = attempt(_place(root, trial.number), trial.params)
         except Cancelled:
             raise
         except TrainingError as error:
             failed = error
-            study.tell(trial, state=broken)
-            say(f"trial {number + 1} of {asked.trials} failed: {error}", None)
+            study.tell(trial.number, state=states.FAIL)
+            say(f"{told} failed: {error}", None)
         else:
-            study.tell(trial, result)
-            say(f"trial {number + 1} of {asked.trials}: {result:g} with {trial.params}", (number + 1) / asked.trials)
+            study.tell(trial.number, result)
+            say(f"{told}: {result:g} with {trial.params}", (trial.number + 1) / asked.trials)
         _keep_best(study, root)
-    done = study.get_trials(deepcopy=False, states=(complete,))
+    done = study.get_trials(deepcopy=False, states=(states.COMPLETE,))
     if not done:
         raise failed
     best = study.best_trial

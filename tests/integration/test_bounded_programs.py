@@ -24,12 +24,8 @@ PATIENCE_S = 60.0
 
 
 def call(folder: Path, code: str, **limits: Any) -> Call:
-    for name in ("work", "records"):
-        (folder / name).mkdir(parents=True)
     bounds = Limits(**{"seconds": PATIENCE_S, "spare_bytes": 0, "grace_s": 0.5, **limits})
-    return Call(
-        "the program", [sys.executable, "-c", code], folder / "work", folder / "records", folder / "job.json", bounds
-    )
+    return Call("the program", [sys.executable, "-c", code], folder, folder / "job.json", bounds)
 
 
 def left_of(mark: Path) -> list[psutil.Process]:
@@ -109,7 +105,7 @@ def test_what_it_leaves_in_the_background_ends_with_it(tmp_path: Path) -> None:
 
 def test_a_program_that_is_not_there_cannot_be_started(tmp_path: Path) -> None:
     asked = call(tmp_path, "")
-    asked = Call(asked.name, ["no-such-program"], asked.folder, asked.records, asked.mark, asked.limits)
+    asked = Call(asked.name, ["no-such-program"], asked.folder, asked.mark, asked.limits)
     with pytest.raises(TrainingError, match="cannot be started: No such file or directory: no-such-program"):
         go(asked)
 
@@ -137,14 +133,14 @@ def test_a_hub_that_is_killed_leaves_nothing_of_it(tmp_path: Path) -> None:
     asked = call(tmp_path, code)
     hub = (
         "from pathlib import Path; import sys; from cloud_hub.training.bounded import *\n"
-        f"folder, records, mark = map(Path, {[str(asked.folder), str(asked.records), str(asked.mark)]!r})\n"
+        f"folder, mark = map(Path, {[str(asked.folder), str(asked.mark)]!r})\n"
         f"limits = Limits(600, spare_bytes=0, grace_s=0.5); command = [sys.executable, '-c', {code!r}]\n"
-        "call = Call('p', command, folder, records, mark, limits)\n"
+        "call = Call('p', command, folder, mark, limits)\n"
         "ChildRunner().run(call, lambda line: None, lambda: False)"
     )
     process = subprocess.Popen([sys.executable, "-c", hub])
     try:
-        wait_for((asked.folder / "begun").exists)
+        wait_for((asked.work / "begun").exists)
         assert left_of(asked.mark)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

@@ -6,6 +6,7 @@ The base is the digits package; what the fleet sees is mirrored digits, on which
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_a_run_that_the_hub_interrupts_goes_on_and_gives_the_same_bytes(
     folder, said, written = tmp_path / "run", list[tuple[str, float | None]](), samples.written
     trainer = CommandTrainer({"ridge": _once(program())}, samples)
     with pytest.raises(Cancelled):
-        trainer.train(job(package, folder, (folder / "program/work/checkpoints/begun").exists))
+        trainer.train(job(package, folder, (folder / "program/checkpoints/begun").exists))
     candidate = trainer.train(job(package, folder, said=said, until=1.9e9))
     assert samples.written == written + 1
     assert ("going on from the checkpoint", None) in said
@@ -124,7 +125,6 @@ def _once(whole: TrainingProgram) -> TrainingProgram:
     ("mode", "reason"),
     [
         ("crash", "status 1; its last line: no room at the inn"),
-        ("nothing", r"left no model\.onnx"),
         ("broken", "refused: model.onnx is not ONNX"),
         ("link", "no plain file of its own"),
         ("other", "cannot be packaged like the base: .* the model takes"),
@@ -147,6 +147,7 @@ def test_a_program_that_hangs_is_ended_in_its_time(package: Package, samples: Sa
         CommandTrainer({"ridge": hangs}, samples).train(job(package, tmp_path / "run"))
 
 
+@pytest.mark.skipif(not os.environ.get("EDGELOOP_SOAK"), reason="seconds of a busy processor: make soak")
 def test_a_model_that_never_answers_is_ended_too(package: Package, made: Candidate, tmp_path: Path) -> None:
     import onnx
 
