@@ -14,11 +14,11 @@ from edgeloop.package import Draft, DraftVariant, HeadSpec, OutputSpec, Package,
 INPUTS, FEATURES, CLASSES = 64, 128, 10
 
 
-def model(seed: int = 0) -> onnx.ModelProto:
+def model(seed: int = 0, inputs: int = INPUTS) -> onnx.ModelProto:
     """Input ``x`` float32 [N, 64]; outputs ``probabilities`` [N, 10] and ``features`` [N, 128]."""
     random = np.random.default_rng(seed)
     tensors = {
-        "body.weight": random.normal(0, 0.2, (INPUTS, FEATURES)),
+        "body.weight": random.normal(0, 0.2, (inputs, FEATURES)),
         "body.bias": random.normal(0, 0.1, FEATURES),
         "head.weight": random.normal(0, 0.3, (FEATURES, CLASSES)),
         "head.bias": random.normal(0, 0.1, CLASSES),
@@ -31,7 +31,7 @@ def model(seed: int = 0) -> onnx.ModelProto:
             helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
         ],
         "mlp",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", INPUTS])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", inputs])],
         [
             helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", CLASSES]),
             helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", FEATURES]),
@@ -41,11 +41,11 @@ def model(seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def package(dest: Path) -> Package:
-    """Write the package; what it answers is computed with numpy."""
-    made = model()
+def package(dest: Path, inputs: int = INPUTS) -> Package:
+    """Write the package, of as many inputs; what it answers is computed with numpy."""
+    made = model(inputs=inputs)
     tensors = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
-    x = np.random.default_rng(1).random((512, INPUTS), dtype=np.float32)
+    x = np.random.default_rng(1).random((512, inputs), dtype=np.float32)
     features = np.maximum(x @ tensors["body.weight"] + tensors["body.bias"], 0)
     logits = features @ tensors["head.weight"] + tensors["head.bias"]
     exp = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -57,7 +57,7 @@ def package(dest: Path) -> Package:
             version="1",
             variants=[DraftVariant("cpu-fp32", "fp32", made, "CPUExecutionProvider", "cpu")],
             labels=[str(label) for label in range(CLASSES)],
-            inputs=[TensorSpec("x", "FP32", (-1, INPUTS))],
+            inputs=[TensorSpec("x", "FP32", (-1, inputs))],
             outputs=[
                 OutputSpec("probabilities", "FP32", (-1, CLASSES), "probabilities"),
                 OutputSpec("features", "FP32", (-1, FEATURES), "features"),

@@ -135,7 +135,9 @@ class Escalator:
     ) -> Asked | None:
         """Draw rows of a request that is recorded next; never raises."""
         policy = self.policy.current
-        if not policy.on or len(prediction_id) > MOST_ID or self._held():
+        # The hub answers a row of a prediction once, so that the same id again would get the first one's answer.
+        fresh = len(prediction_id) <= MOST_ID and prediction_id not in self._board
+        if not policy.on or not fresh or self._held():
             return None
         try:
             found = {name: outputs[place] for name, place in places.items()}

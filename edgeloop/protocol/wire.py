@@ -230,7 +230,11 @@ class WiredClient(Client):
     wired: Callable[[socket.socket], Wire]
 
     def _create_socket(self) -> Any:
-        self.wire = self.wired(super()._create_socket())  # type: ignore[arg-type]  # TCP or TLS: websockets are not used
+        sock: socket.socket = super()._create_socket()  # type: ignore[assignment]  # TCP or TLS: no websockets here
+        # A wire writes all that it has at once. What it has next, such as an answer after an acknowledgement, would
+        # wait 40 ms for the other side's own acknowledgement of TCP.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.wire = self.wired(sock)
         return self.wire
 
 

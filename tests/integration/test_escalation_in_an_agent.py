@@ -131,6 +131,7 @@ def test_the_edge_answers_now_and_the_teacher_later(world: World) -> None:
         20,
         f"{labelled} escalations and labels in the ledger",
     )
+    assert "parameters" not in world.ask("async-0", test.x[:1]), "an id that comes again would get the old answer"
     assert world.agent.http.get("/edgeloop/v1/answers/nobody").status_code == 404
 
 
