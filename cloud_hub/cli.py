@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 import edgeloop
-from cloud_hub import access_commands, exit_codes, identity_commands, lineage_commands, trust_commands
+from cloud_hub import (
+    access_commands,
+    exit_codes,
+    identity_commands,
+    lineage_commands,
+    retraining_commands,
+    trust_commands,
+)
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="The service that a fleet of edge agents reports to."
@@ -64,6 +71,7 @@ def serve(
 app.add_typer(identity_commands.enrolment, name="enrolment")
 app.add_typer(identity_commands.devices, name="devices")
 app.add_typer(identity_commands.broker_config, name="broker-config")
+app.add_typer(retraining_commands.retraining, name="retraining")
 app.command()(lineage_commands.lineage)
 
 

@@ -41,8 +41,8 @@ class RunLogs:
                 size = file.tell()
                 if size + len(text) <= MOST_BYTES:
                     file.write(text)
-                elif size <= MOST_BYTES:
-                    file.write(f"{when} {_FULL}\n".encode().ljust(MOST_BYTES + 1 - size))
+                elif size <= MOST_BYTES:  # said once: with it the file is longer than a log may be
+                    file.write(f"{when} {_FULL}".encode().ljust(MOST_BYTES - size) + b"\n")
         except OSError as error:
             log.warning("the log of run %s cannot be written: %s", run, error)
 

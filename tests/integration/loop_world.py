@@ -6,7 +6,7 @@ Windows are made by the real observer from what the real sessions answer on real
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from cloud_hub.sealing import Unsigned
 from cloud_hub.seen import Seen
 from cloud_hub.training.head_trainer import HeadTrainer
 from cloud_hub.training.runs import Training
+from cloud_hub.training.trainer import Trainer
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.online import OnlineTrust
 from cloud_hub.trust.witness import Witness
@@ -109,6 +110,7 @@ class World:
         clock: to be turned.
         devices: of an earlier world.
         signed: whether the fleet has signatures: `trust` then takes what people sign.
+        trainers: beside the hub's own `head`.
     """
 
     def __init__(
@@ -118,7 +120,9 @@ class World:
         devices: list[Device] | None = None,
         *,
         signed: bool = False,
+        trainers: Sequence[Trainer] = (),
     ) -> None:
+        self.trainers = trainers
         self.folder, self.clock = folder, clock or Clock()
         self.topics, self.broker = Topics("test"), Broker()
         self.devices_by_name = {device.name: device for device in devices or []}
@@ -176,7 +180,7 @@ class World:
             self.accuracy,
             self.rollouts,
             self.folder / "training",
-            [HeadTrainer(self.db, self.insights)],
+            [HeadTrainer(self.db, self.insights), *self.trainers],
             sealer=self.sealer,
             record=self.attestations.record,
             clock=self.clock,
@@ -267,7 +271,8 @@ class World:
             observer.observe(window, seen.x, probabilities, features, np.full(len(seen.y), 50_000))
             if labelled:
                 held = np.array([holdout_share(f"id-{next(self._ids)}") for _ in seen.y])
-                observer.feedback(window, features, probabilities.argmax(axis=1), seen.y, held)
+                sure = probabilities.max(axis=1)
+                observer.feedback(window, features, probabilities.argmax(axis=1), seen.y, held, confidence=sure)
         observer.error(window, errors)
         self.add(device.name, window)
 

@@ -134,6 +134,11 @@ def test_drift_alarms_and_a_run(world: World, http: TestClient) -> None:
     assert run["verdict"]["summary"] == run["reason"] and run["candidate"]["data"]["labels"] == 300
     assert http.get(f"retraining/{run['id']}").json() == run
     assert http.get("retraining/99").status_code == 404
+    lines = http.get(f"retraining/{run['id']}/log", params={"limit": 2}).json()["lines"]
+    assert len(lines) == 2 and "released passed (held-out error" in lines[1]
+    assert http.get("retraining/99/log").status_code == http.post("retraining/99/cancel").status_code == 404
+    late = http.post(f"retraining/{run['id']}/cancel", json={"reason": "no"})
+    assert late.status_code == 409 and "is released already" in late.json()["error"]
 
 
 def test_labels_are_passed_on_in_bounded_messages(world: World, http: TestClient) -> None:
