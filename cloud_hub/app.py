@@ -37,9 +37,11 @@ from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
 from cloud_hub.retention import Keep, Retention
 from cloud_hub.rollouts import Rollouts
+from cloud_hub.samples.keeping import Samples
 from cloud_hub.sealing import Unsigned
 from cloud_hub.settings import Settings, is_wildcard
 from cloud_hub.supervise import Supervisor, every
+from cloud_hub.training.command_trainer import CommandTrainer
 from cloud_hub.training.head_trainer import HeadTrainer
 from cloud_hub.training.runs import Training
 from cloud_hub.trust.key_files import KeyFiles
@@ -120,10 +122,7 @@ class Hub:
             clock=clock,
         )
         self.devices = Devices(self.db, topics, self.announcer, sealer=sealer, moved=self._publish_channel, clock=clock)
-        if self.trust is not None:
-            self.trust.tells(self.channels.publish_all)
-            self.trust.tells(self.devices.publish_all)
-            self.trust.keeps(self.channels.in_use)
+        self._steer_trust()
         self.insights = InsightStore(
             self.db, self.releases.schema, interval_s=settings.insights_interval_s, clock=clock
         )
@@ -151,6 +150,18 @@ class Hub:
         self.drift = DriftWatch(
             self.db, self.channels, self.releases, self.insights, self.alarms, self.light, clock=clock
         )
+        self.samples = Samples(
+            settings.data,
+            self.db,
+            self.quarantine,
+            self.channels,
+            self.releases,
+            topics,
+            self.announcer,
+            most_bytes=settings.samples_max_bytes,
+            may_follow=self._may_follow,
+            clock=clock,
+        )
         self.training = Training(
             self.db,
             self.channels,
@@ -159,7 +170,7 @@ class Hub:
             self.accuracy,
             self.rollouts,
             settings.data / "training",
-            [HeadTrainer(self.db, self.insights)],
+            [HeadTrainer(self.db, self.insights), CommandTrainer(settings.training_programs, self.samples.datasets)],
             at_once=settings.training_at_once,
             sealer=sealer,
             record=self.attestations.record,
@@ -235,6 +246,7 @@ class Hub:
         self.workers.start("training", every(TRAINING_TICK_S, self.training.tick))
         self.workers.start("webhooks", every(WEBHOOKS_TICK_S, self.webhooks.tick))
         self.teaching.start(self.workers)
+        self.samples.start(self.workers)
         if self.trust is not None:
             self.workers.start("trust", every(TRUST_TICK_S, self.trust.tick))
         if self.identities is not None:
@@ -308,6 +320,12 @@ class Hub:
         profile = self.releases.profile(release)
         return None if profile is None else Layout(profile.schema, profile.reference)
 
+    def _steer_trust(self) -> None:
+        if self.trust is not None:
+            self.trust.tells(self.channels.publish_all)
+            self.trust.tells(self.devices.publish_all)
+            self.trust.keeps(self.channels.in_use)
+
     def _make_link(self) -> Link:
         host, port = self.broker_address
         known = 4 if self.broker is not None and self.broker.choice.kind == "amqtt" else None
@@ -336,6 +354,7 @@ class Hub:
         for kind in KINDS:
             self.link.subscribe(topics.every(kind), self.ingest.submit)
         self.link.subscribe(topics.every("escalations"), self.teaching.office.submit)
+        self.link.subscribe(topics.every("samples"), self.samples.intake.submit)
 
 
 def _open_records(settings: Settings) -> Database:

@@ -16,6 +16,7 @@ from cloud_hub import (
     identity_commands,
     lineage_commands,
     retraining_commands,
+    samples_commands,
     trust_commands,
 )
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.add_typer(trust_commands.trust, name="trust")
 app.add_typer(access_commands.tokens, name="tokens")
 app.add_typer(access_commands.audit, name="audit")
+app.add_typer(samples_commands.samples, name="samples")
 
 
 def _version(wanted: bool) -> None:

@@ -20,7 +20,8 @@ DATA_UNUSABLE = 7
 NO_IDENTITY = 8
 """The hub's certificates are damaged, or the authority that should issue them does not answer."""
 AUDIT_BROKEN = 9
-"""The audit log was tampered with: `cloud-hub audit verify` says where."""
+"""The audit log was tampered with: `cloud-hub audit verify` says where; or a deletion's proof does not hold:
+`cloud-hub samples verify`."""
 REFUSED = 10
 """A hub that runs refused what the command asked of it, or none runs on this data folder."""
 METADATA_REFUSED = 11

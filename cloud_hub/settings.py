@@ -114,6 +114,9 @@ class Settings(BaseSettings):
     escalation_patience_s: float = Field(
         default=60.0, gt=0, le=3600, description="How long one that no client waits for may take, seconds."
     )
+    samples_max_bytes: int = Field(
+        default=10 << 30, ge=1 << 20, description="Bytes of samples that are kept, at most; a tenth of one device's."
+    )
     keep_escalations_s: float = Field(
         default=7_776_000.0, ge=60, description="How long records of escalations are kept, seconds."
     )

@@ -170,6 +170,16 @@ TABLE: dict[tuple[str, str], Right] = {
     ("GET", f"{API}/teachers/{{teacher}}"): _right(_OPERATOR, about=About.FLEET),
     ("PUT", f"{API}/teachers/{{teacher}}"): _ADMIN,
     ("DELETE", f"{API}/teachers/{{teacher}}"): _ADMIN,
+    # Inputs of people and places: for those who work with them; deleting them is the administrator's.
+    ("POST", f"{API}/samples"): Right(frozenset(), device=True),
+    ("GET", f"{API}/samples"): _right(_OPERATOR, about=About.ASKED),
+    ("GET", f"{API}/samples/totals"): _read(About.ASKED),
+    ("DELETE", f"{API}/samples"): _right(about=About.ASKED),
+    ("GET", f"{API}/samples/deletions"): _read(About.FLEET),
+    ("GET", f"{API}/samples/deletions/{{deletion}}"): _read(About.FLEET),
+    ("GET", f"{API}/samples/{{sample}}"): _right(_OPERATOR, about=About.NAMED),
+    ("GET", f"{API}/samples/{{sample}}/inputs"): _right(_OPERATOR, about=About.NAMED),
+    ("PUT", f"{API}/samples/{{sample}}/label"): _right(_OPERATOR, about=About.NAMED),
     # The hub sends to any address that is given here, from inside its network: the administrator's.
     ("GET", f"{API}/webhooks"): _right(_OPERATOR, about=About.FLEET),
     ("POST", f"{API}/webhooks"): _ADMIN,

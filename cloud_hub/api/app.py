@@ -27,6 +27,7 @@ from cloud_hub.api import (
     releases,
     retraining,
     rollouts,
+    samples,
     sign_in,
     teachers,
     tokens,
@@ -39,7 +40,7 @@ from cloud_hub.api.limits import Limits
 from cloud_hub.api.openapi import describe
 from cloud_hub.api.secure_headers import SecureHeaders
 from cloud_hub.releases import MAX_INDEX_BYTES
-from edgeloop.protocol import Escalation
+from edgeloop.protocol import Escalation, Sample
 
 if TYPE_CHECKING:
     from cloud_hub.app import Hub
@@ -64,6 +65,7 @@ _PARTS = (
     escalations,
     teachers,
     lineage,
+    samples,
     trust,
     tokens,
     sign_in,
@@ -99,4 +101,6 @@ def _limit_of(method: str, path: str) -> int | None:
         return None
     if method == "POST" and path == f"{API}/escalations":
         return Escalation.max_bytes
+    if method == "POST" and path == f"{API}/samples":
+        return Sample.max_bytes
     return MAX_INDEX_BYTES

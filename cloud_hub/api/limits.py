@@ -49,6 +49,7 @@ class Limits:
             "rollout": self._of_rollout,
             "alarm": lambda alarm: ((hub.alarms.get(_number(alarm)).channel,), ()),
             "run": lambda run: ((hub.training.get(_number(run)).channel,), ()),
+            "sample": lambda sample: ((hub.samples.store.get(_number(sample)).channel,), ()),
             "role": lambda role: ((), (model_of(role),)),
         }
 
