@@ -289,7 +289,7 @@ class Escalator:
                 self._totals["late"] += late
                 if asked is not None and row is not None and row.better is not None:
                     self._allowance.learn(asked.release, row.signals, row.better.label, row.probability)
-            if row is None or row.better is not None:
+            if answer.learn and (row is None or row.better is not None):
                 weight = self.policy.current.max_weight
                 labels.append(FeedbackItem(answer.id, answer.label, answer.index, weight))
         if labels:
