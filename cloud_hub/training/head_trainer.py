@@ -21,10 +21,13 @@ from cloud_hub.insights_store import InsightStore
 from cloud_hub.records.database import Database
 from cloud_hub.training.gate import Evidence
 from cloud_hub.training.head import HeadFit, fit_head, holdout_accuracy, holdout_error
+from cloud_hub.training.head_calibration import head_calibration
 from cloud_hub.training.head_data import TrainingData, gather
 from cloud_hub.training.head_statistics import HeadError, HeadStatistics
 from cloud_hub.training.trainer import Candidate, Job, TrainingError
 from edgeloop.insights import Profile
+from edgeloop.insights.calibration import Calibration
+from edgeloop.insights.summaries import feature_signs
 from edgeloop.package import Package, revise_head
 from edgeloop.runtime import ModelSession, evaluate
 
@@ -105,9 +108,7 @@ def make(
     settings: dict[str, Any] = {
         "weight": fit.weight,
         "bias": fit.bias,
-        "profile": normal.with_calibration(
-            None
-        ),  # what the head before meant by its confidence is not what this one does
+        "profile": normal.with_calibration(_calibration(base, profile, data.statistics, fit)),
         "lineage": story,
         "version": version,
     }
@@ -131,6 +132,14 @@ def make(
     evidence = _evidence(base, data.statistics, fit)
     kept = {"weight": fit.weight, "bias": fit.bias}
     return Candidate(package, evidence, facts, (data.material,), kept)
+
+
+def _calibration(base: Package, profile: Profile, statistics: HeadStatistics, fit: HeadFit) -> Calibration | None:
+    """What the new head's confidence means; None where its scores are no softmax of its logits."""
+    if base.meta.head is None or base.meta.head.activation == "sigmoid":
+        return None
+    sizes = profile.schema
+    return head_calibration(statistics, fit, feature_signs(sizes.features, sizes.projections, profile.seed))
 
 
 def _evidence(base: Package, statistics: HeadStatistics, fit: HeadFit) -> Evidence:

@@ -135,7 +135,9 @@ def test_a_retrained_release_costs_little_and_says_where_it_comes_from(world: Wo
     assert not profile.reference.arrays["confidence"].any() and not profile.reference.arrays["classes"].any()
     assert profile.reference.arrays["inputs"].any() and profile.reference.arrays["projections"].any()
     assert np.array_equal(profile.edges.of("inputs"), old.edges.of("inputs"))
-    assert profile.calibration is None, "what the old head meant by its confidence is not what the new one does"
+    assert profile.calibration is not None and profile.calibration.rows <= data["holdout"]
+    assert profile.calibration.familiar is not None
+    assert profile.calibration.familiar.width == profile.schema.projections
     for variant, metrics in after.meta.metrics.items():
         assert metrics["accuracy"] != before.meta.metrics[variant]["accuracy"]
     check_provenance(world, run.release, first)
