@@ -7,6 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +22,7 @@ from cloud_hub.attestations import Attestations, Unwitnessed
 from cloud_hub.blobs import Blobs
 from cloud_hub.broker import EmbeddedBroker, choose
 from cloud_hub.channels import Channels
+from cloud_hub.costs import Costs
 from cloud_hub.data_folder import DataFolder
 from cloud_hub.devices import Devices
 from cloud_hub.drift import DriftWatch
@@ -63,6 +65,7 @@ DRIFT_TICK_S = 1.0
 RETENTION_TICK_S = 10.0
 TRAINING_TICK_S = 1.0
 WEBHOOKS_TICK_S = 0.5
+COSTS_TICK_S = 10.0
 TRUST_TICK_S = 10.0
 
 
@@ -127,9 +130,14 @@ class Hub:
             self.db, self.releases.schema, interval_s=settings.insights_interval_s, clock=clock
         )
         self.accuracy = FleetAccuracy(self.channels, self.releases, self.insights, clock=clock)
-        keep = Keep(settings.keep_intervals_s, settings.keep_hours_s, settings.keep_days_s)
-        self.retention = Retention(self.db, self.insights, keep, clock=clock)
+        self.retention = Retention(
+            self.db,
+            self.insights,
+            Keep(settings.keep_intervals_s, settings.keep_hours_s, settings.keep_days_s),
+            clock=clock,
+        )
         self.quarantine = Quarantine(self.db, rows_each=settings.quarantine_rows)
+        self.costs = Costs(self.db, self.releases, clock=clock)
         self.ingest = Ingest(
             self.db,
             self.devices,
@@ -138,6 +146,7 @@ class Hub:
             topics,
             self.announcer,
             known_channel=lambda name: self.channels.find(name) is not None,
+            account=self.costs.count,
             queue=settings.ingest_queue,
             batch=settings.ingest_batch,
             clock=clock,
@@ -174,6 +183,7 @@ class Hub:
             at_once=settings.training_at_once,
             sealer=sealer,
             record=self.attestations.record,
+            stopped=partial(self.costs.stopped, "training"),
             clock=clock,
         )
         self.labels = Labels(self.db, self.devices, topics, self.announcer)
@@ -186,6 +196,7 @@ class Hub:
             topics,
             self.announcer,
             may_follow=self._may_follow,
+            stopped=partial(self.costs.stopped, "escalations"),
             clock=clock,
         )
         self.lineages = Lineages(self.db, settings.data / "attestations")
@@ -244,6 +255,7 @@ class Hub:
         self.workers.start("drift", every(DRIFT_TICK_S, self.drift.tick))
         self.workers.start("retention", every(RETENTION_TICK_S, self.retention.work))
         self.workers.start("training", every(TRAINING_TICK_S, self.training.tick))
+        self.workers.start("costs", every(COSTS_TICK_S, self.costs.tick))
         self.workers.start("webhooks", every(WEBHOOKS_TICK_S, self.webhooks.tick))
         self.teaching.start(self.workers)
         self.samples.start(self.workers)

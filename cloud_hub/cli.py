@@ -12,6 +12,7 @@ import typer
 import edgeloop
 from cloud_hub import (
     access_commands,
+    cost_commands,
     exit_codes,
     identity_commands,
     lineage_commands,
@@ -75,6 +76,7 @@ app.add_typer(identity_commands.devices, name="devices")
 app.add_typer(identity_commands.broker_config, name="broker-config")
 app.add_typer(retraining_commands.retraining, name="retraining")
 app.command()(lineage_commands.lineage)
+app.command()(cost_commands.costs)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from cloud_hub.counting import Ages, Arrived, Counted, Counting
 from cloud_hub.delivery import judge
 from cloud_hub.devices import Devices
 from cloud_hub.inbox import Inbox, Incoming
-from cloud_hub.insights_store import InsightStore
+from cloud_hub.insights_store import Additions, InsightStore
 from cloud_hub.marks import Key, Marks, MarksMoved
 from cloud_hub.ports import Publisher
 from cloud_hub.quarantine import Quarantine, Reason, Refusal
@@ -54,6 +54,8 @@ MAX_REFUSED = 1000
 
 M = TypeVar("M", Presence, Reported, Insights)
 
+Account = Callable[[Connection, Additions, Mapping[tuple[str, str], int], float], None]
+"""Is given what a transaction counts, the bytes that brought it by (channel, release), and the time."""
 Observed = Callable[[Seen], None]
 """See `Ingest.observes`."""
 
@@ -98,6 +100,7 @@ class Batch:
     reported: dict[str, Reported] = field(default_factory=dict)
     contacts: dict[str, None] = field(default_factory=dict)
     channels: dict[str, bool] = field(default_factory=dict)
+    uplink: Counter[tuple[str, str]] = field(default_factory=Counter)
     refusals: list[Refusal] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
     reset: bool = False
@@ -125,6 +128,7 @@ class Ingest:
         topics: of the fleet.
         publisher: sends acknowledgements.
         known_channel: whether the hub has a channel of this name.
+        account: keeps accounts, in the transaction that counts.
         queue: messages that wait in memory, at most.
         batch: messages in one transaction, at most.
         clock: unix seconds.
@@ -140,13 +144,14 @@ class Ingest:
         publisher: Publisher,
         *,
         known_channel: Callable[[str], bool],
+        account: Account = lambda connection, additions, uplink, now: None,
         queue: int = 8192,
         batch: int = 2048,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._db, self._devices, self._insights, self._quarantine = db, devices, insights, quarantine
         self._topics, self._publisher, self._known_channel = topics, publisher, known_channel
-        self._batch_size, self._clock = batch, clock
+        self._batch_size, self._clock, self._account = batch, clock, account
         self.inbox = Inbox(queue)
         self._observers: list[Observed] = []
         self._lock = threading.Lock()
@@ -387,10 +392,12 @@ class Ingest:
             return
         arrived = Arrived(device, channel, window, batch.skews.get(device, 0.0), sent)
         batch.arrived.setdefault(release, []).append(arrived)
+        batch.uplink[channel, release] += len(sent.message.payload)
 
     def _write(self, connection: Connection, batch: Batch) -> None:
         batch.marks.write(connection)
         self._insights.add(connection, batch.counted.additions, batch.now)
+        self._account(connection, batch.counted.additions, batch.uplink, batch.now)
         add_sums(connection, device_totals, batch.counted.devices, DEVICE_COUNTS)
         if batch.reset:
             self._devices.forget_presence(connection)

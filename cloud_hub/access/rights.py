@@ -162,6 +162,9 @@ TABLE: dict[tuple[str, str], Right] = {
     ("POST", f"{API}/retraining/{{run}}/cancel"): _right(_OPERATOR, about=About.NAMED),
     ("POST", f"{API}/labels"): _right(_OPERATOR, about=About.NAMED),
     ("GET", f"{API}/lineage/{{reference}}"): _read(About.OWN),
+    ("GET", f"{API}/costs"): _read(About.ASKED),
+    ("GET", f"{API}/costs/settings"): _read(About.FLEET),
+    ("PUT", f"{API}/costs/settings"): _ADMIN,
     # What devices are not sure of, and who answers it. Inputs and keys go to the addresses of teachers: the
     # administrator's.
     ("POST", f"{API}/escalations"): Right(frozenset(), device=True),

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from cloud_hub.api.body_limit import drain
 from cloud_hub.api.errors import responses
+from cloud_hub.api.guard import principal
 from cloud_hub.errors import BadRequest, HubError, NotFound, StorageFull, TooLarge
 
 if TYPE_CHECKING:
@@ -25,13 +26,20 @@ def router(hub: Hub) -> APIRouter:
     """The addresses of blobs."""
     routes = APIRouter(prefix="/blobs", tags=["blobs"])
 
-    def get_blob(sha256: str) -> FileResponse:
-        """The file; ``Range`` is served, so that a device goes on where it was cut off."""
+    def head_blob(sha256: str) -> FileResponse:
         headers = {"etag": f'"{sha256}"', "cache-control": "private, max-age=31536000, immutable"}
         return FileResponse(hub.blobs.path(sha256), media_type="application/octet-stream", headers=headers)
 
+    def get_blob(sha256: str, request: Request) -> FileResponse:
+        """The file; ``Range`` is served, so that a device goes on where it was cut off."""
+        found, who = head_blob(sha256), principal(request)
+        if who.kind in ("device", "development"):
+            size = hub.blobs.size(sha256) - _skipped(request.headers.get("range", ""))
+            hub.costs.fetched(who.name if who.kind == "device" else "", max(0, size))
+        return found
+
     routes.add_api_route("/{sha256}", get_blob, response_class=FileResponse, responses=responses(NotFound, BadRequest))
-    routes.add_api_route("/{sha256}", get_blob, methods=["HEAD"], include_in_schema=False)
+    routes.add_api_route("/{sha256}", head_blob, methods=["HEAD"], include_in_schema=False)
 
     # The one handler that is a coroutine: a body is streamed to the disk, and never held.
     @routes.put("/{sha256}", status_code=201, responses=responses(BadRequest, TooLarge, StorageFull))
@@ -51,6 +59,12 @@ def router(hub: Hub) -> APIRouter:
         return Response(status_code=201)
 
     return routes
+
+
+def _skipped(wanted: str) -> int:
+    """Bytes that a device has already, as its ``Range`` says."""
+    first = wanted.removeprefix("bytes=").partition("-")[0]
+    return int(first) if first.isascii() and first.isdecimal() and len(first) < 19 else 0
 
 
 async def _store(hub: Hub, sha256: str, chunks: AsyncIterator[bytes]) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from cloud_hub.channels import Channels
+from cloud_hub.channels import Channel, Channels
 from cloud_hub.errors import NotFound
 from cloud_hub.escalations.records import ANSWERED, UNANSWERED, EscalationRecord, EscalationRecords, Key, unanswered
 from cloud_hub.escalations.writing import Writing, Written
@@ -89,6 +89,7 @@ class Office:
         topics: of the fleet.
         publisher: sends the answers.
         may_follow: whether a device may follow a channel, and so spend what its owner allows.
+        stopped: why no teacher may be asked for a channel now, or "": a budget is spent.
         most: escalations that may wait for one teacher.
         most_bytes: bytes that wait to be read, at most.
         patience_s: how long an escalation that no client waits for may take, seconds.
@@ -106,6 +107,7 @@ class Office:
         publisher: Publisher,
         *,
         may_follow: Callable[[str, str], bool],
+        stopped: Callable[[str], str],
         most: int,
         most_bytes: int,
         patience_s: float,
@@ -113,7 +115,7 @@ class Office:
     ) -> None:
         self._records, self._writing, self._staff, self._channels = records, writing, staff, channels
         self._classes, self._topics, self._publisher, self._may_follow = classes, topics, publisher, may_follow
-        self._patience_s, self._clock = patience_s, clock
+        self._patience_s, self._clock, self._stopped = patience_s, clock, stopped
         self._most_each = max(4, int(most * _SHARE_OF_ONE))
         self.inbox = Inbox(_MOST_UNREAD, most_bytes=most_bytes)
         self._lock = threading.Lock()
@@ -238,8 +240,8 @@ class Office:
         channel = self._channels.find(escalation.channel)
         if channel is None or not self._may_follow(escalation.device, escalation.channel):
             return f"there is no channel {escalation.channel!r} that the device may follow"
-        if not channel.policy.teaching.teachers:
-            return f"the channel {channel.name} has no teacher"
+        if why := self._stopped(channel.name) or _nobody(channel):
+            return why
         if escalation.form not in FORMS or not escalation.tensors:
             return f"nothing travelled that a teacher could look at (form {escalation.form!r:.30})"
         try:
@@ -311,3 +313,7 @@ class Office:
     def _count(self, what: str) -> None:
         with self._lock:
             self._totals[what] += 1
+
+
+def _nobody(channel: Channel) -> str:
+    return "" if channel.policy.teaching.teachers else f"the channel {channel.name} has no teacher"

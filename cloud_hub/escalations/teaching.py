@@ -36,6 +36,7 @@ class Teaching:
         topics: of the fleet.
         publisher: sends the answers.
         may_follow: whether a device may follow a channel.
+        stopped: why no teacher may be asked for a channel now, or "".
         clock: unix seconds.
 
     Attributes:
@@ -56,6 +57,7 @@ class Teaching:
         publisher: Publisher,
         *,
         may_follow: Callable[[str, str], bool],
+        stopped: Callable[[str], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._clock = settings, clock
@@ -73,6 +75,7 @@ class Teaching:
             topics,
             publisher,
             may_follow=may_follow,
+            stopped=stopped,
             patience_s=settings.escalation_patience_s,
             clock=clock,
             **bounds,

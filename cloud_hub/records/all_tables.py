@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloud_hub.records import (
     access_tables,
+    cost_tables,
     decision_tables,
     identity_tables,
     sample_tables,
@@ -15,6 +16,7 @@ from cloud_hub.records.database import metadata
 
 __all__ = [
     "access_tables",
+    "cost_tables",
     "decision_tables",
     "identity_tables",
     "metadata",

@@ -55,6 +55,7 @@ class Training:
         at_once: runs at the same time, of different models.
         sealer: answers for the releases that pass.
         record: keeps how a release was made.
+        stopped: why no run may start on a channel now, or "": a budget is spent.
         clock: unix seconds.
     """
 
@@ -72,8 +73,10 @@ class Training:
         at_once: int = 2,
         sealer: Sealer | None = None,
         record: Callable[[Origin], None] = lambda origin: None,
+        stopped: Callable[[str], str] = lambda channel: "",
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._stopped = stopped
         self._db, self._channels, self._releases, self._clock = db, channels, releases, clock
         by_name = {trainer.name: trainer for trainer in trainers}
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +118,8 @@ class Training:
                 raise Conflict(
                     f"the rollout {target.rollout.id} is under way on {channel}", "wait for its end, or abort it"
                 )
+            if spent := self._stopped(channel):
+                raise Conflict(spent, "raise the budget: PUT /api/v1/costs/settings")
             if (name := target.policy.retraining.trainer) not in self._trainers:
                 raise BadRequest(
                     f"this hub has no trainer {name}; it has {', '.join(self._trainers)}",
@@ -174,6 +179,8 @@ class Training:
     def outlook(self, channel: str) -> Trigger:
         """Whether a run would start by itself on a channel now, and why, or what it waits for; raises `NotFound`."""
         found = self._channels.get(channel)
+        if spent := self._stopped(channel):
+            return Trigger(False, spent)
         return trigger(found.policy.retraining, self._clock(), self._situations.of(found)[0])
 
     # ── by itself ─────────────────────────────────────────────────────────────────────────────
@@ -197,6 +204,8 @@ class Training:
         self.crew.stop(timeout_s)
 
     def _consider(self, channel: Channel, now: float) -> None:
+        if self._stopped(channel.name):
+            return
         if not trigger(channel.policy.retraining, now, self._situations.of(channel)[0]).start:
             return
         with self._db.begin():  # asked again inside: somebody may have started a run or a rollout meanwhile

@@ -170,7 +170,7 @@ class World:
         self._sessions: dict[str, ModelSession] = {}
         self._ids = itertools.count()
 
-    def make_training(self) -> Training:
+    def make_training(self, **more: Any) -> Training:
         """As the hub makes it at its start."""
         return Training(
             self.db,
@@ -184,6 +184,7 @@ class World:
             sealer=self.sealer,
             record=self.attestations.record,
             clock=self.clock,
+            **more,
         )
 
     @property
