@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
+from cloud_hub import cost_commands
+from cloud_hub.access.principals import LOCAL, Principal, Role
+from cloud_hub.api import costs as costs_api
+from cloud_hub.api import errors
+from cloud_hub.api.guard import principal
+from cloud_hub.cli import app as cli
 from cloud_hub.costs import Costs
 from cloud_hub.costs.ledger import DAY_S
 from cloud_hub.costs.prices import Amounts, Budget, Prices, all_in_cloud, money, spent
@@ -195,3 +205,36 @@ def test_money_is_the_sum_of_its_parts() -> None:
     rows = [("a", "m", amounts), ("b", "m", amounts), ("a", "n", amounts)]
     assert spent(Budget(channel="a", money=1), rows, prices) == pytest.approx(40)
     assert spent(Budget(channel="a", model="n", money=1), rows, prices) == pytest.approx(20)
+
+
+def asked(costs: Costs, who: Principal, **query: Any) -> Any:
+    """What the API answers somebody."""
+    app = FastAPI()
+    errors.install(app)
+    hub: Any = SimpleNamespace(costs=costs)
+    app.include_router(costs_api.router(hub), prefix="/api/v1")
+    app.dependency_overrides[principal] = lambda: who
+    return TestClient(app).get("/api/v1/costs", params=query)
+
+
+def test_the_answer_and_the_command(
+    world: World, costs: Costs, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs.configure({"prices": PRICES, "budgets": [{"channel": CHANNEL, "money": 0.1}, {"money": 1e6}]})
+    answer(world, costs)
+    everything = asked(costs, LOCAL, days=1)
+    assert everything.status_code == 200, everything.text
+    assert everything.json()["total"]["predictions"] == 20 and len(everything.json()["budgets"]) == 2
+    mine = Principal("token", "mine", frozenset({Role.VIEWER}), channels=frozenset({CHANNEL}))
+    theirs = asked(costs, mine, days=1, channel=CHANNEL).json()
+    assert [budget["budget"]["channel"] for budget in theirs["budgets"]] == [CHANNEL]
+    other = Principal("token", "other", frozenset({Role.VIEWER}), models=frozenset({"other"}))
+    assert asked(costs, other, days=1).status_code == 403
+    assert asked(costs, other, days=1, model="other").json()["total"]["predictions"] == 0
+
+    monkeypatch.setattr(cost_commands, "ask", lambda config, data, method, path: everything.json())
+    told = CliRunner().invoke(cli, ["costs", "--days", "1"])
+    assert told.exit_code == 0, told.output
+    assert f"{CHANNEL}  {package.name}  20 predictions" in told.output
+    assert f"budget of channel {CHANNEL}" in told.output and "SPENT: escalations and training stopped" in told.output
+    assert "budget of everything" in told.output and "not spent" in told.output
