@@ -42,7 +42,8 @@ def costs(
 
 
 def _told(amounts: dict[str, Any], currency: str) -> str:
-    up, down = amounts["uplink_bytes"] + amounts["escalation_bytes"], amounts["downlink_bytes"]
+    up = sum(amounts[name] for name in ("uplink_bytes", "escalation_bytes", "sample_bytes"))
+    down = amounts["downlink_bytes"]
     return (
         f"{amounts['predictions']:,} predictions, {amounts['device_ns'] / 3.6e12:.3f} device hours, "
         f"{up:,} bytes up, {down:,} down, {amounts['teacher_calls']:,} teacher calls, "

@@ -22,6 +22,7 @@ from cloud_hub.attestations import place
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.records.access_tables import audit_log
 from cloud_hub.records.database import Database
+from cloud_hub.records.sample_tables import samples
 from cloud_hub.records.tables import channels, devices
 from cloud_hub.records.teaching_tables import escalations
 from cloud_hub.releases import Release
@@ -205,10 +206,28 @@ def escalated(connection: Connection, prediction: str) -> list[Sighting]:
     ]
 
 
+def sampled(connection: Connection, prediction: str) -> list[Sighting]:
+    """Rows of a prediction whose inputs are kept for retraining."""
+    query = select(samples).where(samples.c.prediction == prediction).order_by(samples.c.row)
+    names = ("number", "strategy", "probability", "predicted", "confidence", "label", "source")
+    return [
+        Sighting(
+            row.device,
+            row.channel,
+            row.release,
+            row.row,
+            row.received,
+            "sample",
+            {name: getattr(row, name) for name in names},
+        )
+        for row in connection.execute(query)
+    ]
+
+
 #: Looks for records of a prediction's id.
 Finder = Callable[[Connection, str], Sequence[Sighting]]
 #: Every part that keeps an answer beside its prediction's id.
-FINDERS: tuple[Finder, ...] = (escalated,)
+FINDERS: tuple[Finder, ...] = (escalated, sampled)
 
 
 class Lineages:

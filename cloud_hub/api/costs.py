@@ -28,6 +28,7 @@ class AmountsAnswer(BaseModel):
     uplink_bytes: int = Field(description="Of windows that devices have sent.")
     downlink_bytes: int = Field(description="Of releases' files that devices have fetched.")
     escalation_bytes: int = Field(description="Of inputs that devices have sent to teachers.")
+    sample_bytes: int = Field(description="Of inputs that devices have sent for retraining.")
     teacher_calls: int = Field(description="Escalations that a teacher was asked about.")
     teacher_money: float = Field(description="What the teachers say that they cost.")
     training_s: float = Field(description="Seconds of training runs that have ended.")

@@ -15,6 +15,7 @@ from cloud_hub.insights_store import Additions
 from cloud_hub.records.cost_tables import ADDED, MEASURED, cost_days
 from cloud_hub.records.database import add_rows
 from cloud_hub.records.decision_tables import training_runs
+from cloud_hub.records.sample_tables import samples
 from cloud_hub.records.tables import head_windows, releases, windows
 from cloud_hub.records.teaching_tables import escalations
 from cloud_hub.releases import parse_index
@@ -91,6 +92,11 @@ def measure(
         into["escalation_bytes"] += row.bytes
         into["teacher_calls"] += row.calls
         into["teacher_money"] += row.cost
+    taken = samples.c
+    query = select(taken.channel, taken.release, func.sum(taken.bytes).label("bytes"))
+    query = query.where(taken.received >= start, taken.received < end).group_by(taken.channel, taken.release)
+    for row in connection.execute(query):
+        found[row.channel, model_of(row.release)]["sample_bytes"] += row.bytes
     runs = training_runs.c
     ended = select(runs.channel, runs.parent, runs.started, runs.ended).where(runs.ended >= start, runs.ended < end)
     for row in connection.execute(ended.where(runs.started.is_not(None))):
@@ -103,7 +109,7 @@ def measure(
 
 
 def stored(connection: Connection, model_of: Callable[[str], str]) -> dict[Key, int]:
-    """Bytes that are kept now: of releases by model, each file once; of windows and head statistics by channel too."""
+    """Bytes that are kept now: of releases by model, each file once; of the rest by channel too."""
     found: dict[Key, int] = defaultdict(int)
     files: dict[str, dict[str, int]] = defaultdict(dict)
     for row in connection.execute(select(releases.c.name, releases.c.digest, releases.c.index_bytes)):
@@ -115,6 +121,10 @@ def stored(connection: Connection, model_of: Callable[[str], str]) -> dict[Key, 
         query = select(table.c.channel, table.c.release, size).group_by(table.c.channel, table.c.release)
         for row in connection.execute(query):
             found[row.channel, model_of(row.release)] += row.size
+    size = func.sum(samples.c.bytes).label("size")
+    query = select(samples.c.channel, samples.c.release, size).group_by(samples.c.channel, samples.c.release)
+    for row in connection.execute(query):
+        found[row.channel, model_of(row.release)] += row.size
     return dict(found)
 
 

@@ -62,10 +62,11 @@ class Amounts:
         uplink_bytes: of windows that devices have sent.
         downlink_bytes: of releases' files that devices have fetched.
         escalation_bytes: of inputs that devices have sent to teachers.
+        sample_bytes: of inputs that devices have sent for retraining.
         teacher_calls: escalations that a teacher was asked about.
         teacher_money: what the teachers say that they cost.
         training_s: seconds of training runs that have ended.
-        storage_bytes: that the hub kept on the day: of releases, windows and head statistics.
+        storage_bytes: that the hub kept on the day: of releases, windows, head statistics and samples.
     """
 
     predictions: int = 0
@@ -73,10 +74,16 @@ class Amounts:
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     escalation_bytes: int = 0
+    sample_bytes: int = 0
     teacher_calls: int = 0
     teacher_money: float = 0.0
     training_s: float = 0.0
     storage_bytes: int = 0
+
+    @property
+    def all_uplink_bytes(self) -> int:
+        """All that devices have sent."""
+        return self.uplink_bytes + self.escalation_bytes + self.sample_bytes
 
     def __add__(self, other: Amounts) -> Amounts:
         return Amounts(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
@@ -89,7 +96,7 @@ def money(amounts: Amounts, prices: Prices) -> dict[str, float]:
     """
     found = {
         "device": amounts.device_ns / HOUR_NS * prices.device_hour,
-        "uplink": (amounts.uplink_bytes + amounts.escalation_bytes) / GB * prices.uplink_gb,
+        "uplink": amounts.all_uplink_bytes / GB * prices.uplink_gb,
         "downlink": amounts.downlink_bytes / GB * prices.downlink_gb,
         "teachers": amounts.teacher_money,
         "training": amounts.training_s / HOUR_S * prices.training_hour,

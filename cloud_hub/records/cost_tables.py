@@ -9,7 +9,7 @@ from cloud_hub.records.database import metadata
 #: Amounts that are added up as they come, in the transaction that counts them.
 ADDED = ("predictions", "device_ns", "uplink_bytes", "downlink_bytes")
 #: Amounts that are measured again and again for the day under way.
-MEASURED = ("escalation_bytes", "teacher_calls", "teacher_money", "training_s", "storage_bytes")
+MEASURED = ("escalation_bytes", "sample_bytes", "teacher_calls", "teacher_money", "training_s", "storage_bytes")
 _REAL = frozenset({"teacher_money", "training_s"})
 
 #: ``day`` is the number of days since 1970, UTC. A channel or a model is "" where it is not known, or does not matter.

@@ -25,6 +25,7 @@ from cloud_hub.light_windows import Layout, LightWindows
 from cloud_hub.policy import ChannelPolicy
 from cloud_hub.ports import Sealer
 from cloud_hub.records.database import Database
+from cloud_hub.records.sample_tables import samples
 from cloud_hub.releases import Releases
 from cloud_hub.rollouts import Rollouts
 from cloud_hub.sealing import Unsigned
@@ -287,6 +288,16 @@ class World:
             self.insights.add(connection, additions, self.clock())
             self.devices.take_contacts(connection, [device], self.clock())
         self.light.observed(Seen.of(device, CHANNEL, window))
+
+    def sample(self, device: str, prediction: str, size: int = 100) -> None:
+        """The record of an input that a device has sent for retraining."""
+        now, release = self.clock(), self.channels.get(CHANNEL).current
+        texts = {"segment": "", "form": "input", "strategy": "random", "sha256": "", "content": ""}
+        numbers = {"epoch": 1, "sequence": next(self._ids), "row": 0, "predicted": 3, "bytes": size}
+        figures = {"probability": 0.5, "confidence": 0.4, "taken": now, "received": now}
+        whose = {"device": device, "channel": CHANNEL, "release": release, "prediction": prediction}
+        with self.db.begin() as connection:
+            connection.execute(samples.insert().values(**whose, **texts, **numbers, **figures))
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────
 

@@ -112,10 +112,12 @@ def test_what_other_parts_have_written_is_measured_and_not_counted_twice(world: 
         extra = {name: value for name, value in {**texts, "attempts": 1}.items() if name in names}
         json = {"verdict_json": "{}", "candidate_json": "{}"}
         connection.execute(training_runs.insert().values(**values, **times, **extra, **json))
+    world.sample("camera-1", "s", 600)
     costs.fetched("camera-1", 3000)
     costs.fetched("never-seen", 7)
     first = today(costs)
     assert (first["teacher_calls"], first["teacher_money"], first["escalation_bytes"]) == (1, 0.25, 400)
+    assert first["sample_bytes"] == 600 and first["money"]["uplink"] == pytest.approx(1.0)
     assert first["training_s"] == pytest.approx(4.0) and first["money"]["training"] == pytest.approx(4.0)
     assert first["downlink_bytes"] == 3000 and first["money"]["downlink"] == 3.0
     assert first["storage_bytes"] > 0
@@ -196,7 +198,7 @@ def test_what_are_no_prices(costs: Costs, wrong: Any) -> None:
 
 
 def test_money_is_the_sum_of_its_parts() -> None:
-    amounts = Amounts(1000, 3_600_000_000_000, 10**9, 2 * 10**9, 10**9, 5, 2.5, 1800.0, 10**9)
+    amounts = Amounts(1000, 3_600_000_000_000, 10**9, 2 * 10**9, 10**9 // 2, 10**9 // 2, 5, 2.5, 1800.0, 10**9)
     prices = Prices(device_hour=1, uplink_gb=1, downlink_gb=1, training_hour=1, storage_gb_month=365.25)
     assert money(amounts, prices) == pytest.approx(
         {"device": 1, "uplink": 2, "downlink": 2, "teachers": 2.5, "training": 0.5, "storage": 12, "total": 20}

@@ -25,7 +25,7 @@ from tests.integration.loop_world import CHANNEL, POLICY, Camera, World
 
 PUBLISHER = Principal("token", "publisher", frozenset({Role.PUBLISHER}))
 APPROVER = Principal("person", "ada", frozenset({Role.APPROVER}))
-ESCALATED, SHARED = "0a1b2c3d4e5f-7", "door-7"
+ESCALATED, SAMPLED, SHARED = "0a1b2c3d4e5f-7", "0a1b2c3d4e5f-8", "door-7"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, package: Package) -> Iterato
     with world.db.begin() as connection:
         for each in (answered, *others):
             escalations.write(connection, each, None, None)
+    world.sample("camera-1", SAMPLED)
     yield world
     world.close()
 
@@ -134,6 +135,13 @@ def test_a_prediction_that_was_escalated(world: World) -> None:
     assert seen["facts"]["label"] == 8 and seen["facts"]["teacher"] == "large"
     assert found["chain"] == asked(world, last(world))["chain"]
     assert asked(world, ESCALATED, "camera-1") == found
+
+
+def test_a_prediction_that_was_sampled(world: World) -> None:
+    found = asked(world, SAMPLED)
+    (seen,) = found["prediction"]["sightings"]
+    assert (seen["device"], seen["release"], seen["record"]) == ("camera-1", last(world), "sample")
+    assert seen["facts"]["strategy"] == "random" and len(found["chain"]) == 2
 
 
 def test_an_id_that_several_devices_were_given(world: World) -> None:

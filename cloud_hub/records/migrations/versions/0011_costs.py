@@ -10,7 +10,10 @@ down_revision = "0010_samples"
 branch_labels = None
 depends_on = None
 
-_INTEGERS = ("predictions", "device_ns", "uplink_bytes", "downlink_bytes", "escalation_bytes", "teacher_calls")
+_INTEGERS = (
+    *("predictions", "device_ns", "uplink_bytes", "downlink_bytes"),
+    *("escalation_bytes", "sample_bytes", "teacher_calls"),
+)
 
 
 def upgrade() -> None:
