@@ -6,20 +6,16 @@ The base is the digits package; what the fleet sees is mirrored digits, on which
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cloud_hub.policy import RetrainingPolicy
 from cloud_hub.programs import TrainingProgram
-from cloud_hub.training.bounded import ChildRunner, Limits
 from cloud_hub.training.command_trainer import CommandTrainer
-from cloud_hub.training.rebuilding import rebuild
 from cloud_hub.training.trainer import Cancelled, Candidate, Job, TrainingError
 from edgeloop.package import Package
 from tests.doubles.digits import splits
@@ -145,35 +141,6 @@ def test_a_program_that_hangs_is_ended_in_its_time(package: Package, samples: Sa
         CommandTrainer({"ridge": hangs}, samples).train(job(package, tmp_path / "run"))
     with pytest.raises(TrainingError, match="has taken the 2 s"):
         CommandTrainer({"ridge": hangs}, samples).train(job(package, tmp_path / "run"))
-
-
-@pytest.mark.skipif(not os.environ.get("EDGELOOP_SOAK"), reason="seconds of a busy processor: make soak")
-def test_a_model_that_never_answers_is_ended_too(package: Package, made: Candidate, tmp_path: Path) -> None:
-    import onnx
-
-    from tests.doubles.training_program import model
-
-    told = {"inputs": [{"name": package.meta.inputs[0].name}]}
-    onnx.save(model(told, np.ones((64, 10)), np.zeros(10), endless=True), tmp_path / "model.onnx")
-    with pytest.raises(TrainingError, match="model-export took longer than its 4 s"):
-        _rebuild(made, tmp_path, Limits(4.0, spare_bytes=0, grace_s=0.2))
-
-
-def _rebuild(made: Candidate, folder: Path, limits: Limits) -> Package:
-    run = made.package.root.parent
-    lineage: Mapping[str, Any] = {}
-    return rebuild(
-        ChildRunner(),
-        folder / "model.onnx",
-        run / "base",
-        run / "dataset",
-        folder / "package",
-        version="2",
-        lineage=lineage,
-        limits=limits,
-        say=lambda line: None,
-        stopped=lambda: False,
-    )
 
 
 def test_a_policy_names_a_program_that_an_operator_has_named(
