@@ -6,7 +6,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -43,6 +43,7 @@ from cloud_hub.samples.keeping import Samples
 from cloud_hub.sealing import Unsigned
 from cloud_hub.settings import Settings, is_wildcard
 from cloud_hub.supervise import Supervisor, every
+from cloud_hub.training.bounded import Runner
 from cloud_hub.training.command_trainer import CommandTrainer
 from cloud_hub.training.head_trainer import HeadTrainer
 from cloud_hub.training.runs import Training
@@ -179,7 +180,10 @@ class Hub:
             self.accuracy,
             self.rollouts,
             settings.data / "training",
-            [HeadTrainer(self.db, self.insights), CommandTrainer(settings.training_programs, self.samples.datasets)],
+            [
+                HeadTrainer(self.db, self.insights),
+                CommandTrainer(settings.training_programs, self.samples.datasets, _runners(settings)),
+            ],
             at_once=settings.training_at_once,
             sealer=sealer,
             record=self.attestations.record,
@@ -367,6 +371,15 @@ class Hub:
             self.link.subscribe(topics.every(kind), self.ingest.submit)
         self.link.subscribe(topics.every("escalations"), self.teaching.office.submit)
         self.link.subscribe(topics.every("samples"), self.samples.intake.submit)
+
+
+def _runners(settings: Settings) -> Mapping[str, Runner]:
+    """Where training programs may run, besides as children of the hub."""
+    if not settings.ray_address:
+        return {}
+    from cloud_hub.training.ray_runner import RayRunner
+
+    return {"ray": RayRunner(settings.ray_address, settings.ray_token)}
 
 
 def _open_records(settings: Settings) -> Database:

@@ -28,10 +28,12 @@ from cloud_hub.ports import Sealer
 from cloud_hub.records.database import Database
 from cloud_hub.releases import Release, Releases
 from cloud_hub.rollouts import Rollouts
+from cloud_hub.sealing import Unsigned
 from cloud_hub.training import run_records as records
 from cloud_hub.training.crew import Doing
 from cloud_hub.training.family import family
 from cloud_hub.training.gate import Evidence, Verdict, judge
+from cloud_hub.training.head_trainer import HeadTrainer
 from cloud_hub.training.measuring import measured
 from cloud_hub.training.run_log import RunLogs
 from cloud_hub.training.run_records import EVALUATING, FAILED, REFUSED, RELEASED, TRAINING, Ended, Run
@@ -179,6 +181,11 @@ class Conductor:
             return
         release = self._releases.create(candidate.package.root)
         self._record(_origin(run, self._releases.get(run.parent), release, candidate, started, self._clock()))
+        if candidate.facts.get("trainer") != HeadTrainer.name and not isinstance(self._sealer, Unsigned):
+            # The hub's own key vouches for new heads alone, and devices hold every file against the base's.
+            reason = f"{verdict.summary}; a publisher has to sign {release.digest}, which is more than a new head"
+            self._move(run, RELEASED, release=release.digest, ended=self._clock(), reason=reason, verdict=told)
+            return
         with self._db.begin():
             if self._channels.get(run.channel).current != run.parent:
                 raise TrainingError("the channel was given another release during the run; start it again")

@@ -17,7 +17,13 @@ def family(digest: str, releases: Iterable[Release]) -> Sequence[str]:
 def _root(digest: str, known: Mapping[str, Release]) -> str:
     """The release from which a chain of new heads has led to this one."""
     seen = set()
-    while (release := known.get(digest)) and release.source == "retrained" and release.parent and digest not in seen:
+    while (release := known.get(digest)) and _has_its_parents(release) and release.parent and digest not in seen:
         seen.add(digest)
         digest = release.parent
     return digest
+
+
+def _has_its_parents(release: Release) -> bool:
+    """Whether a release has its parent's backbone; what another trainer has made has one of its own."""
+    trainer = release.lineage.get("trainer")
+    return release.source == "retrained" and (not isinstance(trainer, Mapping) or trainer.get("name") == "head")

@@ -1,8 +1,8 @@
 """Fine-tune a text classifier of Hugging Face on the fleet's labelled samples, and export it by optimum.
 
 The release that is replaced was exported likewise, so its inputs are tokens: ``input_ids``, ``attention_mask``, … of
-one length. The program needs nothing of edgeloop, and has an environment of its own (``requirements.txt``). In the hub's
-settings; the checkpoint is a folder, or a name that this machine can fetch::
+one length. The program needs nothing of edgeloop, and has an environment of its own (``requirements.txt``). In the
+hub's settings; the checkpoint is a folder, or a name that this machine can fetch::
 
     [training_programs.texts]
     command = ["/opt/finetune/bin/python", "/opt/finetune/finetune_huggingface/__main__.py"]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from securesystemslib.signer import Key
 
+from cloud_hub.policy import ChannelPolicy
+from cloud_hub.training.gate import Evidence
+from cloud_hub.training.trainer import Candidate, Job
 from edgeloop.package import Package
 from edgeloop.provenance import parse, verify
 from edgeloop.trust import checking, repository
 from edgeloop.trust.names import RETRAINED, ROOT, TARGETS, parse_release, release_role
 from examples.digits.data import CLEAN, FIRST_SLIP, SECOND_SLIP
+from tests.doubles.packages import new_head
 from tests.doubles.people import People
 from tests.doubles.verifier import Verifier
 from tests.integration.digits_package import digits_package  # noqa: F401
@@ -94,3 +99,34 @@ def test_without_a_signed_base_nothing_is_released(world: World, people: People,
             break
     assert runs[0].state == "failed" and "no publisher has signed" in runs[0].reason
     assert (world.channels.get(CHANNEL).current, world.rollouts.active(CHANNEL)) == (before, None)
+
+
+class AnotherNetwork:
+    """A trainer of whole networks."""
+
+    name, resumable = "command", False
+
+    def labels(self, channel: str, family: Sequence[str], since: float | None) -> int:
+        return 100
+
+    def train(self, job: Job) -> Candidate:
+        made = new_head(job.base, job.folder / "package", "2")
+        return Candidate(made, Evidence(0.1, 0.2, 100), {"trainer": self.name}, ())
+
+
+def test_more_than_a_new_head_waits_for_a_publishers_signature(world: World, people: People, package: Package) -> None:
+    world.trainers = (AnotherNetwork(),)
+    world.training = world.make_training()
+    policy = {"trainer": "command", "program": "any"}
+    gate = {"validation_floor": 0.0, "max_latency_ratio": None}
+    world.channels.set_policy(CHANNEL, ChannelPolicy.model_validate({"retraining": policy, "gate": gate}))
+    run = world.training.request(CHANNEL)
+    for _ in range(600):
+        world.tick(0.0)
+        if world.training.get(run.id).ended is not None:
+            break
+        time.sleep(0.1)
+    found = world.training.get(run.id)
+    assert (found.state, found.rollout) == ("released", None), found
+    assert found.release is not None and f"a publisher has to sign {found.release}" in found.reason
+    assert world.channels.get(CHANNEL).current == package.digest
