@@ -7,6 +7,8 @@ EXTRAS ?= dev
 # Processes that share the tests, a file each at a time: most of them wait for other processes.
 WORKERS ?= 2
 JSON   ?=
+# Which example `make demo` shows: digits, the whole loop; or cascade, the cloud's teacher.
+SCENARIO ?= digits
 
 # Packages that `make lock` may move to newer versions: names, or all.
 UPGRADE ?=
@@ -34,7 +36,7 @@ $(VENV)/.installed-%: pyproject.toml $(wildcard requirements/*.txt) | $(BIN)/pyt
 	@touch $@
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/python -m examples.digits $(if $(JSON),--json $(JSON))
+	$(BIN)/python -m examples.$(SCENARIO) $(if $(JSON),--json $(JSON))
 
 test: $(VENV)/.installed-$(EXTRAS)
 	@# In the order of folders, which ends with many short files: else the longest test of all would come last, alone.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.cascade.peers import RULES
-from benchmarks.cascade.worlds import CLASSES, SLIPPED, Array, Cast, Head
+from benchmarks.cascade.worlds import CLASSES, Array, Cast, Head
 from cloud_hub.training.head import fit_head
 from cloud_hub.training.head_statistics import HeadStatistics, Share
 from edgeloop.cascade.combining import better
@@ -15,6 +15,7 @@ from edgeloop.cascade.hardness import Gauge
 from edgeloop.cascade.policy import EscalationPolicy
 from edgeloop.cascade.steering import Steering
 from edgeloop.insights import holdout_share
+from examples.cascade.models import SLIPPED
 from examples.digits.data import CLEAN, Slip, Split
 
 SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -11,9 +11,9 @@ from examples.digits.processes import ProcessFailed
 from examples.digits.story import Story
 
 
-def main() -> int:
+def main(story: type[Story] = Story, description: str | None = __doc__) -> int:
     """Exit status: 0 when every figure holds, 1 when one does not, 2 when the story could not be told."""
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="make demo", description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep data and logs in this empty folder")
     arguments = parser.parse_args()
@@ -24,7 +24,7 @@ def main() -> int:
             print(f"{folder} is not empty; name an empty folder with --keep", file=sys.stderr)
             return 2
         try:
-            figures = Story(folder.resolve()).tell()
+            figures = story(folder.resolve()).tell()
         except ProcessFailed as error:
             print(f"\nthe demo could not go on: {error}", file=sys.stderr)
             return 2

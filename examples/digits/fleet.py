@@ -77,15 +77,16 @@ class Hub:
 class Fleet:
     """One hub, its embedded broker, and a number of agents, all below one folder."""
 
-    def __init__(self, folder: Path, devices: int = 3, *, insecure: bool = False) -> None:
+    def __init__(self, folder: Path, devices: int = 3, *, insecure: bool = False, more: str = "") -> None:
         """Write the settings of every program.
 
         Args:
             folder: where data and logs go.
             devices: number of agents.
             insecure: without signatures, certificates and tokens.
+            more: lines of TOML for the agents.
         """
-        self.folder, self.insecure = folder, insecure
+        self.folder, self.insecure, self._more = folder, insecure, more
         self.hub_port, self.broker_port = free_port(), free_port()
         self.hub_url = f"http{'' if insecure else 's'}://127.0.0.1:{self.hub_port}"
         (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ class Fleet:
         settings.write_text(
             f'device = "{device}"\ndata = "{self.folder / device}"\n'
             f'listen_host = "127.0.0.1"\nlisten_port = {port}\nwindow_s = 1.0\ncheckpoint_s = 1.0\nreport_s = 2.0\n'
-            "probation_s = 1.0\nprobation_min_predictions = 5\n"
+            f"probation_s = 1.0\nprobation_min_predictions = 5\n{self._more}"
         )
         argv = [command("edge-agent"), "run", "--config", str(settings)]
         program = Program(device, argv, self.folder / "logs" / f"{device}.log", environment(insecure=self.insecure))

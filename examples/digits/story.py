@@ -28,6 +28,8 @@ ACT_ONE_S = 4.0
 class Story:
     """One run of the demo below ``folder``."""
 
+    camera: type[Camera] = Camera
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.digits: Digits = load()
@@ -72,23 +74,14 @@ class Story:
         """Train, export, quantize, package, sign, publish; three devices enrol, fetch, verify, test and serve it."""
         say, fleet, people = self.view.say, self.fleet, self.fleet.people
         fleet.hub.start()  # it makes its certificates while a model is made
-        model, data = write_sources(self.digits, self.folder)
-        say(f"trained an MLP on {len(self.digits.train.y)} digits")
-        package = self.folder / "digits-1"
         with ThreadPoolExecutor(1) as meanwhile:
             keys = meanwhile.submit(people.make_keys)
-            built = people.export(
-                *("build", str(model), "--trust-source", "-o", str(package), "--data", str(data)),
-                *("--precision", "fp32,int8", "--name", MODEL, "--version", "1"),
-            )
+            package, digest = self.build()
             keys.result()
-        say(f"model-export build: {built['digest'][:19]}…, variants {', '.join(built['metrics'])}")
         fleet.start_hub()
         people.sign_the_fleet()
         say("people have signed who may publish, and what the hub may sign: the hub has none of their keys")
-        self.tap = Tap(fleet.broker_port, FLEET, people.observer() if fleet.mutual_tls else None)
-        self.tap.start()
-        fleet.api.put(f"channels/{CHANNEL}", {"policy": POLICY})
+        self.open_the_channel()
         with ThreadPoolExecutor(1) as meanwhile:
             enrolled = meanwhile.submit(fleet.enrol_agents)
             people.publish(package, CHANNEL)
@@ -97,12 +90,35 @@ class Story:
         say(f"signed, and published to channel {CHANNEL}: {self.figures.bytes['package']:,} bytes")
         say("every device has a key of its own, and a certificate for it")
         fleet.start_agents()
-        fleet.wait("the first release on every device", lambda: fleet.on_release(built["digest"], len(fleet.agents)))
+        fleet.wait("the first release on every device", lambda: fleet.on_release(digest, len(fleet.agents)))
         say("every device has verified, tested and committed it")
         for number, agent in enumerate(fleet.agents):
-            camera = Camera(agent.device, agent.url, self._part(number), per_second=PER_SECOND, seed=100 * number)
+            camera = self.camera(agent.device, agent.url, self._part(number), per_second=PER_SECOND, seed=100 * number)
             self.cameras.append(camera)
             camera.start()
+
+    def build(self) -> tuple[Path, str]:
+        """Train and export; the package's folder, and its digest."""
+        model, data = write_sources(self.digits, self.folder)
+        self.view.say(f"trained an MLP on {len(self.digits.train.y)} digits")
+        return self.export(model, data, "1", "fp32,int8")
+
+    def export(self, model: Path, data: Path, version: str, precisions: str) -> tuple[Path, str]:
+        """A package of a model: its folder, and its digest."""
+        package = self.folder / f"digits-{version}"
+        built = self.fleet.people.export(
+            *("build", str(model), "--trust-source", "-o", str(package), "--data", str(data)),
+            *("--precision", precisions, "--name", MODEL, "--version", version),
+        )
+        self.view.say(f"model-export build: {built['digest'][:19]}…, variants {', '.join(built['metrics'])}")
+        return package, built["digest"]
+
+    def open_the_channel(self) -> None:
+        """How the channel is steered, before anything is on it; and from now on every byte of MQTT is looked at."""
+        fleet = self.fleet
+        self.tap = Tap(fleet.broker_port, FLEET, fleet.people.observer() if fleet.mutual_tls else None)
+        self.tap.start()
+        fleet.api.put(f"channels/{CHANNEL}", {"policy": POLICY})
 
     def _part(self, number: int) -> Split:
         """Each camera sees its own third of the stream."""

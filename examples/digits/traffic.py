@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import numpy as np
@@ -42,6 +43,15 @@ class Client:
         Raises:
             httpx.HTTPError: the agent did not answer, or answered with an error.
         """
+        body = self.ask(rows)
+        return body["id"], np.asarray(body["outputs"][0]["data"], dtype=np.int64)
+
+    def ask(self, rows: Images) -> dict[str, Any]:
+        """Classify float32 rows [N, 64]; returns the response, whose only output is the labels.
+
+        Raises:
+            httpx.HTTPError: the agent did not answer, or answered with an error.
+        """
         name, label = self._tensor_names()
         tensor = {
             "name": name,
@@ -56,8 +66,7 @@ class Client:
             headers={"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"},
         )
         answer.raise_for_status()
-        body = answer.json()
-        return body["id"], np.asarray(body["outputs"][0]["data"], dtype=np.int64)
+        return dict(answer.json())
 
     def feedback(self, items: list[tuple[str, int]]) -> int:
         """Send true labels by prediction id; returns how many the agent took."""
