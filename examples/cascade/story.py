@@ -125,6 +125,7 @@ class CascadeStory(Story):
         self.view.act("Act 3: the world is as it was, but the edge has learned")
         answers = self._watch()
         self.figures.shares["learned"] = _share(answers)
+        self.figures.lineage = self.fleet.people.lineage(self._current())
         self._compare("learned", answers, self._installed(self._current()))
 
     def count_up(self, answers: list[Answered]) -> None:
