@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from benchmarks.cascade.peers import RULES
-from benchmarks.cascade.story import OURS, SHARES, Phase, Told, tell
+from benchmarks.cascade.story import BELIEVED, OURS, SHARES, Phase, Told, tell
 from benchmarks.cascade.worlds import cast
 
 SPLITS = 6
@@ -39,7 +39,7 @@ def show(name: str, phases: list[Phase]) -> None:
     print(f"{mean(phases, 'share'):.1%} were escalated, and they got {mean(phases, 'given'):.3f}", end=" ")
     print(f"where the edge alone says {mean(phases, 'edge_given'):.3f}")
     print(f"  {'escalated':20}", *(f"{share:6.0%}" for share in SHARES))
-    for rule in (OURS, *RULES):
+    for rule in (OURS, BELIEVED, *RULES):
         print(f"  {rule:20}", *(f"{value:6.3f}" for value in np.mean([phase.curves[rule] for phase in phases], axis=0)))
     print(f"  {'ours above the best':20}", *(f"{value:+6.3f}" for value in ahead(phases)), end="\n\n")
 

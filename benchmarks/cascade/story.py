@@ -25,7 +25,8 @@ BEFORE, DURING, AFTER = 2, 2, 2
 PER_SECOND = 20.0
 #: Views of the held-out digits that a curve is taken over: in a slipped world the noise differs.
 VIEWS = 3
-OURS = "edgeloop"
+OURS, BELIEVED = "edgeloop", "… teacher believed"
+"""The rule with `better`, and without: then clients get what the teacher says, as they do from an agent."""
 
 
 @dataclass
@@ -113,6 +114,7 @@ class Device:
             better(*row) for row in zip(own.tolist(), hardness.tolist(), taught.tolist(), sure.tolist(), strict=True)
         ]
         phase.curves[OURS] = _curve(hardness, own == y, np.array(chosen) == y)
+        phase.curves[BELIEVED] = _curve(hardness, own == y, taught == y)
         for name, rule in RULES.items():
             phase.curves[name] = _curve(rule(scores), own == y, taught == y)
 
