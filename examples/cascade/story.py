@@ -107,16 +107,16 @@ class CascadeStory(Story):
         fleet, say, before, began = self.fleet, self.view.say, self._current(), time.monotonic()
         for camera in self.cameras:
             camera.slip = SLIPPED
-        alarm = fleet.wait("a drift alarm", self._alarms)[0]
+        alarm = fleet.wait("a drift alarm", self._alarms, 240)[0]
         say(f"DRIFT: {alarm['summary']}")
-        run = fleet.wait("a new head of the teacher's answers", lambda: self._released(before), 90)
+        run = fleet.wait("a new head of the teacher's answers", lambda: self._released(before), 240)
         answers = between(self._watched, began + 0.1, time.monotonic())
         shares = [_share(answers[at : at + PEAK_ROWS]) for at in range(0, max(len(answers) - PEAK_ROWS, 1), 50)]
         self.figures.shares["peak"] = max(shares)
         self._compare("slipped", answers, self._first)
         say(f"retrained: {run['verdict']['summary']}")
         everyone = len(fleet.agents)
-        fleet.wait("the fleet to follow", lambda: fleet.on_release(run["release"], everyone), 90)
+        fleet.wait("the fleet to follow", lambda: fleet.on_release(run["release"], everyone), 240)
         say("every device runs the new head")
         return answers
 
