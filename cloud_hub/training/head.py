@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,8 @@ SEARCH_STEPS, SEARCH_ENDS, NOTHING_WON = 40, 1e-3, 1e-4
 USUAL_SIZE = 8.0
 #: The scale is looked for between these.
 SCALES = (1e-3, 1e3)
+#: The logit of a class that is never answered: softmax gives it 0 beside any other.
+NEVER = -1e3
 #: Eigenvalues below −this × the largest are no rounding: the matrix is not a covariance.
 NEGATIVE = 1e-6
 
@@ -79,6 +81,7 @@ def fit_head(
     *,
     methods: Sequence[str] = METHODS,
     min_per_class: int = MIN_PER_CLASS,
+    reserved: Sequence[int] = (),
 ) -> HeadFit:
     """The best head that the statistics give.
 
@@ -86,10 +89,15 @@ def fit_head(
         stats: merged head statistics of one backbone.
         methods: of `METHODS`.
         min_per_class: labels that every class must have in the fit share.
+        reserved: classes that the present head never answers and that nobody has labelled yet: the new head never
+            answers them either. With its first labels such a class is one like any other, on the same backbone.
 
     Raises:
         HeadError: too few labels, of one class or held out; features without variance; sums that no rows have.
     """
+    if reserved:
+        known = np.setdiff1d(np.arange(stats.fit.classes), reserved)
+        return _widened(fit_head(stats.only(known), methods=methods, min_per_class=min_per_class), known, stats)
     _check(stats, methods, min_per_class)
     judge = _Judge(stats.holdout, DRAWS_TO_CHOOSE)
     tried = (
@@ -113,6 +121,17 @@ def fit_head(
         trial_bias=scale * trial_bias,
         labels=stats.labels,
     )
+
+
+def _widened(head: HeadFit, known: Ints, stats: HeadStatistics) -> HeadFit:
+    """A head of some classes as one of all; it never answers the others."""
+    weights, biases = [], []
+    for weight, bias in ((head.weight, head.bias), (head.trial_weight, head.trial_bias)):
+        wide, low = np.zeros((stats.fit.classes, stats.fit.features)), np.full(stats.fit.classes, NEVER)
+        wide[known], low[known] = weight, bias
+        weights.append(wide)
+        biases.append(low)
+    return replace(head, weight=weights[0], bias=biases[0], trial_weight=weights[1], trial_bias=biases[1])
 
 
 def holdout_error(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> float:

@@ -111,6 +111,10 @@ class Share:
             return self
         return Share(self.count, factor * self.weight, factor**2 * self.square, factor * self.sums, factor * self.gram)
 
+    def only(self, classes: Ints) -> Share:
+        """The same rows as a share of some classes, in this order; no row is of another one."""
+        return Share(self.count[classes], self.weight[classes], self.square[classes], self.sums[classes], self.gram)
+
     @classmethod
     def of_rows(
         cls,
@@ -180,6 +184,10 @@ class HeadStatistics:
     def __add__(self, other: HeadStatistics) -> HeadStatistics:
         """The statistics of both sets of rows together."""
         return HeadStatistics(self.fit + other.fit, self.holdout + other.holdout)
+
+    def only(self, classes: Ints) -> HeadStatistics:
+        """As :meth:`Share.only`."""
+        return HeadStatistics(self.fit.only(classes), self.holdout.only(classes))
 
     def scaled(self, factor: float) -> HeadStatistics:
         """The same rows with ``factor`` times their weights."""

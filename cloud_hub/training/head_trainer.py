@@ -92,7 +92,7 @@ def make(
     if base.meta.head is None:
         raise TrainingError("the package names no head that could be replaced; build it with model-export")
     try:
-        fit = fit_head(data.statistics)
+        fit = fit_head(data.statistics, reserved=_reserved(base, data.statistics))
     except HeadError as error:
         raise TrainingError(str(error)) from error
     facts = {
@@ -132,6 +132,13 @@ def make(
     evidence = _evidence(base, data.statistics, fit)
     kept = {"weight": fit.weight, "bias": fit.bias}
     return Candidate(package, evidence, facts, (data.material,), kept)
+
+
+def _reserved(base: Package, statistics: HeadStatistics) -> list[int]:
+    """Classes that are there for later: the base's head has no weights for them, and nobody has labelled one."""
+    weight, _ = base.head_arrays()
+    unlabelled = statistics.all.count == 0
+    return [k for k in range(len(unlabelled)) if unlabelled[k] and not np.asarray(weight)[k].any()]
 
 
 def _calibration(base: Package, profile: Profile, statistics: HeadStatistics, fit: HeadFit) -> Calibration | None:

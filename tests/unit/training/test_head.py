@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.neural_network import MLPClassifier
 
 from cloud_hub.training.head import (
     METHODS,
@@ -24,7 +26,7 @@ from cloud_hub.training.head import (
 )
 from cloud_hub.training.head_statistics import HeadError, HeadStatistics, Share
 from edgeloop.insights import Observer, Profile, Window, WindowSchema, holdout_share
-from tests.doubles.digits import classifier
+from tests.doubles.digits import classifier, splits
 from tests.unit.insights.worlds import digit_outputs, slip, unseen_digits
 
 Array = npt.NDArray[Any]
@@ -310,6 +312,45 @@ def test_windows_without_head_statistics(schema: WindowSchema) -> None:
 def test_methods_that_are_none(methods: tuple[str, ...]) -> None:
     with pytest.raises(HeadError, match="choose from"):
         fit_head(statistics(), methods=methods)
+
+
+@functools.cache
+def new_classes() -> tuple[Array, Array, Array, Array]:
+    """A network that has never seen a 7 or a 9: features and labels of 600 digits, and of the others."""
+    known = splits().train
+    seen = ~np.isin(known.y, (7, 9))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = MLPClassifier((64, 32), max_iter=60, random_state=0).fit(known.x[seen], known.y[seen])
+    x, y = unseen_digits()
+    for weight, bias in list(zip(network.coefs_, network.intercepts_, strict=True))[:-1]:
+        x = np.maximum(x @ weight + bias, 0)
+    return x[:LABELLED], y[:LABELLED], x[LABELLED:], y[LABELLED:]
+
+
+def test_a_new_class_needs_its_labels_and_no_new_backbone() -> None:
+    features, labels, later, truth = new_classes()
+    held = np.arange(LABELLED) % 4 == 0
+    stats = HeadStatistics(*(Share.of_rows(features[rows], labels[rows], 10) for rows in (~held, held)))
+    fit = fit_head(stats)
+    answers = (later @ fit.weight.T + fit.bias).argmax(axis=1)
+    for digit in (7, 9):
+        assert (answers == digit)[truth == digit].mean() > 0.7
+    assert (answers == truth).mean() > 0.85
+
+
+def test_a_class_that_nobody_has_labelled_yet_is_never_answered() -> None:
+    features, labels, later, truth = new_classes()
+    rows = labels != 9
+    features, labels, held = features[rows], labels[rows], (np.arange(LABELLED) % 4 == 0)[rows]
+    stats = HeadStatistics(*(Share.of_rows(features[part], labels[part], 10) for part in (~held, held)))
+    with pytest.raises(HeadError, match="label more"):
+        fit_head(stats)
+    fit = fit_head(stats, reserved=[9])
+    answers = (later @ fit.weight.T + fit.bias).argmax(axis=1)
+    assert not (answers == 9).any() and (answers == truth)[truth != 9].mean() > 0.85
+    assert fit.holdout_accuracy == pytest.approx(holdout_accuracy(stats, fit.trial_weight, fit.trial_bias), abs=0.02)
+    assert fit.holdout_error == pytest.approx(holdout_error(stats, fit.trial_weight, fit.trial_bias), rel=0.1)
 
 
 def test_two_classes() -> None:
