@@ -90,7 +90,7 @@ class Story:
         say(f"signed, and published to channel {CHANNEL}: {self.figures.bytes['package']:,} bytes")
         say("every device has a key of its own, and a certificate for it")
         fleet.start_agents()
-        fleet.wait("the first release on every device", lambda: fleet.on_release(digest, len(fleet.agents)))
+        fleet.wait("the first release on every device", lambda: fleet.on_release(digest, len(fleet.agents)), 180)
         say("every device has verified, tested and committed it")
         for number, agent in enumerate(fleet.agents):
             camera = self.camera(agent.device, agent.url, self._part(number), per_second=PER_SECOND, seed=100 * number)
