@@ -74,7 +74,8 @@ def model(job: Any, weight: Any, bias: Any, width: int = 64, *, endless: bool = 
         steps = [helper.make_node("Identity", [a], [b]) for a, b in (("go", "again"), ("state", "state_out"))]
         takes = {"i": TensorProto.INT64, "go": TensorProto.BOOL, "state": TensorProto.FLOAT}
         gives = {"again": TensorProto.BOOL, "state_out": TensorProto.FLOAT}
-        ends = [[helper.make_tensor_value_info(n, t, None) for n, t in e.items()] for e in (takes, gives)]
+        shape = {TensorProto.FLOAT: None}  # the others are scalars
+        ends = [[helper.make_tensor_value_info(n, t, shape.get(t, [])) for n, t in e.items()] for e in (takes, gives)]
         body = helper.make_graph(steps, "body", *ends)
         nodes.append(helper.make_node("Loop", ["", "true", "first"], ["logits"], body=body))
     nodes += [
