@@ -214,7 +214,7 @@ def test_a_killed_agent_forgets_no_chance_and_nothing_else(world: World) -> None
     wait_for(lambda: world.agent.status()["messaging"]["connected"], 20, "the line to the hub")
     assert world.agent.status()["ledger"]["predictions"] == before["predictions"]
     world.hub.say(world.agent.device, TeacherAnswer("killed", 0, 1, None, "a person"))
-    wait_for(lambda: world.ledger()["feedback"] == before["feedback"] + 1, 20, "the label of the killed agent's answer")
+    wait_for(lambda: world.ledger()["feedback"] > before["feedback"], 20, "the label of the killed agent's answer")
     assert world.agent.status()["escalation"]["mode"] == "async", "the policy is remembered"
 
 
