@@ -171,6 +171,16 @@ def holdout_accuracy(stats: HeadStatistics | Share, weight: Floats, bias: Floats
     return _Judge(held_out(stats)).draws(weight, bias).accuracy
 
 
+def holdout_class_accuracy(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> Floats:
+    """The same of each class's rows alone: float64 [K], 0…1; NaN for a class without rows."""
+    draws = _Judge(held_out(stats)).draws(weight, bias)
+    right = draws.logits.argmax(axis=0) == draws.labels
+    found = np.full(len(weight), np.nan)
+    for k in np.unique(draws.labels):
+        found[k] = right[draws.labels == k].mean()
+    return found
+
+
 def calibrate(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> float:
     """The factor for logits that makes softmax's confidence mean something.
 

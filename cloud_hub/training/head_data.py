@@ -5,7 +5,7 @@ Statistics of one backbone are added over all releases that share it, so labels 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from cloud_hub.insights_store import InsightStore
 from cloud_hub.policy import RetrainingPolicy
 from cloud_hub.records.database import Database
 from cloud_hub.records.tables import head_windows
-from cloud_hub.training.head_statistics import HeadError, HeadStatistics
+from cloud_hub.training.head_slices import held_out_by_segment
+from cloud_hub.training.head_statistics import HeadError, HeadStatistics, Share
 from cloud_hub.training.robust import Weighing, weigh
 from cloud_hub.training.trainer import TrainingError
 from edgeloop.insights import Window
@@ -37,6 +38,7 @@ class TrainingData:
         intervals: number of intervals with labels.
         weighing: how much each group of devices counts in the statistics.
         half_life_s: age at which a label counts half, seconds; None: all count the same.
+        segments: held-out labels of each segment, where windows are kept apart.
     """
 
     statistics: HeadStatistics
@@ -47,6 +49,7 @@ class TrainingData:
     intervals: int
     weighing: Weighing = field(default_factory=lambda: Weighing({}))
     half_life_s: float | None = None
+    segments: Mapping[str, Share] = field(default_factory=dict)
 
     @property
     def material(self) -> Material:
@@ -136,7 +139,8 @@ def gather(
     if total is None or total.labels == 0:
         raise TrainingError("no labels with features have arrived; send feedback to the agents")
     normal = None if settled is None else _normal(insights, channel, releases, settled, until)
-    return TrainingData(total, normal, since, until, used, intervals, weighing, policy.half_life_s)
+    segments = held_out_by_segment(db, insights, channel, releases, since, until)
+    return TrainingData(total, normal, since, until, used, intervals, weighing, policy.half_life_s, segments)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from cloud_hub.training.gate import Evidence
 from cloud_hub.training.head import HeadFit, fit_head, holdout_accuracy, holdout_error
 from cloud_hub.training.head_calibration import head_calibration
 from cloud_hub.training.head_data import TrainingData, gather
+from cloud_hub.training.head_slices import by_class, by_segment
 from cloud_hub.training.head_statistics import HeadError, HeadStatistics
 from cloud_hub.training.trainer import Candidate, Job, TrainingError
 from edgeloop.insights import Profile
@@ -129,7 +130,7 @@ def make(
     }
     package = revise_head(base, folder / "package", golden_outputs=outputs, metrics=metrics, **settings)
     shutil.rmtree(folder / "draft")
-    evidence = _evidence(base, data.statistics, fit)
+    evidence = _evidence(base, data, fit)
     kept = {"weight": fit.weight, "bias": fit.bias}
     return Candidate(package, evidence, facts, (data.material,), kept)
 
@@ -149,15 +150,17 @@ def _calibration(base: Package, profile: Profile, statistics: HeadStatistics, fi
     return head_calibration(statistics, fit, feature_signs(sizes.features, sizes.projections, profile.seed))
 
 
-def _evidence(base: Package, statistics: HeadStatistics, fit: HeadFit) -> Evidence:
+def _evidence(base: Package, data: TrainingData, fit: HeadFit) -> Evidence:
     weight, bias = (np.asarray(array, dtype=np.float64) for array in base.head_arrays())
-    held = statistics.holdout
+    held, trial = data.statistics.holdout, (fit.trial_weight, fit.trial_bias)
     return Evidence(
         candidate_error=fit.holdout_error,
         current_error=holdout_error(held, weight, bias),
         holdout_labels=held.total,
         candidate_accuracy=fit.holdout_accuracy,
         current_accuracy=holdout_accuracy(held, weight, bias),
+        classes=by_class(held, base.meta.labels, *trial),
+        segments=by_segment(data.segments, *trial),
     )
 
 

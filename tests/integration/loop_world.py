@@ -260,13 +260,14 @@ class World:
         assert features is not None
         return session.probabilities(found), found[features]
 
-    def see(self, device: Device, seen: Split, *, labelled: bool = False, errors: int = 0) -> None:
+    def see(self, device: Device, seen: Split, *, labelled: bool = False, errors: int = 0, segment: str = "") -> None:
         """One window of a device: predictions on ``seen``, and their labels where they are given."""
         digest = device.release
         assert digest is not None
         profile = self.releases.profile(digest)
         assert profile is not None
-        window = Window.zero(profile.schema, digest, "cpu-fp32", "CPU", self.clock() - 1.0, self.clock())
+        now = self.clock()
+        window = Window.zero(profile.schema, digest, "cpu-fp32", "CPU", now - 1.0, now, segment)
         observer = Observer(profile)
         if len(seen.y):
             probabilities, features = self.infer(digest, seen.x)

@@ -177,6 +177,27 @@ def test_what_was_refused_is_not_made_again_of_the_same_data(world: World) -> No
     assert world.training.newest()[0].state == "released", "another gate may say another thing"
 
 
+def test_a_head_is_judged_class_by_class_and_segment_by_segment(world: World) -> None:
+    floors = {"class_floor": 0.2, "segment_floor": 0.999, "validation_class_floor": 0.0}
+    world.channels.set_policy(CHANNEL, policy(retraining={"trigger": "manual"}, gate=floors))
+    device, slipped, clean = world.devices_by_name["camera-1"], Camera(FIRST_SLIP, 400), Camera(CLEAN, 200)
+    world.see(device, slipped.next(), labelled=True, segment="outside")
+    world.see(device, clean.next(), labelled=True, segment="inside")
+    world.tick()
+    world.training.request(CHANNEL)
+    world.train()
+    run = world.training.newest()[0]
+    assert run.state == "refused" and "below the floor of 0.999 for segment" in run.reason, run.reason
+    segments, classes = run.verdict["segments"], run.verdict["classes"]
+    assert set(segments) == {"inside", "outside"} and segments["inside"]["rows"] < segments["outside"]["rows"]
+    assert all(0.5 < part["accuracy"] <= 1.0 for part in segments.values())
+    assert sum(part["rows"] for part in classes.values()) == run.verdict["holdout_labels"]
+    rows = sum(part["rows"] for part in segments.values())
+    assert rows == run.verdict["holdout_labels"], "every label was given in a segment"
+    mean = sum(part["accuracy"] * part["rows"] for part in classes.values()) / rows
+    assert mean == pytest.approx(run.verdict["candidate_accuracy"], abs=0.02)
+
+
 def test_what_else_starts_a_run(world: World) -> None:
     camera = Camera(FIRST_SLIP, per_window=200)
     quiet: dict[str, Any] = {"trainer": "head", "cooldown_s": 0.0, "labels_each": 400, "min_labels": 300}
