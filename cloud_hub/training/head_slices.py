@@ -47,7 +47,8 @@ def by_class(held: Share, labels: Sequence[str], weight: Floats, bias: Floats) -
     """Label → how a head does on the held-out feedback of this class, under the normal approximation."""
     accuracy = holdout_class_accuracy(held, weight, bias)
     seen = [int(k) for k in held.count.nonzero()[0]]
-    return {labels[k]: Slice(float(accuracy[k]), int(held.count[k])) for k in seen}
+    named = {k: labels[k] if k < len(labels) else str(k) for k in seen}
+    return {name: Slice(float(accuracy[k]), int(held.count[k])) for k, name in named.items()}
 
 
 def by_segment(held: Mapping[str, Share], weight: Floats, bias: Floats) -> dict[str, Slice]:
