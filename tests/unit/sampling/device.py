@@ -96,7 +96,7 @@ class Device:
         self.store.close(clean=True)
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for what another thread does."""
     import time
 
