@@ -26,7 +26,7 @@ from cloud_hub.costs import Costs
 from cloud_hub.data_folder import DataFolder
 from cloud_hub.devices import Devices
 from cloud_hub.drift import DriftWatch
-from cloud_hub.errors import StartError
+from cloud_hub.errors import NotFound, StartError
 from cloud_hub.escalations.teaching import Teaching
 from cloud_hub.identities import RENEWAL_TICK_S, Identities
 from cloud_hub.ingest import KINDS, Ingest
@@ -201,6 +201,7 @@ class Hub:
             self.announcer,
             may_follow=self._may_follow,
             stopped=partial(self.costs.stopped, "escalations"),
+            online=self._online,
             clock=clock,
         )
         self.lineages = Lineages(self.db, settings.data / "attestations")
@@ -325,6 +326,12 @@ class Hub:
 
     def _may_follow(self, device: str, channel: str) -> bool:
         return self.identities is None or self.identities.registry.may_follow(device, channel)
+
+    def _online(self, device: str) -> bool:
+        try:
+            return self.devices.get(device).online
+        except NotFound:
+            return False
 
     def _publish_channel(self, channel: str) -> None:
         if self.identities is not None:

@@ -34,6 +34,7 @@ class HubCollector(Collector):
         yield from self._accuracy()
         yield from self._releases()
         yield from self._trust()
+        yield from self._teachers()
         states = self._hub.workers.states
         up = {state.name: state.alive for state in states}
         failures = {state.name: state.failures for state in states}
@@ -100,6 +101,30 @@ class HubCollector(Collector):
         yield _gauge("cloud_hub_trust_ready", "1 while the hub signs channels.", found.ready)
         yield _gauges("cloud_hub_trust_expires_timestamp_seconds", "When signed metadata expire.", "role", expires)
         yield _gauge("cloud_hub_trust_warnings", "Things that people have to do about keys.", len(found.warnings))
+
+    def _teachers(self) -> Iterable[Metric]:
+        teaching = self._hub.teaching
+        text = "Escalations by what became of them."
+        yield _counters("cloud_hub_escalations", text, "outcome", teaching.office.totals)
+        yield _gauge(
+            "cloud_hub_escalations_under_way", "Escalations that are being answered.", teaching.office.under_way
+        )
+        yield _counter("cloud_hub_escalations_lost", "Records that could not be written.", teaching.writing.lost)
+        questions = CounterMetricFamily(
+            "cloud_hub_teacher_questions", "Questions by what became of them.", labels=["teacher", "outcome"]
+        )
+        waiting, working, cost = dict[str, float](), dict[str, float](), dict[str, float]()
+        for name, desk in teaching.staff.states().items():
+            waiting[name], working[name], cost[name] = desk.waiting, desk.state == "closed", desk.cost
+            for outcome, number in desk.outcomes.items():
+                questions.add_metric([name, outcome], float(number))
+        for row in teaching.staff.all():
+            if teaching.staff.people([row.name]):
+                waiting[row.name] = teaching.records.asked_of(row.name)[0]
+        yield questions
+        yield _gauges("cloud_hub_teacher_waiting", "Questions that wait for a teacher.", "teacher", waiting)
+        yield _gauges("cloud_hub_teacher_up", "1 while it works; 0: it rests after failures.", "teacher", working)
+        yield _counters("cloud_hub_teacher_cost", "What its calls have cost.", "teacher", cost)
 
     def _accuracy(self) -> Iterable[Metric]:
         """Of the last hour. Where there is nothing to say, nothing is said: a 0 would be an accuracy."""

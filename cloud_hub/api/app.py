@@ -22,6 +22,7 @@ from cloud_hub.api import (
     escalations,
     insight_groups,
     insights,
+    labelling,
     labels,
     lineage,
     operations,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from cloud_hub.app import Hub
 
 API = "/api/v1"
+#: Label Studio exports pictures with their labels.
+MAX_IMPORT_BYTES = 32 << 20
 #: In the order in which the documentation shows them.
 _PARTS = (
     devices,
@@ -65,6 +68,7 @@ _PARTS = (
     labels,
     escalations,
     teachers,
+    labelling,
     lineage,
     samples,
     costs,
@@ -105,4 +109,6 @@ def _limit_of(method: str, path: str) -> int | None:
         return Escalation.max_bytes
     if method == "POST" and path == f"{API}/samples":
         return Sample.max_bytes
+    if method == "POST" and path == f"{API}/labelling/label-studio":
+        return MAX_IMPORT_BYTES
     return MAX_INDEX_BYTES

@@ -54,6 +54,9 @@ class EscalationAnswer(BaseModel):
     cost: float = Field(description="What all calls for it have cost.")
     reason: str = Field(description="Why there is no label.")
     learn: bool = Field(description="Whether the label counts as feedback.")
+    told: bool = Field(description="Whether the answer was sent to the device; a label is sent until it is connected.")
+    claimed_by: str | None = Field(description="The person who looks at it, or has answered.")
+    skips: int = Field(description="Times that a person has passed it on.")
 
 
 class _Reply:
@@ -64,13 +67,13 @@ class _Reply:
         self._lock, self._left = threading.Lock(), False
         self.future: asyncio.Future[TeacherAnswer] = loop.create_future()
 
-    def __call__(self, answer: TeacherAnswer) -> None:
+    def __call__(self, answer: TeacherAnswer) -> bool:
         with self._lock:
             if not self._left:
                 self._left = True
                 self._loop.call_soon_threadsafe(self._set, answer)
-                return
-        self._after(answer)
+                return True
+        return self._after(answer)
 
     def leave(self) -> bool:
         """Wait no longer; False when the answer is on its way already."""
@@ -113,8 +116,8 @@ def router(hub: Hub) -> APIRouter:
 
         escalation = await run_in_threadpool(read)
 
-        def tell(answer: TeacherAnswer) -> None:
-            hub.teaching.office.tell(escalation.device, answer)
+        def tell(answer: TeacherAnswer) -> bool:
+            return hub.teaching.office.tell(escalation.device, answer)
 
         if not escalation.wait:
             await run_in_threadpool(hub.teaching.office.take, escalation, payload, tell)

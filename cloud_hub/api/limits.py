@@ -50,6 +50,7 @@ class Limits:
             "alarm": lambda alarm: ((hub.alarms.get(_number(alarm)).channel,), ()),
             "run": lambda run: ((hub.training.get(_number(run)).channel,), ()),
             "sample": lambda sample: ((hub.samples.store.get(_number(sample)).channel,), ()),
+            "item": self._of_item,
             "role": lambda role: ((), (model_of(role),)),
         }
 
@@ -88,6 +89,10 @@ class Limits:
     def _of_rollout(self, rollout: str) -> Touched:
         found = self._hub.rollouts.get(rollout)
         return (found.channel,), (self._hub.releases.get(found.candidate).name,)
+
+    def _of_item(self, item: str) -> Touched:
+        found = self._hub.teaching.records.get(_number(item))
+        return ((), ()) if found is None else ((found.channel,), ())
 
     def _of_device(self, device: str) -> Touched:
         """A device that was never seen is on no channel, so whoever is limited may not say what it should do."""

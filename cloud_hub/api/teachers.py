@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
@@ -27,7 +28,7 @@ class TeacherAnswerBody(BaseModel):
     changed: float = Field(description="Unix seconds.")
     state: str = Field(
         description="idle: not asked yet; closed: it works; open: it rests after failures; trying: the next question "
-        "decides.",
+        "decides; people: they take what they are asked from a queue.",
         examples=["closed"],
     )
     waiting: int = Field(description="Questions in its queue.")
@@ -47,6 +48,8 @@ def router(hub: Hub) -> APIRouter:
 
     def answer(row: TeacherRow) -> TeacherAnswerBody:
         state = hub.teaching.staff.states().get(row.name, _IDLE)
+        if hub.teaching.staff.people([row.name]):
+            state = replace(state, state="people", waiting=hub.teaching.records.asked_of(row.name)[0])
         today, month = hub.teaching.spending.lately(row.name)
         return TeacherAnswerBody(
             name=row.name,

@@ -20,7 +20,16 @@ from functools import partial
 
 from cloud_hub.channels import Channel, Channels
 from cloud_hub.errors import NotFound
-from cloud_hub.escalations.records import ANSWERED, UNANSWERED, EscalationRecord, EscalationRecords, Key, unanswered
+from cloud_hub.escalations.records import (
+    ANSWERED,
+    ASKED,
+    UNANSWERED,
+    EscalationRecord,
+    EscalationRecords,
+    Key,
+    asked_of,
+    unanswered,
+)
 from cloud_hub.escalations.writing import Writing, Written
 from cloud_hub.inbox import Inbox, Incoming
 from cloud_hub.policy import TeachingPolicy
@@ -28,14 +37,15 @@ from cloud_hub.ports import Publisher
 from cloud_hub.quarantine import Reason, Refusal
 from cloud_hub.teachers.desk import Case
 from cloud_hub.teachers.port import Array, Opinion, Outcome, Question
+from cloud_hub.teachers.specs import PersonSpec
 from cloud_hub.teachers.staff import Staff
 from edgeloop.protocol import Answers, Escalation, ProtocolError, TeacherAnswer, Topics
 from edgeloop.protocol.inputs import FORMS
 
 log = logging.getLogger(__name__)
 
-Then = Callable[[TeacherAnswer], None]
-"""Gets the answer; called once, by any thread, soon and without waiting."""
+Then = Callable[[TeacherAnswer], bool]
+"""Gets the answer, and says whether it is on its way; called once, by any thread, soon and without waiting."""
 Classes = Callable[[str], tuple[tuple[str, ...], int]]
 """(names, number) of a release's classes, names () where it has none; raises `NotFound`."""
 
@@ -173,11 +183,10 @@ class Office:
         else:
             self._next(opened)
 
-    def tell(self, device: str, answer: TeacherAnswer) -> None:
-        """Send an answer to a device that is connected; nothing is kept for one that is not."""
+    def tell(self, device: str, answer: TeacherAnswer) -> bool:
+        """Send an answer to a device; False while the hub is not connected: a label is then sent later."""
         message = Answers((), escalated=(answer,)).to_bytes()
-        if not self._publisher.publish(self._topics.answers(device), message):
-            self._count("unsent")
+        return self._publisher.publish(self._topics.answers(device), message)
 
     def written(self, key: Key) -> None:
         """The record of an escalation is in the database: from now on it is looked up there."""
@@ -252,7 +261,7 @@ class Office:
         except ProtocolError as error:
             return f"the input cannot be read: {error}"
         opened.teaching = channel.policy.teaching
-        if not opened.teaching.keep_inputs_s:
+        if not opened.teaching.keep_inputs_s and not self._staff.people(opened.teaching.teachers):
             opened.payload = b""
         budget = opened.teaching.spend_per_day
         opened.question = Question(rows, labels, classes, escalation.form, escalation.channel, budget)
@@ -267,14 +276,28 @@ class Office:
         while opened.asked < len(teachers):
             name = teachers[opened.asked]
             opened.asked += 1
-            desk = self._staff.desk(name)
-            if desk is not None:
+            teacher = self._staff.find(name)
+            if teacher is not None and isinstance(teacher.spec, PersonSpec):
+                if not (reason := self._no_person(opened, name, teacher.spec)):
+                    self._finish(opened, asked_of(opened.record, name))
+                    return
+                opened.reasons.append(f"{name}: {reason}")
+                continue
+            if (desk := self._staff.desk(name)) is not None:
                 then = partial(self._heard, opened, name)
                 # The message's bytes and the rows that were read from it.
                 desk.put(Case(opened.question, opened.record.wait, opened.until, 2 * opened.record.bytes, then))
                 return
             opened.reasons.append(f"{name}: there is no such teacher")
         self._finish(opened, unanswered(opened.record, "; ".join(opened.reasons)))
+
+    def _no_person(self, opened: Opened, name: str, spec: PersonSpec) -> str:
+        """Why people cannot be asked now, or ""."""
+        if opened.record.form == "features":
+            return "features of a model mean nothing to people"
+        waiting, size = self._records.asked_of(name)
+        full = waiting >= spec.most or size + opened.record.bytes > spec.most_bytes
+        return "no room: too many items wait" if full else ""
 
     def _heard(self, opened: Opened, name: str, outcome: Outcome, ms: float) -> None:
         """What a teacher has said, or why it has not."""
@@ -292,23 +315,27 @@ class Office:
         self._next(opened)
 
     def _finish(self, opened: Opened, record: EscalationRecord) -> None:
-        record = replace(record, answered=self._clock(), learn=opened.teaching.learn)
+        answered = None if record.state == ASKED else self._clock()
+        record = replace(record, answered=answered, learn=opened.teaching.learn)
         opened.record, opened.question = record, None
         self._count(record.state)
-        self._tell_all(opened, record.answer)
+        record = replace(record, told=self._tell_all(opened, record.answer))
         kept_s = opened.teaching.keep_inputs_s
-        payload = opened.payload if kept_s else None
-        self._writing.add(Written(record, payload, record.received + kept_s), self.written)
+        until = None if record.state == ASKED else record.received + kept_s
+        payload = opened.payload if kept_s or record.state == ASKED else None
+        self._writing.add(Written(record, payload, until), self.written)
 
-    def _tell_all(self, opened: Opened, answer: TeacherAnswer) -> None:
+    def _tell_all(self, opened: Opened, answer: TeacherAnswer) -> bool:
         with self._lock:
             opened.answer = answer
             thens, opened.thens = opened.thens, []
+        told = False
         for then in thens:
             try:
-                then(answer)
+                told |= then(answer)
             except Exception:  # the others want to know it too
                 log.exception("an answer for %s could not be told", opened.record.device)
+        return told
 
     def _count(self, what: str) -> None:
         with self._lock:

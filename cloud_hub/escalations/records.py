@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, select
 
-from cloud_hub.records.database import Database
+from cloud_hub.records.database import Database, chunks
 from cloud_hub.records.teaching_tables import escalation_inputs as inputs
 from cloud_hub.records.teaching_tables import escalations as table
 from edgeloop.protocol import Escalation, TeacherAnswer
@@ -49,6 +50,7 @@ class EscalationRecord:
         cost: what all calls for it have cost.
         reason: why there is no label, or "".
         learn: whether the label counts as feedback.
+        told: whether the answer was sent to the device.
         claimed_by: the person who looks at it now, or None.
         claimed_until: unix seconds until when it is theirs, or None.
         skips: times that a person has passed it on.
@@ -78,6 +80,7 @@ class EscalationRecord:
     cost: float = 0.0
     reason: str = ""
     learn: bool = True
+    told: bool = False
     claimed_by: str | None = None
     claimed_until: float | None = None
     skips: int = 0
@@ -195,6 +198,32 @@ class EscalationRecords:
         with self._db.read() as connection:
             return [record_of(row) for row in connection.execute(query)]
 
+    def asked_of(self, teacher: str) -> tuple[int, int]:
+        """How many items wait for a person, and the bytes of their messages."""
+        query = select(func.count(), func.sum(table.c.bytes)).where(table.c.state == ASKED, table.c.teacher == teacher)
+        with self._db.read() as connection:
+            count, size = connection.execute(query).one()
+        return int(count), int(size or 0)
+
+    def untold(self, since: float, limit: int = 200) -> list[EscalationRecord]:
+        """Answers with a label that no device was sent, given after ``since``, the oldest first."""
+        query = select(table).where(table.c.told.is_(False), table.c.state == ANSWERED, table.c.answered >= since)
+        with self._db.read() as connection:
+            return [record_of(row) for row in connection.execute(query.order_by(table.c.number).limit(limit))]
+
+    def tell(self, numbers: Sequence[int]) -> None:
+        """Note that devices were sent their answers."""
+        with self._db.begin() as connection:
+            for some in chunks(numbers):
+                connection.execute(table.update().where(table.c.number.in_(some)).values(told=True))
+
+    def keep_input(self, connection: Connection, number: int, until: float | None) -> None:
+        """Keep a message until then, in the caller's transaction; None: no longer."""
+        mine = inputs.c.number == number
+        connection.execute(
+            delete(inputs).where(mine) if until is None else inputs.update().where(mine).values(until=until)
+        )
+
     def message(self, number: int) -> Escalation | None:
         """The message as the device sent it, or None where it is not kept."""
         with self._db.read() as connection:
@@ -235,6 +264,11 @@ def record_of(row: Row[Any]) -> EscalationRecord:
 def unanswered(record: EscalationRecord, reason: str) -> EscalationRecord:
     """The record when nobody could answer."""
     return replace(record, state=UNANSWERED, reason=reason[:2000])
+
+
+def asked_of(record: EscalationRecord, teacher: str) -> EscalationRecord:
+    """The record when a person is asked, whom nobody waits for."""
+    return replace(record, state=ASKED, teacher=teacher, reason="a person is asked: the answer follows")
 
 
 def _values(record: EscalationRecord) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from cloud_hub.channels import Channels
+from cloud_hub.escalations.labelling import Labelling
 from cloud_hub.escalations.office import Office
 from cloud_hub.escalations.records import EscalationRecords
 from cloud_hub.escalations.writing import Writing
@@ -21,7 +22,9 @@ from cloud_hub.teachers.spending import Spending
 from cloud_hub.teachers.staff import Staff
 from edgeloop.protocol import Topics
 
-RETENTION_TICK_S = 10.0
+TICK_S = 2.0
+#: A device that is away for longer has forgotten the prediction, seconds.
+TOLD_WITHIN_S = 86_400.0
 
 
 class Teaching:
@@ -37,6 +40,7 @@ class Teaching:
         publisher: sends the answers.
         may_follow: whether a device may follow a channel.
         stopped: why no teacher may be asked for a channel now, or "".
+        online: whether a device is connected.
         clock: unix seconds.
 
     Attributes:
@@ -44,6 +48,7 @@ class Teaching:
         spending: what they have cost.
         staff: the teachers.
         office: takes escalations.
+        labelling: what people are asked.
     """
 
     def __init__(
@@ -58,14 +63,16 @@ class Teaching:
         *,
         may_follow: Callable[[str, str], bool],
         stopped: Callable[[str], str],
+        online: Callable[[str], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._settings, self._clock = settings, clock
+        self._settings, self._online, self._clock = settings, online, clock
         bounds = {"most": settings.escalation_queue, "most_bytes": settings.escalation_queue_bytes}
         self.records = EscalationRecords(db)
         self.writing = Writing(db, self.records, quarantine)
         self.spending = Spending(db, clock=clock)
         self.staff = Staff(db, Hiring(releases, Keys(settings.teacher_keys), self.spending), clock=clock, **bounds)
+        self.labelling = Labelling(db, self.records, self.staff, channels, releases, clock=clock)
         self.office = Office(
             self.records,
             self.writing,
@@ -85,11 +92,21 @@ class Teaching:
         """Start the background work."""
         workers.start("escalation-records", self.writing.run)
         workers.start("escalations", self.office.run)
-        workers.start("escalation-retention", every(RETENTION_TICK_S, self.tick))
+        workers.start("labelling", every(TICK_S, self.tick))
 
     def tick(self) -> None:
-        """Forget what is older than it is kept."""
+        """Give up what nobody labels, tell devices that are back, and forget what is older than it is kept."""
+        self.labelling.expire()
+        self.tell()
         self.records.forget(self._clock(), self._settings.keep_escalations_s)
+
+    def tell(self) -> None:
+        """Send the labels that devices do not know yet to those that are connected."""
+        untold = self.records.untold(self._clock() - TOLD_WITHIN_S)
+        online = {device: self._online(device) for device in {record.device for record in untold}}
+        sent = [one for one in untold if online[one.device] and self.office.tell(one.device, one.answer)]
+        if sent:
+            self.records.tell([record.number for record in sent])
 
     def close(self, timeout_s: float) -> None:
         """Ask no teacher any more; before the workers are stopped, so that answers are told and written."""

@@ -46,13 +46,14 @@ escalations = Table(
     Column("cost", Float, nullable=False),
     Column("reason", Text, nullable=False),
     Column("learn", Boolean, nullable=False),
+    Column("told", Boolean, nullable=False),
     Column("claimed_by", String(256)),
     Column("claimed_until", Float),
     Column("skips", Integer, nullable=False, server_default="0"),
 )
 Index("ix_escalations_row", escalations.c.device, escalations.c.prediction, escalations.c.row, unique=True)
 Index("ix_escalations_channel", escalations.c.channel, escalations.c.number)
-Index("ix_escalations_state", escalations.c.state, escalations.c.number)
+Index("ix_escalations_state", escalations.c.state, escalations.c.told, escalations.c.number)
 Index("ix_escalations_received", escalations.c.received)
 
 #: Inputs that a person has to see, or that the channel's policy keeps: the message as the device sent it.

@@ -9,7 +9,7 @@ from cloud_hub.teachers.oip import OipTeacher
 from cloud_hub.teachers.openai import OpenAiTeacher
 from cloud_hub.teachers.paid import Till
 from cloud_hub.teachers.port import Teacher, Unavailable
-from cloud_hub.teachers.specs import OipSpec, OpenAiSpec, PackageSpec
+from cloud_hub.teachers.specs import MachineSpec, OipSpec, OpenAiSpec, PackageSpec
 from cloud_hub.teachers.spending import Spending
 
 
@@ -25,7 +25,7 @@ class Hiring:
     def __init__(self, releases: Releases, keys: Keys, spending: Spending) -> None:
         self._releases, self._keys, self._spending = releases, keys, spending
 
-    def __call__(self, name: str, spec: PackageSpec | OipSpec | OpenAiSpec) -> Teacher:
+    def __call__(self, name: str, spec: MachineSpec) -> Teacher:
         """The teacher of these settings; raises `TeacherError`."""
         match spec:
             case PackageSpec():

@@ -120,5 +120,24 @@ class OpenAiSpec(_Elsewhere):
     )
 
 
-TeacherSpec = Annotated[PackageSpec | OipSpec | OpenAiSpec, Field(discriminator="kind")]
-ANY_SPEC: TypeAdapter[PackageSpec | OipSpec | OpenAiSpec] = TypeAdapter(TeacherSpec)
+class PersonSpec(_Spec):
+    """People, who take what they are to label from a queue."""
+
+    kind: Literal["person"]
+    hold_s: float = Field(default=86_400.0, ge=1, le=1e9, description="How long an item waits for them, seconds.")
+    claim_s: float = Field(
+        default=900.0, ge=1, le=86_400, description="How long an item is whose who took it, seconds."
+    )
+    most: int = Field(default=1000, ge=1, le=1_000_000, description="Items that wait, at most.")
+    most_bytes: int = Field(default=256 << 20, ge=1, description="Bytes of their inputs, at most.")
+    picture: tuple[int, ...] = Field(
+        default=(),
+        max_length=3,
+        description="Shape of the picture that an input is which travels as a line of numbers.",
+    )
+
+
+MachineSpec = PackageSpec | OipSpec | OpenAiSpec
+"""Who answers at once."""
+TeacherSpec = Annotated[MachineSpec | PersonSpec, Field(discriminator="kind")]
+ANY_SPEC: TypeAdapter[MachineSpec | PersonSpec] = TypeAdapter(TeacherSpec)

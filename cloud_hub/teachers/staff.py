@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,10 @@ from cloud_hub.records.database import Database
 from cloud_hub.records.teaching_tables import teachers as table
 from cloud_hub.teachers.desk import Desk, DeskState
 from cloud_hub.teachers.port import Teacher
-from cloud_hub.teachers.specs import ANY_SPEC, TeacherSpec
+from cloud_hub.teachers.specs import ANY_SPEC, MachineSpec, PersonSpec, TeacherSpec
 from edgeloop.protocol import ProtocolError, check_name
 
-Hire = Callable[[str, TeacherSpec], Teacher]
+Hire = Callable[[str, MachineSpec], Teacher]
 """Makes a teacher of its name and settings; raises `TeacherError`."""
 
 
@@ -114,18 +114,24 @@ class Staff:
             audit.changed(connection, "teacher.remove", _plain(found), None, about=name, at=self._clock())
         self._replace(name, None)
 
+    def people(self, names: Iterable[str]) -> list[str]:
+        """Those of them who are people."""
+        with self._lock:
+            rows = [self._rows.get(name) for name in names]
+        return [row.name for row in rows if row is not None and isinstance(row.spec, PersonSpec)]
+
     def desk(self, name: str) -> Desk | None:
         """The desk of a teacher that answers at once; None where there is no such teacher."""
         with self._lock:
             row = self._rows.get(name)
-            if row is None:
+            if row is None or isinstance(spec := row.spec, PersonSpec):
                 return None
             if name not in self._desks:
                 self._desks[name] = Desk(
                     name,
-                    lambda: self._hire(name, row.spec),
-                    instances=row.spec.instances,
-                    timeout_s=row.spec.timeout_s,
+                    lambda: self._hire(name, spec),
+                    instances=spec.instances,
+                    timeout_s=spec.timeout_s,
                     most=self._most,
                     most_bytes=self._most_bytes,
                 )

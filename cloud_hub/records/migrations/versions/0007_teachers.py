@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("cost", sa.Float(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("learn", sa.Boolean(), nullable=False),
+        sa.Column("told", sa.Boolean(), nullable=False),
         sa.Column("claimed_by", sa.String(length=256), nullable=True),
         sa.Column("claimed_until", sa.Float(), nullable=True),
         sa.Column("skips", sa.Integer(), nullable=False, server_default="0"),
@@ -54,7 +55,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_escalations_row", "escalations", ["device", "prediction", "row"], unique=True)
     op.create_index("ix_escalations_channel", "escalations", ["channel", "number"], unique=False)
-    op.create_index("ix_escalations_state", "escalations", ["state", "number"], unique=False)
+    op.create_index("ix_escalations_state", "escalations", ["state", "told", "number"], unique=False)
     op.create_index("ix_escalations_received", "escalations", ["received"], unique=False)
     op.create_table(
         "escalation_inputs",
