@@ -65,14 +65,14 @@ class _Reply:
     def __init__(self, loop: asyncio.AbstractEventLoop, after: Then) -> None:
         self._loop, self._after = loop, after
         self._lock, self._left = threading.Lock(), False
-        self.future: asyncio.Future[TeacherAnswer] = loop.create_future()
+        self.future: asyncio.Future[TeacherAnswer | None] = loop.create_future()
 
-    def __call__(self, answer: TeacherAnswer) -> bool:
+    def __call__(self, answer: TeacherAnswer | None) -> bool:
         with self._lock:
             if not self._left:
                 self._left = True
                 self._loop.call_soon_threadsafe(self._set, answer)
-                return True
+                return answer is not None
         return self._after(answer)
 
     def leave(self) -> bool:
@@ -81,7 +81,7 @@ class _Reply:
             left, self._left = self._left, True
         return not left
 
-    def _set(self, answer: TeacherAnswer) -> None:
+    def _set(self, answer: TeacherAnswer | None) -> None:
         if not self.future.done():
             self.future.set_result(answer)
 
@@ -101,7 +101,7 @@ def router(hub: Hub) -> APIRouter:
         openapi_extra=_IN_OPENAPI,
     )
     async def escalate(request: Request) -> Response:
-        """A device's: ask a teacher. With ``wait`` the answer is in the response, or follows over MQTT."""
+        """A device's: ask a teacher. With ``wait`` the answer is in the response, where it comes in time."""
         payload = await request.body()
         asker = principal(request)
 
@@ -116,12 +116,13 @@ def router(hub: Hub) -> APIRouter:
 
         escalation = await run_in_threadpool(read)
 
-        def tell(answer: TeacherAnswer) -> bool:
+        def tell(answer: TeacherAnswer | None) -> bool:
             return hub.teaching.office.tell(escalation.device, answer)
 
+        follows = Response(Answers(()).to_bytes(), 202, media_type=CBOR)
         if not escalation.wait:
             await run_in_threadpool(hub.teaching.office.take, escalation, payload, tell)
-            return Response(Answers(()).to_bytes(), 202, media_type=CBOR)
+            return follows
         reply = _Reply(asyncio.get_running_loop(), tell)
         patience_s = escalation.deadline_ms / 1e3 or hub.settings.escalation_patience_s
         try:
@@ -130,9 +131,10 @@ def router(hub: Hub) -> APIRouter:
                 answer = await reply.future
         except TimeoutError:
             if reply.leave():
-                answer = TeacherAnswer(escalation.id, escalation.index, reason="no answer in time; it follows")
-            else:
-                answer = await reply.future
+                return follows
+            answer = await reply.future
+        if answer is None:
+            return follows
         return Response(Answers((), escalated=(answer,)).to_bytes(), media_type=CBOR)
 
     @routes.get("")

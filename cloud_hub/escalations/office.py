@@ -44,8 +44,8 @@ from edgeloop.protocol.inputs import FORMS
 
 log = logging.getLogger(__name__)
 
-Then = Callable[[TeacherAnswer], bool]
-"""Gets the answer, and says whether it is on its way; called once, by any thread, soon and without waiting."""
+Then = Callable[[TeacherAnswer | None], bool]
+"""Gets the answer, or None: it follows some time. Says whether the answer is on its way; called by any thread, soon."""
 Classes = Callable[[str], tuple[tuple[str, ...], int]]
 """(names, number) of a release's classes, names () where it has none; raises `NotFound`."""
 
@@ -73,7 +73,8 @@ class Opened:
         until: when nobody asks any more, by the monotonic clock.
         asked: teachers that were asked.
         reasons: why they gave no answer.
-        answer: once it is there.
+        over: whether it is dealt with.
+        answer: what was found; None while there is none, and while a person is asked.
     """
 
     record: EscalationRecord
@@ -84,6 +85,7 @@ class Opened:
     until: float = 0.0
     asked: int = 0
     reasons: list[str] = field(default_factory=list)
+    over: bool = False
     answer: TeacherAnswer | None = None
 
 
@@ -170,7 +172,7 @@ class Office:
             found = self._records.find(opened.record.key)
             if found is not None and found.state != UNANSWERED:
                 self._count("repeated")
-                self._tell_all(opened, found.answer)
+                self._tell_all(opened, found)
                 self.written(opened.record.key)
                 return
             self._count("received")
@@ -183,8 +185,10 @@ class Office:
         else:
             self._next(opened)
 
-    def tell(self, device: str, answer: TeacherAnswer) -> bool:
+    def tell(self, device: str, answer: TeacherAnswer | None) -> bool:
         """Send an answer to a device; False while the hub is not connected: a label is then sent later."""
+        if answer is None:
+            return False  # silence is no failure: it would have the device ask nobody for a while
         message = Answers((), escalated=(answer,)).to_bytes()
         return self._publisher.publish(self._topics.answers(device), message)
 
@@ -237,11 +241,13 @@ class Office:
                 self._each[key[0]] += 1
                 return True
             self._totals["no_room" if same is None else "repeated"] += 1
-            if same is not None and same.answer is None and len(same.thens) < _MOST_THENS:
+            if same is not None and not same.over and len(same.thens) < _MOST_THENS:
                 same.thens.append(then)
                 return False
-            answer = None if same is None else same.answer
-        then(answer or unanswered(opened.record, "no room: the device has too many under way").answer)
+        if same is not None and same.over:
+            then(same.answer)
+        else:
+            then(unanswered(opened.record, "no room: the device has too many under way").answer)
         return False
 
     def _prepare(self, opened: Opened, escalation: Escalation) -> str:
@@ -319,15 +325,16 @@ class Office:
         record = replace(record, answered=answered, learn=opened.teaching.learn)
         opened.record, opened.question = record, None
         self._count(record.state)
-        record = replace(record, told=self._tell_all(opened, record.answer))
+        record = replace(record, told=self._tell_all(opened, record))
         kept_s = opened.teaching.keep_inputs_s
         until = None if record.state == ASKED else record.received + kept_s
         payload = opened.payload if kept_s or record.state == ASKED else None
         self._writing.add(Written(record, payload, until), self.written)
 
-    def _tell_all(self, opened: Opened, answer: TeacherAnswer) -> bool:
+    def _tell_all(self, opened: Opened, record: EscalationRecord) -> bool:
+        answer = None if record.state == ASKED else record.answer
         with self._lock:
-            opened.answer = answer
+            opened.over, opened.answer = True, answer
             thens, opened.thens = opened.thens, []
         told = False
         for then in thens:
