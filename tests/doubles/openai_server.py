@@ -42,6 +42,13 @@ def sends(body: bytes) -> Behaviour:
     return lambda _request, _socket: (200, {}, body)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that has had enough of it is none."""
+
+
 class OpenAiServer:
     """``behaviours`` are for the next requests; after them each gets ``then``."""
 
@@ -77,8 +84,7 @@ class OpenAiServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
