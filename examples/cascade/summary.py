@@ -36,7 +36,7 @@ class CascadeFigures(Figures):
             most("learned: share, of its peak", self.shares["learned"] / self.shares["peak"], 0.50),
             least("what clients get, above the edge alone, at the least", worst, 0.0),
             least("learned: what clients get", self.given["learned"][0], 0.85),
-            # Single runs scatter: 0.83 and 1.04 were seen. The mean of six splits is held to 0.9, by benchmarks.cascade.
+            # Single runs scatter: 0.83 and 1.04 were seen. benchmarks.cascade holds the mean of six to 0.9.
             least("edge's gain, of that from as many true labels", self.gain[0] / max(self.gain[1], 1e-9), 0.75),
             same("labels that anybody gave", self.human_labels, 0),
             same("requests that failed", self.failed_requests, 0),
