@@ -101,7 +101,9 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         StartError: the port is taken, or the address is not this machine's.
     """
-    door = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # asyncio turns Nagle off only where a socket says that it is TCP; else answers wait 40 ms for an acknowledgement.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         door.bind((host, port))
