@@ -18,6 +18,7 @@ from cloud_hub.programs import TrainingProgram
 from cloud_hub.training.command_trainer import CommandTrainer
 from cloud_hub.training.trainer import Cancelled, Candidate, Job, TrainingError
 from edgeloop.package import Package
+from tests.doubles import training_program
 from tests.doubles.digits import splits
 from tests.doubles.sampled import Sampled
 from tests.integration.digits_package import digits_package
@@ -36,7 +37,8 @@ def samples() -> Sampled:
 
 def program(mode: str = "", **settings: Any) -> TrainingProgram:
     parameters = {"mode": mode} if mode else {}
-    command = (sys.executable, "-m", "tests.doubles.training_program")
+    # By its file, as a user's own program is: the folder that tests run in is not on the program's path.
+    command = (sys.executable, "-P", training_program.__file__)
     return TrainingProgram(command=command, spare_bytes=0, parameters=parameters, **settings)
 
 

@@ -25,9 +25,8 @@ pytest.importorskip("onnxscript", reason="PyTorch is an optional extra: make tes
 def test_a_network_is_fine_tuned_and_keeps_its_form(package: Package, tmp_path: Path) -> None:
     test = splits().test
     turned = np.rot90(test.x.reshape(-1, 8, 8), axes=(1, 2)).reshape(-1, 64)
-    program = TrainingProgram(
-        command=(sys.executable, "-m", "examples.finetune_torch"), spare_bytes=0, parameters={"epochs": 20}
-    )
+    example = Path(__file__).resolve().parents[2] / "examples" / "finetune_torch" / "__main__.py"
+    program = TrainingProgram(command=(sys.executable, str(example)), spare_bytes=0, parameters={"epochs": 20})
     said: list[tuple[str, float | None]] = []
     trainer = CommandTrainer({"ridge": program}, Sampled(turned, test.y))
     made = trainer.train(job(package, tmp_path / "run", said=said))
