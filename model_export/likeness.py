@@ -51,8 +51,8 @@ class Recipe:
     reproducible: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As a manifest has it."""
-        return {
+        """As a manifest has it; without what was left open, since every device fetches a manifest with every new head."""
+        told = {
             "precision": None if self.precision is None else list(self.precision),
             "int8": {name: getattr(self.int8, name) for name in ("scheme", "calibration", "reduce_range")},
             "max_loss": self.max_loss,
@@ -62,6 +62,7 @@ class Recipe:
             "input_kind": self.input_kind,
             "reproducible": self.reproducible,
         }
+        return {name: value for name, value in told.items() if value is not None and value != {}}
 
     @classmethod
     def of(cls, package: Package) -> Recipe:
@@ -76,7 +77,7 @@ class Recipe:
             return cls(precision=tuple(name for name in PRECISIONS if name in found) or None, reproducible=True)
         try:
             return cls(
-                precision=None if told["precision"] is None else tuple(map(_one_of(PRECISIONS), told["precision"])),
+                precision=tuple(map(_one_of(PRECISIONS), told["precision"])) if "precision" in told else None,
                 int8=Int8Options(
                     _one_of(("u8s8", "s8s8"))(told["int8"]["scheme"]),
                     _one_of(("minmax", "entropy", "percentile"))(told["int8"]["calibration"]),
@@ -85,8 +86,8 @@ class Recipe:
                 max_loss=_between(told["max_loss"], 0.0, 1.0),
                 calibration_share=_between(told["calibration_share"], 0.0, 1.0),
                 validation_rows=int(_between(told["validation_rows"], 1, 1 << 31)),
-                roles={str(name): _one_of(ROLES)(role) for name, role in dict(told["roles"]).items()},
-                input_kind=None if told["input_kind"] is None else _one_of(KINDS)(told["input_kind"]),
+                roles={str(name): _one_of(ROLES)(role) for name, role in dict(told.get("roles", {})).items()},
+                input_kind=_one_of(KINDS)(told["input_kind"]) if "input_kind" in told else None,
                 reproducible=bool(told["reproducible"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -122,7 +122,7 @@ def test_an_alarm_of_devices_ends_when_they_look_as_ever_and_survives_a_restart(
     (alarm,) = world.alarms.newest()
     assert (alarm.devices, alarm.state) == (["cam-02"], "open")
     assert {"inputs[0]"} <= {aspect["name"] for aspect in alarm.aspects}
-    assert world.training._alarm(world.channels.get(CHANNEL)) is None, "one camera's fault retrains nobody"
+    assert world.training._situations.alarm(world.channels.get(CHANNEL)) is None, "one camera's fault retrains nobody"
     world.close()
     again = World(world.folder, world.clock)
     try:

@@ -173,6 +173,7 @@ def test_labels_come_from_the_device_a_teacher_and_a_person_who_counts_most(api:
                 label=4,
                 teacher="large",
                 learn=True,
+                told=True,
             )
         )
 
@@ -233,7 +234,7 @@ def test_deleting_a_device_takes_rows_files_and_inputs_of_escalations_and_proves
         words = {"channel": "stable", "release": api.release, "segment": "", "form": "input", "reason": ""}
         words |= {"device": "leaver", "prediction": "hard", "state": "asked", "teacher": ""}
         made = connection.execute(
-            escalations.insert().values(**row, **words, bytes=40, received=api.clock() - 1, learn=True)
+            escalations.insert().values(**row, **words, bytes=40, received=api.clock() - 1, learn=True, told=False)
         )
         number = made.inserted_primary_key[0]
         connection.execute(escalation_inputs.insert().values(number=number, data=b"a face", until=None))
