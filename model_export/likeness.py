@@ -51,7 +51,7 @@ class Recipe:
     reproducible: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As a manifest has it; without what was left open, since every device fetches a manifest with every new head."""
+        """As a manifest has it; without what was left open: devices fetch a manifest with every new head."""
         told = {
             "precision": None if self.precision is None else list(self.precision),
             "int8": {name: getattr(self.int8, name) for name in ("scheme", "calibration", "reduce_range")},
