@@ -66,8 +66,7 @@ def offer(device: Device, hub: PlainHub, index: bytes, serial: list[int] = [1]) 
     hub.files[f"/api/v1/releases/{digest}/index"] = index
     ref = ReleaseRef(digest, "digits", "2", len(index))
     device.machine.follow(ChannelDocument("stable", serial[0], ref, None, hub.url))
-    device.wait(lambda: device.machine.status().state == "rolled_back" and device.machine.status().release == digest)
-    return device.machine.status().reason
+    return device.wait_status(lambda status: (status.state, status.release) == ("rolled_back", digest)).reason
 
 
 @pytest.mark.parametrize("name", INDEXES)
@@ -136,10 +135,8 @@ def test_compressed_answers_stay_as_they_are(device: Device, hub: PlainHub, monk
     try:
         ref = ReleaseRef(digest, "digits", "2", len(index) >> 8)
         device.machine.follow(ChannelDocument("stable", 1000, ref, None, hub.url))
-        device.wait(
-            lambda: device.machine.status().release == digest and device.machine.status().state == "rolled_back"
-        )
-        assert "digest differs" in device.machine.status().reason
+        refused = device.wait_status(lambda status: (status.state, status.release) == ("rolled_back", digest))
+        assert "digest differs" in refused.reason
     finally:
         hub.headers.clear()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_agent.ports import UpdateStatus
 from edge_agent.serving.calls import Answer, Call
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.updates import UpdateMachine, UpdateSettings, disk, rules
@@ -49,9 +50,19 @@ class Device:
     def wait_committed(self, package: Package) -> None:
         self.wait(lambda: self.machine.committed() == package.digest and self.serves(package))
 
+    def wait_status(self, wanted: Callable[[UpdateStatus], bool]) -> UpdateStatus:
+        """A status that is as wanted: one and the same, since the next may be another."""
+        seen = [self.machine.status()]
+
+        def looked() -> bool:
+            seen[0] = self.machine.status()
+            return wanted(seen[0])
+
+        self.wait(looked)
+        return seen[0]
+
     def wait_state(self, state: str, word: str = "") -> str:
-        self.wait(lambda: self.machine.status().state == state and word in self.machine.status().reason)
-        return self.machine.status().reason
+        return self.wait_status(lambda status: status.state == state and word in status.reason).reason
 
     def serves(self, package: Package) -> bool:
         loaded = self.plane.loaded
@@ -135,7 +146,7 @@ def test_wrong_golden_outputs_are_refused_while_every_request_is_answered(
     time.sleep(0.3)
     assert device.machine.status().attempt == attempts, "the same offer is not tried twice"
     device.machine.follow(hub.offer(wrong, serial=4, rollout="r2"))
-    device.wait(lambda: device.machine.status().rollout == "r2" and device.machine.status().state == "rolled_back")
+    device.wait_status(lambda status: (status.rollout, status.state) == ("r2", "rolled_back"))
     for serial, package in enumerate([other, good] * 4, start=5):
         device.machine.follow(hub.offer(package, serial=serial))
         device.wait_committed(package)
