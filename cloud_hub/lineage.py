@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 
 from cloud_hub import alarms, releases
 from cloud_hub.alarms import Alarm
@@ -190,26 +190,18 @@ class Lineage:
 
 def escalated(connection: Connection, prediction: str) -> list[Sighting]:
     """Rows of a prediction that were escalated, as long as their records are kept."""
-    query = select(escalations).where(escalations.c.prediction == prediction).order_by(escalations.c.row)
     names = ("state", "predicted", "confidence", "label", "teacher", "probability", "audit", "cost")
-    return [
-        Sighting(
-            row.device,
-            row.channel,
-            row.release,
-            row.row,
-            row.received,
-            "escalation",
-            {name: getattr(row, name) for name in names},
-        )
-        for row in connection.execute(query)
-    ]
+    return _seen(connection, escalations, prediction, "escalation", names)
 
 
 def sampled(connection: Connection, prediction: str) -> list[Sighting]:
     """Rows of a prediction whose inputs are kept for retraining."""
-    query = select(samples).where(samples.c.prediction == prediction).order_by(samples.c.row)
     names = ("number", "strategy", "probability", "predicted", "confidence", "label", "source")
+    return _seen(connection, samples, prediction, "sample", names)
+
+
+def _seen(connection: Connection, table: Table, prediction: str, kind: str, names: Sequence[str]) -> list[Sighting]:
+    query = select(table).where(table.c.prediction == prediction).order_by(table.c.row)
     return [
         Sighting(
             row.device,
@@ -217,7 +209,7 @@ def sampled(connection: Connection, prediction: str) -> list[Sighting]:
             row.release,
             row.row,
             row.received,
-            "sample",
+            kind,
             {name: getattr(row, name) for name in names},
         )
         for row in connection.execute(query)

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from cloud_hub.api.device_messages import CBOR, OCTETS, in_openapi, own
 from cloud_hub.api.errors import responses
 from cloud_hub.api.guard import principal
 from cloud_hub.errors import BadRequest, Forbidden
 from cloud_hub.escalations.office import Then
-from edgeloop.protocol import Answers, Escalation, ProtocolError, TeacherAnswer
+from edgeloop.protocol import Answers, Escalation, TeacherAnswer
 
 if TYPE_CHECKING:
     from cloud_hub.app import Hub
 
-CBOR = "application/cbor"
-_OCTETS: dict[str, Any] = {"content": {CBOR: {"schema": {"type": "string", "format": "binary"}}}}
-_IN_OPENAPI: dict[str, Any] = {
-    "requestBody": {"required": True, "description": "An `Escalation`, see asyncapi.yaml.", **_OCTETS}
-}
 _DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
@@ -94,27 +90,18 @@ def router(hub: Hub) -> APIRouter:
         "",
         response_class=Response,
         responses={
-            200: {"description": "An `Answers` with the teacher's answer.", **_OCTETS},
-            202: {"description": "An empty `Answers`: the answer comes over MQTT.", **_OCTETS},
+            200: {"description": "An `Answers` with the teacher's answer.", **OCTETS},
+            202: {"description": "An empty `Answers`: the answer comes over MQTT.", **OCTETS},
             **responses(BadRequest, Forbidden),
         },
-        openapi_extra=_IN_OPENAPI,
+        openapi_extra=in_openapi("An `Escalation`"),
     )
     async def escalate(request: Request) -> Response:
         """A device's: ask a teacher. With ``wait`` the answer is in the response, where it comes in time."""
         payload = await request.body()
         asker = principal(request)
 
-        def read() -> Escalation:
-            try:
-                escalation = Escalation.from_bytes(payload)
-            except ProtocolError as error:
-                raise BadRequest(f"this is no escalation: {error}", "see docs/reference/asyncapi.yaml") from error
-            if asker.kind == "device" and asker.name != escalation.device:
-                raise Forbidden(f"the message names {escalation.device!r}, the certificate {asker.name!r}")
-            return escalation
-
-        escalation = await run_in_threadpool(read)
+        escalation = await run_in_threadpool(own, Escalation, payload, asker)
 
         def tell(answer: TeacherAnswer | None) -> bool:
             return hub.teaching.office.tell(escalation.device, answer)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from cloud_hub.api.device_messages import CBOR, OCTETS, in_openapi, own
 from cloud_hub.api.errors import responses
 from cloud_hub.api.guard import principal
 from cloud_hub.api.row_id import RowId
 from cloud_hub.errors import BadRequest, Forbidden, NotFound, StorageFull
 from cloud_hub.samples.store import Wanted
-from edgeloop.protocol import Ack, ProtocolError, Sample, encode
+from edgeloop.protocol import Ack, Sample, encode
 from edgeloop.protocol.inputs import MAX_INPUT_BYTES
 
 if TYPE_CHECKING:
     from cloud_hub.app import Hub
 
-CBOR = "application/cbor"
-_OCTETS: dict[str, Any] = {"content": {CBOR: {"schema": {"type": "string", "format": "binary"}}}}
-_IN_OPENAPI: dict[str, Any] = {
-    "requestBody": {"required": True, "description": "A `Sample`, see asyncapi.yaml.", **_OCTETS}
-}
 _DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 Channel = Annotated[str | None, Query(max_length=64, description="Only on this channel.", examples=["stable"])]
 Device = Annotated[str | None, Query(max_length=64, description="Only of this device.", examples=["camera-1"])]
@@ -97,10 +93,10 @@ def router(hub: Hub) -> APIRouter:
         "",
         response_class=Response,
         responses={
-            200: {"description": "An `Ack` with the sample's number.", **_OCTETS},
+            200: {"description": "An `Ack` with the sample's number.", **OCTETS},
             **responses(BadRequest, Forbidden, StorageFull),
         },
-        openapi_extra=_IN_OPENAPI,
+        openapi_extra=in_openapi("A `Sample`"),
     )
     async def send(request: Request) -> Response:
         """A device's: send a sample that is too large for MQTT."""
@@ -108,13 +104,7 @@ def router(hub: Hub) -> APIRouter:
         asker = principal(request)
 
         def take() -> Ack:
-            try:
-                sample = Sample.from_bytes(payload)
-            except ProtocolError as error:
-                raise BadRequest(f"this is no sample: {error}", "see docs/reference/asyncapi.yaml") from error
-            if asker.kind == "device" and asker.name != sample.device:
-                raise Forbidden(f"the message names {sample.device!r}, the certificate {asker.name!r}")
-            return samples.intake.take(sample)
+            return samples.intake.take(own(Sample, payload, asker))
 
         ack = await run_in_threadpool(take)
         return Response(ack.to_bytes(), media_type=CBOR)
@@ -166,7 +156,7 @@ def router(hub: Hub) -> APIRouter:
     @routes.get(
         "/{sample}/inputs",
         response_class=Response,
-        responses={200: {"description": "Tensors by name.", **_OCTETS}, **responses(NotFound)},
+        responses={200: {"description": "Tensors by name.", **OCTETS}, **responses(NotFound)},
     )
     def inputs(sample: RowId) -> Response:
         """What the device sent: tensors by name, CBOR, as in a `Sample`."""
