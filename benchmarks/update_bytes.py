@@ -14,7 +14,7 @@ import onnx
 
 from benchmarks.models import mobilenet_v2
 from edgeloop.package import Package, required_paths, revise_head
-from model_export import build_package
+from model_export import build
 
 #: Enough rows for calibration, golden cases and a profile of ten bins; what they show does not matter for sizes.
 ROWS = 48
@@ -36,7 +36,7 @@ def main() -> int:
         onnx.save(mobilenet_v2(classes=10), folder / "mobilenet.onnx")
         images = random.random((ROWS, 3, 224, 224), dtype=np.float32)
         np.savez(folder / "data.npz", x=images, label=random.integers(0, 10, ROWS))
-        build_package(
+        build(
             str(folder / "mobilenet.onnx"),
             folder / "base",
             folder / "data.npz",

@@ -8,9 +8,9 @@ from edgeloop.lazy import lazily
 from model_export.errors import ExportError
 
 if TYPE_CHECKING:
-    from model_export.build import BuildReport, build_package
+    from model_export.building import BuildReport, build
 else:
     # Most commands build nothing: keys and publishing do without ONNX and its runtime.
-    __getattr__ = lazily(__name__, "build")
+    __getattr__ = lazily(__name__, "building")
 
-__all__ = ["BuildReport", "ExportError", "build_package"]
+__all__ = ["BuildReport", "ExportError", "build"]

@@ -28,7 +28,7 @@ KEY = "recipe"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a person decided when a package was built; see `model_export.build.build_package`.
+    """What a person decided when a package was built; see `model_export.building.build`.
 
     Attributes:
         precision: of the variants; None: what is possible and good enough.

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from benchmarks.kit import mlp
 from benchmarks.models import mobilenet_v2
 from edgeloop.package import Package
-from model_export import build_package
+from model_export import build
 
 #: Enough rows for golden cases and a profile; what they show does not matter here.
 _ROWS = 48
@@ -65,5 +65,5 @@ def _exported(path: Path, dest: Path, name: str) -> Package:
     random = np.random.default_rng(1)
     data = dest.with_suffix(".npz")
     np.savez(data, x=random.random((_ROWS, 3, 224, 224), dtype=np.float32), label=random.integers(0, 10, _ROWS))
-    build_package(str(path), dest, data, precision=("fp32",), name=name, max_loss=1.0)
+    build(str(path), dest, data, precision=("fp32",), name=name, max_loss=1.0)
     return Package.open(dest)

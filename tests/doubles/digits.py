@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from model_export.build import BuildReport
+    from model_export.building import BuildReport
 
 SEED = 7
 TRAIN, VALIDATION = 800, 400
@@ -71,15 +71,15 @@ def write_data(folder: Path) -> Path:
 
 
 def build(destination: Path, **options: Any) -> BuildReport:
-    """Build the digits package at ``destination`` (which must not exist) by the real `build_package`.
+    """Build the digits package at ``destination`` (which must not exist) by the real `model_export.build`.
 
     Args:
         destination: the package's folder; the data file is written beside it.
-        options: of `build_package`; by default name ``digits``, version ``1.0.0``, both precisions, no latency in the
-        package.
+        options: of `model_export.build`; by default name ``digits``, version ``1.0.0``, both precisions, no latency in
+            the package.
     """
-    from model_export import build_package
+    import model_export
 
     destination.parent.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"name": "digits", "version": "1.0.0", "reproducible": True} | options
-    return build_package(classifier(), destination, write_data(destination.parent), **settings)
+    return model_export.build(classifier(), destination, write_data(destination.parent), **settings)

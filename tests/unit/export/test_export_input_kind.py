@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+import model_export
 from edgeloop.package import Package
-from model_export import build_package
 from model_export.errors import DataError
 from tests.unit.export.models import weight
 
@@ -49,7 +49,7 @@ def picture_model() -> ModelProto:
 
 def build(folder: Path, model: ModelProto, name: str, inputs: np.ndarray, **more: Any) -> Package:
     np.savez(folder / "data.npz", **{name: inputs, "label": np.arange(len(inputs)) % 3})
-    build_package(model, folder / "package", folder / "data.npz", precision=("fp32",), name="m", **more)
+    model_export.build(model, folder / "package", folder / "data.npz", precision=("fp32",), name="m", **more)
     return Package.open(folder / "package")
 
 

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from edgeloop.package import OutputSpec, Package, TensorSpec
-from model_export import build_package, cli
+from model_export import build, cli
 from model_export.data import read_table, representative
 from model_export.errors import DataError, InvalidPackageError, UnsupportedModelError
 from model_export.likeness import Recipe, check_alike
@@ -47,7 +47,7 @@ def test_a_package_like_another_one_takes_over_what_its_callers_and_its_fleet_kn
     base: Package, data: Path, tmp_path: Path
 ) -> None:
     given = {"run": 7, "trainer": {"name": "command"}, "source": "is the tool's to say"}
-    report = build_package(digits.classifier(), tmp_path / "new", data, version="2", like=base.root, lineage=given)
+    report = build(digits.classifier(), tmp_path / "new", data, version="2", like=base.root, lineage=given)
     made = Package.open(tmp_path / "new")
     assert (made.name, made.version, made.meta.labels) == (base.name, "2", base.meta.labels)
     assert (made.meta.inputs, made.meta.outputs) == (base.meta.inputs, base.meta.outputs)
@@ -122,7 +122,7 @@ def test_of_a_dataset_a_part_is_held_out(base: Package, tmp_path: Path) -> None:
         pa.table({"input": np.zeros(50), "label": [0, 1] * 25, "holdout": [False] * 50}), tmp_path / "a.parquet"
     )
     with pytest.raises(DataError, match="all or none are held out"):
-        build_package(_scalar_model(), tmp_path / "new", tmp_path)
+        build(_scalar_model(), tmp_path / "new", tmp_path)
 
 
 def _scalar_model() -> onnx.ModelProto:

@@ -56,7 +56,7 @@ class BuildReport:
         return {**asdict(self), "path": str(self.path)}
 
 
-def build_package(
+def build(
     source: object,
     destination: Path,
     data: Path,
