@@ -9,6 +9,8 @@ WORKERS ?= 2
 JSON   ?=
 # Which example `make demo` shows: digits, the whole loop; or cascade, the cloud's teacher.
 SCENARIO ?= digits
+# Benchmarks that `make bench` runs, and --quick; by default all. `make bench BENCH="cascade trainers"`.
+BENCH  ?=
 
 # Packages that `make lock` may move to newer versions: names, or all.
 UPGRADE ?=
@@ -49,7 +51,7 @@ check: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # The long form of the tests that kill processes at random moments.
 soak: $(VENV)/.installed-$(EXTRAS)

@@ -296,7 +296,9 @@ class Settings:
         default=0.05, ge=0, le=1, description="Share of failed or non-finite answers beyond which it goes back."
     )
     probation_max_slowdown: float = Field(
-        default=10.0, gt=1, description="Latency, as a multiple of the release before, beyond which it goes back."
+        default=10.0,
+        gt=1,
+        description="Median latency, as a multiple of the mean of the release before, beyond which it goes back.",
     )
     max_release_bytes: int = Field(default=8 << 30, ge=1, description="Largest release that is fetched, bytes.")
     max_fetch_bytes_per_s: float = Field(

@@ -26,7 +26,7 @@ from edge_agent.updates.disk import Disk
 from edge_agent.updates.errors import LeftByHand, Refused, Transient, Unvouched, UpdateError, Withdrawn, WrongBytes
 from edge_agent.updates.offered import Offered
 from edge_agent.updates.preparing import LONGEST_TEST_S, SILENCE_S, Preparing, Surroundings
-from edge_agent.updates.probation import judge
+from edge_agent.updates.probation import Probation
 from edge_agent.updates.rules import (
     FETCHING,
     IDLE,
@@ -326,11 +326,10 @@ class UpdateMachine:
     def _watch(self, offer: Offer, mean_before_ns: float | None) -> None:
         """Look at the release that serves until its probation has ended."""
         start, first = time.monotonic(), self._store.committed() is None
+        probation = Probation(self._settings.probation, previous_mean_ns=mean_before_ns, first=first)
         while True:
             self.pulse.beat(IDLE_LOOK_S)
-            elapsed, counters = time.monotonic() - start, self._serving.counters()
-            probation = self._settings.probation
-            verdict = judge(probation, counters, elapsed, previous_mean_ns=mean_before_ns, first=first)
+            verdict = probation.look(self._serving.counters(), time.monotonic() - start)
             if verdict.reason:
                 raise Refused(f"probation: {verdict.reason}")
             if verdict.done:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
+
 from edge_agent.ports import ServingCounters
 from edgeloop.records import dataclass
 
 #: Fewer requests than this say nothing about a rate.
 FEW = 5
+#: Looks that found predictions, of which the median is taken: one call that the system held up is in one of them.
+LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class ProbationRules:
         min_predictions: least number of predictions, unless ``max_seconds`` have passed first.
         max_seconds: after so long a device without traffic commits as well.
         max_error_share: share of failed or non-finite answers, in 0…1, beyond which it goes back.
-        max_slowdown: mean latency as a multiple of the previous release's, beyond which it goes back.
+        max_slowdown: latency as a multiple of the previous release's mean, beyond which it goes back.
     """
 
     seconds: float
@@ -36,27 +40,50 @@ class Verdict:
     reason: str = ""
 
 
-def judge(
-    rules: ProbationRules, counters: ServingCounters, elapsed_s: float, *, previous_mean_ns: float | None, first: bool
-) -> Verdict:
-    """Look at a release on probation.
+class Probation:
+    """One release on probation, looked at again and again.
 
     Args:
         rules: what it must show.
-        counters: since the switch.
-        elapsed_s: since the switch.
         previous_mean_ns: mean latency of the release before it, or None when there is none to compare with.
         first: whether there is no release to go back to; then traffic is not waited for.
     """
-    answered = counters.predictions + counters.errors
-    if answered >= FEW and counters.errors > rules.max_error_share * answered:
-        return Verdict(True, f"{counters.errors} of {answered} answers on probation failed")
-    if counters.nonfinite and counters.nonfinite > rules.max_error_share * (counters.predictions + counters.nonfinite):
-        return Verdict(True, f"{counters.nonfinite} answers on probation were not finite")
-    if previous_mean_ns and counters.predictions >= max(FEW, rules.min_predictions):
-        mean = counters.latency_ns / counters.predictions
-        if mean > rules.max_slowdown * previous_mean_ns:
-            return Verdict(True, f"a prediction takes {mean / 1e6:.2f} ms; it took {previous_mean_ns / 1e6:.2f} before")
-    if elapsed_s < rules.seconds:
-        return Verdict(False)
-    return Verdict(first or counters.predictions >= rules.min_predictions or elapsed_s >= rules.max_seconds)
+
+    def __init__(self, rules: ProbationRules, *, previous_mean_ns: float | None, first: bool) -> None:
+        self._rules, self._previous_mean_ns, self._first = rules, previous_mean_ns, first
+        self._seen = ServingCounters(0, 0, 0, 0)
+        self._means_ns: list[float] = []
+
+    def look(self, counters: ServingCounters, elapsed_s: float) -> Verdict:
+        """What is known by now.
+
+        Args:
+            counters: since the switch.
+            elapsed_s: since the switch.
+        """
+        rules = self._rules
+        self._note_latency(counters)
+        answered = counters.predictions + counters.errors
+        if answered >= FEW and counters.errors > rules.max_error_share * answered:
+            return Verdict(True, f"{counters.errors} of {answered} answers on probation failed")
+        if counters.nonfinite and counters.nonfinite > rules.max_error_share * (
+            counters.predictions + counters.nonfinite
+        ):
+            return Verdict(True, f"{counters.nonfinite} answers on probation were not finite")
+        enough = counters.predictions >= rules.min_predictions
+        before = self._previous_mean_ns
+        if before and enough and counters.predictions >= FEW and len(self._means_ns) >= LOOKS:
+            now = statistics.median(self._means_ns)
+            if now > rules.max_slowdown * before:
+                return Verdict(True, f"a prediction takes {now / 1e6:.2f} ms; it took {before / 1e6:.2f} before")
+        if elapsed_s < rules.seconds:
+            return Verdict(False)
+        known = enough and (not before or len(self._means_ns) >= min(LOOKS, rules.min_predictions))
+        return Verdict(self._first or known or elapsed_s >= rules.max_seconds)
+
+    def _note_latency(self, counters: ServingCounters) -> None:
+        """The mean of the predictions since the last look that found some."""
+        predictions = counters.predictions - self._seen.predictions
+        if predictions > 0:
+            self._means_ns.append((counters.latency_ns - self._seen.latency_ns) / predictions)
+            self._seen = counters

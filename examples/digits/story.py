@@ -38,6 +38,8 @@ class Story:
         self.cameras: list[Camera] = []
         self.figures = Figures()
         self.view = View(self._rows)
+        #: Seconds that a new release may take to be made, and then to be everywhere.
+        self.patience_s = 90.0
         self._updates: list[int] = []
         self._released_last = ""
 
@@ -154,7 +156,9 @@ class Story:
         before, seen_alarms = self._current(), {alarm["id"] for alarm in self._alarms()}
         for camera in self.cameras:
             camera.slip = slip
-        alarm = fleet.wait("a drift alarm", lambda: [a for a in self._alarms() if a["id"] not in seen_alarms])[0]
+        alarm = fleet.wait(
+            "a drift alarm", lambda: [a for a in self._alarms() if a["id"] not in seen_alarms], self.patience_s
+        )[0]
         if must_be_unlabelled:
             self.figures.labels_before_alarm = int(fleet.hub_totals()["feedback"])
         say(f"DRIFT: {alarm['summary']}")
@@ -162,7 +166,7 @@ class Story:
         say(f"accuracy on held-out digits fell to {self.figures.accuracy[drifted]:.3f}; {LABELS} labels are coming")
         for camera in self.cameras:
             camera.promise_labels(LABELS // len(self.cameras))
-        run = fleet.wait("a retraining run to be released", lambda: self._released(before), 90)
+        run = fleet.wait("a retraining run to be released", lambda: self._released(before), self.patience_s)
         say(f"retrained: {run['verdict']['summary']}")
         fleet.wait("the canary", lambda: fleet.on_release(run["release"], 1))
         say("the canary has committed it; the others follow")
@@ -170,7 +174,7 @@ class Story:
         fleet.wait(
             "the whole fleet to follow",
             lambda: fleet.on_release(run["release"], everyone) and self._current() == run["release"],
-            90,
+            self.patience_s,
         )
         self.figures.accuracy[recovered] = self.judge(slip)
         self._released_last = run["release"]

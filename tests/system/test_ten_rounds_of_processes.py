@@ -19,6 +19,7 @@ SOAK = os.environ.get("EDGELOOP_SOAK") == "1"
 @pytest.mark.timeout(3600)
 def test_ten_rounds_of_drift(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     story, rounds = Story(tmp_path), []
+    story.patience_s = 300.0
     figures = story.figures.accuracy
     try:
         story.export_and_deploy()
