@@ -28,9 +28,10 @@ $(BIN)/python:
 	  { echo "python cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 2; }
 
 # One stamp for each set of extras, so that nothing is installed twice. Every file that is installed has a hash in
-# requirements/, the tools that build the project as well; PyTorch alone has none, and its file says why.
+# requirements/, the tools that build the project as well; PyTorch alone has none, and its file says why. The files
+# are whole but for what lock.py leaves out, which pip would miss.
 $(VENV)/.installed-%: pyproject.toml $(wildcard requirements/*.txt) | $(BIN)/python
-	$(PIP) --require-hashes $(foreach extra,$(subst $(comma), ,$*),-r requirements/$(extra).txt)
+	$(PIP) --no-deps --require-hashes $(foreach extra,$(subst $(comma), ,$*),-r requirements/$(extra).txt)
 	$(if $(findstring torch,$*),$(PIP) -r requirements/torch-itself.txt)
 	$(PIP) --no-deps --no-build-isolation -e .
 	@# But for the demo, whose seconds count. A file of other Pythons' syntax, such as a template, is passed over.

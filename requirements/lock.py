@@ -28,10 +28,14 @@ FILES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "grpc": (("agent", "grpc"), ("agent",)),
     "demo": (("demo",), ("agent",)),
     "dev": (("dev",), ("demo", "grpc")),
-    "torch": (("dev", "torch"), ("dev",)),
+    "torch": (("dev", "torch", "huggingface"), ("dev",)),
+    "boosting": (("demo", "boosting"), ("demo",)),
+    "keras": (("demo", "keras"), ("demo",)),
 }
 #: What PyTorch 2.13 itself needs. It is not resolved: on some machines its wheels ask for 3 GB of CUDA.
 TORCH_NEEDS = ("filelock", "typing-extensions>=4.10", "sympy>=1.13.3", "networkx>=2.5.1", "jinja2", "fsspec>=0.8.5")
+#: What no file has, whoever asks for it. NCCL, 300 MB, is xgboost's way from one GPU to another.
+LEFT_OUT = ("torch", "nvidia-nccl-cu12")
 #: Where the project runs; uv leaves out what only others need, and the markers that say so are true everywhere here.
 MACHINES = ("sys_platform == 'linux'", "sys_platform == 'darwin'")
 _ALWAYS = "sys_platform == 'darwin' or sys_platform == 'linux'"
@@ -68,7 +72,8 @@ def _project(kept: Sequence[str]) -> str:
     found = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
     project, build = found["project"], found["build-system"]["requires"]
     extras = dict(project["optional-dependencies"])
-    extras["torch"] = [*TORCH_NEEDS, *(need for need in extras["torch"] if _NAME.match(need)[0] != "torch")]
+    extras["torch"] = [*TORCH_NEEDS, *extras["torch"]]
+    left_out = [f"{name} ; sys_platform == 'never'" for name in LEFT_OUT]
     return "\n".join(
         [
             "[project]",
@@ -83,6 +88,7 @@ def _project(kept: Sequence[str]) -> str:
             'fork-strategy = "fewest"',
             f"environments = {json.dumps(MACHINES)}",
             f"constraint-dependencies = {json.dumps(kept)}",
+            f"override-dependencies = {json.dumps(left_out)}",
         ]
     )
 

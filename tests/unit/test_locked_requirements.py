@@ -17,7 +17,15 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "requirements"
 #: A lock and the extras that it installs; `make` names one, or two of them with a comma.
-EXTRAS = {"agent": ["agent"], "grpc": ["grpc"], "demo": ["demo"], "dev": ["dev"], "torch": ["dev", "torch"]}
+EXTRAS = {
+    "agent": ["agent"],
+    "grpc": ["grpc"],
+    "demo": ["demo"],
+    "dev": ["dev"],
+    "torch": ["dev", "torch", "huggingface"],
+    "boosting": ["demo", "boosting"],
+    "keras": ["demo", "keras"],
+}
 #: PyTorch alone has no hash: its file says why.
 UNHASHED = LOCKS / "torch-itself.txt"
 _PIN = re.compile(r"([a-z0-9-]+)==(\S+)( ; [^\\]+)? \\((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)+)")
@@ -68,7 +76,7 @@ def test_a_lock_has_what_the_project_asks_for(name: str) -> None:
 
 def test_every_extra_of_the_project_is_locked() -> None:
     everything = {canonicalize_name(r.name) for extra in project() for r in wanted(extra)}
-    assert everything - {"torch"} <= set(pins("torch"))
+    assert everything - {"torch"} <= set().union(*(pins(name) for name in EXTRAS))
 
 
 def test_a_lock_names_no_place_to_fetch_from() -> None:
