@@ -29,7 +29,7 @@ from model_export.prepare import Prepared
 from model_export.probe import Probe
 from model_export.profile import make_profile
 from model_export.sources import Source
-from model_export.variants import Variant
+from model_export.variants import Variant, runs_here
 from model_export.verify import check_variants
 
 #: Seconds for the golden cases of one variant.
@@ -126,7 +126,7 @@ def _draft(parts: Parts) -> Draft:
     return Draft(
         name=parts.name,
         version=parts.version,
-        variants=[DraftVariant(v.name, v.precision, v.model) for v in variants],
+        variants=[_draft_variant(variant) for variant in variants],
         labels=prepared.class_names,
         inputs=inputs,
         outputs=outputs,
@@ -140,6 +140,12 @@ def _draft(parts: Parts) -> Draft:
         lineage=_lineage(parts),
         extra={KEY: parts.recipe.to_json()},
     )
+
+
+def _draft_variant(variant: Variant) -> DraftVariant:
+    target = variant.recipe.made_for
+    options = target.provider_options(variant.precision)
+    return DraftVariant(variant.name, variant.precision, variant.model, target.ep, target.device, options)
 
 
 def _validation(
@@ -162,11 +168,16 @@ def _golden(
     """
     if parts.kept is not None:
         cases = dict(parts.kept.golden_inputs)
-        answers = {v.precision: Probe(v.model).run(cases) for v in parts.variants}
+        answers = {}
+        for v in parts.variants:
+            if v.precision not in answers:
+                answers[v.precision] = _probe(v).run(cases)
     else:
         chosen = golden.choose_rows(rows, parts.prepared.probabilities(reference.outputs), truth)
         cases = {name: array[chosen] for name, array in rows.items()}
-        answers = {v.precision: {n: a[chosen] for n, a in v.outputs.items()} for v in parts.variants}
+        answers = {}
+        for v in parts.variants:
+            answers.setdefault(v.precision, {n: a[chosen] for n, a in v.outputs.items()})
     roles = parts.prepared.roles
     return cases, {
         precision: {n: np.ascontiguousarray(a) for n, a in found.items() if roles[n] != "features"}
@@ -179,17 +190,21 @@ def _metrics(parts: Parts, variant: Variant) -> dict[str, float | int]:
     measured: Metrics = variant.metrics
     if parts.kept is not None and parts.kept.validation is not None:
         inputs, truth = parts.kept.validation
-        measured = replace(measured, accuracy=accuracy(Probe(variant.model).run(inputs)[parts.prepared.scores], truth))
+        measured = replace(measured, accuracy=accuracy(_probe(variant).run(inputs)[parts.prepared.scores], truth))
     metrics = measured.for_package()
     if parts.recipe.reproducible:
         metrics.pop("latency_ms", None)
     return metrics
 
 
+def _probe(variant: Variant) -> Probe:
+    return Probe(variant.model, exact=not runs_here(variant.recipe))
+
+
 def _lineage(parts: Parts) -> Mapping[str, Any]:
     """Where everything came from, without times: the same input gives the same package."""
     source = parts.source
-    quantized = any(variant.precision == "int8" for variant in parts.variants)
+    quantized = [v.recipe.describe() for v in parts.variants if v.precision in ("int8", "int4")]
     own = {
         "source": {"kind": source.kind, "file": source.file or source.name, "sha256": source.sha256},
         "parent": None if parts.base is None else parts.base.digest,
@@ -201,7 +216,7 @@ def _lineage(parts: Parts) -> Mapping[str, Any]:
             "calibration": len(parts.calibration),
             "validation": len(parts.validation),
         },
-        "quantization": parts.recipe.int8.describe() if quantized else None,
+        "quantization": "; ".join(dict.fromkeys(quantized)) or None,
         "tools": {
             "edgeloop": __version__,
             "onnx": onnx.__version__,

@@ -22,7 +22,10 @@ def build(
     context: typer.Context,
     labels: Annotated[str, typer.Option(help="Names of the classes: a,b,c or a file with one name a line.")] = "",
     label_column: Annotated[str, typer.Option(help="Array or column with the true label.")] = "",
-    precision: Annotated[str, typer.Option(help="Variants to make: fp32, int8 or both, separated by commas.")] = "",
+    precision: Annotated[str, typer.Option(help="Variants to make: fp32, fp16, bf16, int8, int4, with commas between.")] = "",
+    target: Annotated[
+        str, typer.Option(help="What variants are made for: cpu, cuda, tensorrt, … with commas between.")
+    ] = "cpu",
     name: Annotated[str, typer.Option(help="Name of the package; by default the source's.")] = "",
     version: Annotated[str, typer.Option(help="Version of the package.")] = "1.0.0",
     trust_source: Annotated[bool, typer.Option(help="Load a joblib file, which runs the code in it.")] = False,
@@ -31,7 +34,7 @@ def build(
     calibration: Annotated[
         Literal["minmax", "entropy", "percentile"], typer.Option(help="How int8 finds the range of an activation.")
     ] = "minmax",
-    int8_scheme: Annotated[Literal["u8s8", "s8s8"], typer.Option(help="Activations and weights of int8.")] = "u8s8",
+    int8_scheme: Annotated[Literal["u8s8", "s8s8", "u8u8"], typer.Option(help="Activations and weights of int8.")] = "u8s8",
     reduce_range: Annotated[bool, typer.Option(help="Weights of 7 bits, for x86 without VNNI.")] = False,
     max_loss: Annotated[float, typer.Option(min=0.0, max=1.0, help="Accuracy that int8 may lose.")] = 0.03,
     validation_rows: Annotated[int, typer.Option(min=1, help="Most rows of the validation set in the package.")] = 2000,
@@ -55,7 +58,7 @@ def build(
     with reporting(as_json):
         from model_export.building import build as build_it
         from model_export.provenance import Licences
-        from model_export.quantize import Int8Options
+        from model_export.recipes import Int8Options
 
         if like is not None:
             _nothing_besides(context)
@@ -67,6 +70,7 @@ def build(
                 labels=_labels(labels),
                 label_column=label_column or None,
                 precision=tuple(p.strip() for p in precision.split(",")) if precision else None,
+                targets=tuple(t.strip() for t in target.split(",")),
                 name=name or None,
                 version=version,
                 trust_source=trust_source,

@@ -20,9 +20,10 @@ from model_export.errors import DestinationError, RequestError
 from model_export.likeness import Kept, Recipe
 from model_export.measure import Metrics
 from model_export.prepare import prepare
-from model_export.quantize import Int8Options
+from model_export.recipes import Int8Options, one_of
 from model_export.sources import open_source
-from model_export.variants import MAX_LOSS, PRECISIONS, make_variants
+from model_export.targets import PRECISIONS, target_of
+from model_export.variants import MAX_LOSS, make_variants
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 
@@ -64,6 +65,7 @@ def build(
     labels: Sequence[str] | None = None,
     label_column: str | None = None,
     precision: Sequence[str] | None = None,
+    targets: Sequence[str] = ("cpu",),
     name: str | None = None,
     version: str = "1.0.0",
     trust_source: bool = False,
@@ -90,7 +92,9 @@ def build(
         data: labelled examples that the model was not trained on.
         labels: names of the classes; None: the source's own, else their indices.
         label_column: array or column with the true label; None: found by its name.
-        precision: of ``fp32`` and ``int8``; None: fp32, and int8 where it is possible and good enough.
+        precision: of ``fp32``, ``fp16``, ``bf16``, ``int8`` and ``int4``; None: fp32, and int8 where it is possible and
+            good enough.
+        targets: what variants are made for: names in `model_export.targets.TARGETS`.
         name: of the package; None: the source's.
         version: of the package.
         trust_source: whether a pickle may be loaded, which runs the code in it.
@@ -110,10 +114,11 @@ def build(
     Raises:
         ExportError: one of `model_export.errors`, by who is at fault.
     """
-    _check_request(destination, precision, name, version)
+    _check_request(destination, precision, targets, name, version)
     started = time.time()
     recipe = Recipe(
-        precision=None if precision is None else tuple(precision),
+        precision=None if precision is None else tuple(map(one_of(PRECISIONS), precision)),
+        targets=tuple(targets),
         int8=int8 or Int8Options(),
         max_loss=max_loss,
         calibration_share=calibration_share,
@@ -135,22 +140,17 @@ def build(
     prepared = prepare(found, table, labels=labels, given=recipe.roles)
     calibration, validation = tables.parts_of(table, prepared.truth, recipe.calibration_share)
     on_step("making and measuring variants")
-    variants, notes = make_variants(
-        prepared,
-        calibration,
-        validation,
-        precisions=recipe.precision,
-        int8=recipe.int8,
-        max_loss=recipe.max_loss,
-        latency=True,
-    )
+    made = make_variants(prepared, calibration, validation, recipe.rules(by_clock=not recipe.reproducible))
+    variants, notes = made.variants, [*made.notes]
+    if made.by_clock:
+        recipe = replace(recipe, variants=tuple(variant.recipe for variant in variants))
     parts = Parts(
         name=name or _safe_name(found.name),
         version=version,
         source=found,
         table=table,
         prepared=prepared,
-        variants=tuple(variants),
+        variants=variants,
         calibration=calibration,
         validation=validation,
         recipe=recipe,
@@ -190,7 +190,9 @@ def build(
     )
 
 
-def _check_request(destination: Path, precision: Sequence[str] | None, name: str | None, version: str) -> None:
+def _check_request(
+    destination: Path, precision: Sequence[str] | None, targets: Sequence[str], name: str | None, version: str
+) -> None:
     """Everything that can be refused before work begins."""
     destination = Path(destination)
     if destination.exists() or destination.is_symlink():
@@ -200,6 +202,10 @@ def _check_request(destination: Path, precision: Sequence[str] | None, name: str
     unknown = [p for p in precision or () if p not in PRECISIONS]
     if unknown or (precision is not None and not precision):
         raise RequestError(f"precision {', '.join(unknown) or '(none)'} is not known", f"use {', '.join(PRECISIONS)}")
+    if not targets:
+        raise RequestError("no target is named", "leave --target out for cpu")
+    for target in targets:
+        target_of(target)
     for what, text in (("name", name), ("version", version)):
         if text is not None and not _NAME.fullmatch(text):
             raise RequestError(f"{what} {text!r} is not usable", "use letters, digits and . _ + -, 64 at most")

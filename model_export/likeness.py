@@ -18,12 +18,15 @@ from edgeloop.package import OutputSpec, Package, PackageError, TensorSpec
 from model_export.data import CALIBRATION_SHARE, VALIDATION_ROWS
 from model_export.errors import InvalidPackageError, UnsupportedModelError
 from model_export.graph import Array
-from model_export.quantize import Int8Options
+from model_export.recipes import Int8Options, VariantRecipe, one_of
 from model_export.roles import ROLES
-from model_export.variants import MAX_LOSS, PRECISIONS
+from model_export.targets import PRECISIONS, TARGETS, Precision
+from model_export.variants import MAX_LOSS, Rules, default_recipe
 
 #: Where it stands in ``additional_metadata.edgeloop``.
 KEY = "recipe"
+#: ONNX Runtime alone takes the first variant that fits a provider, so small ones come first.
+SMALL_FIRST: tuple[Precision, ...] = ("int8", "int4", "fp16", "bf16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,11 @@ class Recipe:
         roles: of outputs.
         input_kind: what insights take the first input for.
         reproducible: whether measured latency is left out.
+        targets: what variants are made for.
+        variants: what a search or a clock has chosen; empty: what follows from the others.
     """
 
-    precision: tuple[str, ...] | None = None
+    precision: tuple[Precision, ...] | None = None
     int8: Int8Options = field(default_factory=Int8Options)
     max_loss: float = MAX_LOSS
     calibration_share: float = CALIBRATION_SHARE
@@ -49,12 +54,16 @@ class Recipe:
     roles: Mapping[str, str] = field(default_factory=dict)
     input_kind: Kind | None = None
     reproducible: bool = False
+    targets: tuple[str, ...] = ("cpu",)
+    variants: tuple[VariantRecipe, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest has it; without what was left open: devices fetch a manifest with every new head."""
         told = {
             "precision": None if self.precision is None else list(self.precision),
-            "int8": {name: getattr(self.int8, name) for name in ("scheme", "calibration", "reduce_range")},
+            "targets": None if self.targets == ("cpu",) else list(self.targets),
+            "variants": [variant.to_json() for variant in self.variants] or None,
+            "int8": self.int8.to_json(),
             "max_loss": self.max_loss,
             "calibration_share": self.calibration_share,
             "validation_rows": self.validation_rows,
@@ -63,6 +72,27 @@ class Recipe:
             "reproducible": self.reproducible,
         }
         return {name: value for name, value in told.items() if value is not None and value != {}}
+
+    def rules(self, *, by_clock: bool) -> Rules:
+        """Which variants are made, and what decides about them.
+
+        Args:
+            by_clock: whether one that nobody named may be left out for being slower.
+
+        Raises:
+            RequestError: a target does not compute in what was named.
+        """
+        if self.variants:
+            return Rules(self.variants, self.max_loss, by_clock=False)
+        named = [p for p in SMALL_FIRST if p in (self.precision or ("int8", "fp32"))]
+        found = [default_recipe(TARGETS["cpu"], p, self.int8) for p in named if "cpu" in self.targets]
+        others = [TARGETS[name] for name in self.targets if name != "cpu"]
+        for target in others:
+            own: list[Precision] = [p for p in named if p in target.computes and p != "fp32"] if self.precision else []
+            found += [default_recipe(target, p, self.int8) for p in own or [target.default]]
+        if others and (plain := VariantRecipe("fp32")) not in found:
+            found.append(plain)  # whatever a target refuses, this runs
+        return Rules(tuple(found), self.max_loss, self.precision is not None, by_clock)
 
     @classmethod
     def of(cls, package: Package) -> Recipe:
@@ -77,32 +107,21 @@ class Recipe:
             return cls(precision=tuple(name for name in PRECISIONS if name in found) or None, reproducible=True)
         try:
             return cls(
-                precision=tuple(map(_one_of(PRECISIONS), told["precision"])) if "precision" in told else None,
-                int8=Int8Options(
-                    _one_of(("u8s8", "s8s8"))(told["int8"]["scheme"]),
-                    _one_of(("minmax", "entropy", "percentile"))(told["int8"]["calibration"]),
-                    bool(told["int8"]["reduce_range"]),
-                ),
+                precision=tuple(map(one_of(PRECISIONS), told["precision"])) if "precision" in told else None,
+                targets=tuple(map(one_of(tuple(TARGETS)), told.get("targets", ("cpu",)))),
+                variants=tuple(VariantRecipe.from_json(dict(variant)) for variant in told.get("variants", ())),
+                int8=Int8Options.from_json(told["int8"]),
                 max_loss=_between(told["max_loss"], 0.0, 1.0),
                 calibration_share=_between(told["calibration_share"], 0.0, 1.0),
                 validation_rows=int(_between(told["validation_rows"], 1, 1 << 31)),
-                roles={str(name): _one_of(ROLES)(role) for name, role in dict(told.get("roles", {})).items()},
-                input_kind=_one_of(KINDS)(told["input_kind"]) if "input_kind" in told else None,
+                roles={str(name): one_of(ROLES)(role) for name, role in dict(told.get("roles", {})).items()},
+                input_kind=one_of(KINDS)(told["input_kind"]) if "input_kind" in told else None,
                 reproducible=bool(told["reproducible"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidPackageError(
                 f"the recipe of {package.name} cannot be followed: {error}", "build it anew, without --like"
             ) from error
-
-
-def _one_of(known: Sequence[Any]) -> Any:
-    def check(value: object) -> Any:
-        if value not in known:
-            raise ValueError(f"{value!r:.40} is none of {', '.join(known)}")
-        return value
-
-    return check
 
 
 def _between(value: object, low: float, high: float) -> float:

@@ -5,17 +5,16 @@ Devices and `verify` run packages, through `edgeloop.runtime`; what is here is a
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 from onnx import ModelProto
 
-import edgeloop.runtime  # noqa: F401  turns onnxruntime's telemetry off before it is imported
+from edgeloop.runtime.ort import ort
+from edgeloop.runtime.policy import session_options
+from edgeloop.runtime.timing import Timing, interleaved
 from model_export.errors import UnsupportedModelError
 from model_export.graph import shape_of
 
@@ -23,31 +22,28 @@ Array = npt.NDArray[Any]
 
 #: Rows a call, so that a large data file does not become one large activation.
 BATCH = 256
-#: Latency is the median of at most this many calls of one row, within this time.
-LATENCY_CALLS, LATENCY_SECONDS = 500, 1.0
+#: Seconds for the latency of one model, and of a block of calls: short, since a build has to answer soon.
+LATENCY_S, BLOCK_S = 1.0, 0.004
 
 
 class Probe:
     """A graph in a CPU session.
 
+    Args:
+        model: the graph.
+        exact: compute as the graph says, node by node, whatever kernels this processor has: what quantized kernels of
+            another processor come close to.
+
     Raises:
         UnsupportedModelError: onnxruntime cannot load it.
     """
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, *, exact: bool = False) -> None:
         options = ort.SessionOptions()
-        options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            content = model.SerializeToString()
-        except ValueError as error:
-            raise UnsupportedModelError(
-                "the model is larger than 2 GiB", "edgeloop is made for smaller ones"
-            ) from error
-        try:
-            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise UnsupportedModelError(f"onnxruntime {ort.__version__} cannot load the model: {error}") from error
+        if exact:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = _opened(model, options)
         self.outputs = [value.name for value in self._session.get_outputs()]
         shapes = {value.name: shape_of(value) for value in model.graph.input}
         fixed = {shape[0] for shape in shapes.values() if shape and isinstance(shape[0], int)}
@@ -77,18 +73,35 @@ class Probe:
             raise UnsupportedModelError(f"the model does not run on the data: {error}") from error
         return {name: _as_array(result) for name, result in zip(self.outputs, results, strict=True)}
 
-    def median_ms(self, inputs: Mapping[str, Array]) -> float:
-        """Median milliseconds of a call with one row, after a warm-up."""
-        feed = {name: array[:1] for name, array in inputs.items()}
-        for _ in range(3):
-            self._call(feed)
-        times: list[float] = []
-        stop = time.perf_counter() + LATENCY_SECONDS
-        while len(times) < LATENCY_CALLS and (time.perf_counter() < stop or len(times) < 3):
-            start = time.perf_counter()
-            self._call(feed)
-            times.append(time.perf_counter() - start)
-        return statistics.median(times) * 1e3
+
+def timed(models: Sequence[ModelProto], inputs: Mapping[str, Array]) -> list[Timing]:
+    """Latency of one row, of several graphs in turn, in sessions with the options of the runtime that serves.
+
+    Raises:
+        UnsupportedModelError: one of them does not load or run.
+    """
+    row = {name: array[:1] for name, array in inputs.items()}
+    calls = [_call(_opened(model, session_options("balanced", None)), row) for model in models]
+    try:
+        return interleaved(calls, LATENCY_S * len(calls), block_s=BLOCK_S)
+    except Exception as error:  # ONNX Runtime's exceptions have no common root
+        raise UnsupportedModelError(f"the model does not run on the data: {error}") from error
+
+
+def _call(session: Any, row: Mapping[str, Array]) -> Callable[[], object]:
+    return lambda: session.run(None, row)
+
+
+def _opened(model: ModelProto, options: Any) -> Any:
+    options.log_severity_level = 4
+    try:
+        content = model.SerializeToString()
+    except ValueError as error:
+        raise UnsupportedModelError("the model is larger than 2 GiB", "edgeloop is made for smaller ones") from error
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise UnsupportedModelError(f"onnxruntime {ort.__version__} cannot load the model: {error}") from error
 
 
 def _as_array(result: Any) -> Array:

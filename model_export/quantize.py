@@ -1,4 +1,4 @@
-"""Static int8 (QDQ), calibrated on data, with the head and all after it left in float."""
+"""int8: static (QDQ), calibrated on data, or dynamic; with the head and all after it left in float."""
 
 from __future__ import annotations
 
@@ -6,47 +6,43 @@ import io
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
-from onnx import ModelProto, shape_inference
+from onnx import ModelProto, helper, shape_inference
 from onnxruntime import quantization as ortq
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.onnx_model import ONNXModel
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quantize import update_opset_version
 
 import edgeloop.runtime  # noqa: F401  turns onnxruntime's telemetry off before it is imported
 from model_export.errors import QuantizationError
-from model_export.graph import Array, all_nodes, consumers, initializer, prune
+from model_export.graph import (
+    Array,
+    all_nodes,
+    array_of,
+    attribute,
+    consumers,
+    free_name,
+    initializer,
+    prune,
+    set_array,
+)
 from model_export.head import NODE
-
-Scheme = Literal["u8s8", "s8s8"]
-Calibration = Literal["minmax", "entropy", "percentile"]
+from model_export.recipes import Calibration, Int8Options
 
 #: What int8 speeds up. Other operators are quantized where they lie between these, so that data stays int8.
 COMPUTING = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+#: What dynamic int8 speeds up: convolutions become ConvInteger, which is slower than floats on every CPU seen.
+DYNAMIC = ("MatMul", "Attention", "LSTM")
 #: Rows a calibration step; the batch dimension is free.
 CALIBRATION_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Int8Options:
-    """How to quantize.
-
-    Attributes:
-        scheme: activations uint8 and weights int8 (``u8s8``, fast on x86 with VNNI and on ARM), or both int8.
-        calibration: how the range of an activation follows from what was seen.
-        reduce_range: weights of 7 bits, for x86 without VNNI, whose 16-bit sums overflow otherwise.
-    """
-
-    scheme: Scheme = "u8s8"
-    calibration: Calibration = "minmax"
-    reduce_range: bool = False
-
-    def describe(self) -> str:
-        """One line for lineage."""
-        return f"static QDQ {self.scheme}, {self.calibration}, per channel" + (", 7 bits" if self.reduce_range else "")
+_KINDS = {"u8": ortq.QuantType.QUInt8, "s8": ortq.QuantType.QInt8}
+_METHODS: Mapping[Calibration, str] = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 
 
 def quantizable(model: ModelProto) -> bool:
@@ -86,72 +82,180 @@ def _before_computing(model: ModelProto) -> set[str]:
     return before
 
 
-def to_int8(model: ModelProto, calibration: Mapping[str, Array], options: Int8Options) -> ModelProto:
+def left_in_float(model: ModelProto) -> set[str]:
+    """Names of the nodes that no quantization touches: the head and what follows, scaling of inputs, trees."""
+    trees = {node.name for node in model.graph.node if node.domain == "ai.onnx.ml"}
+    return _head_and_after(model) | _before_computing(model) | trees
+
+
+def ranges_of(model: ModelProto, calibration: Mapping[str, Array], method: Calibration) -> TensorsData:
+    """Ranges of every activation, for `to_int8`: found once, whatever is excluded afterwards.
+
+    Args:
+        model: float32.
+        calibration: rows [N, …] of each input.
+        method: how a range follows from what was seen.
+
+    Raises:
+        QuantizationError: onnxruntime's calibration failed.
+    """
+    with tempfile.TemporaryDirectory() as folder, quiet(), _failing():
+        file = Path(folder) / "float.onnx"
+        # Ranges are asked for by tensor, so their shapes have to be known first.
+        onnx.save(shape_inference.infer_shapes(model), file)
+        calibrator = ortq.create_calibrator(
+            file, _qdq_operators(), str(Path(folder) / "augmented.onnx"), ortq.CalibrationMethod[_METHODS[method]]
+        )
+        for batch in _batches(calibration):
+            # The histogram methods keep what they have not yet counted, which for all rows at once is gigabytes.
+            calibrator.collect_data(_Once(batch))
+        return calibrator.compute_data()
+
+
+def to_int8(
+    model: ModelProto,
+    calibration: Mapping[str, Array] | TensorsData,
+    options: Int8Options,
+    excluded: Collection[str] = (),
+) -> ModelProto:
     """The int8 variant of a canonical model.
 
     Args:
         model: float32, with its head named `NODE` where it has one.
-        calibration: rows [N, …] of each input that show the ranges of the activations.
+        calibration: rows [N, …] of each input that show the ranges of the activations, or those from `ranges_of`.
+            Dynamic int8 looks at none.
         options: the scheme.
+        excluded: names of further nodes that stay in float.
 
     Raises:
         QuantizationError: onnxruntime's quantizer failed.
     """
-    excluded = _head_and_after(model) | _before_computing(model)
-    excluded |= {node.name for node in model.graph.node if node.domain == "ai.onnx.ml"}
-    methods = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-    activations = ortq.QuantType.QUInt8 if options.scheme == "u8s8" else ortq.QuantType.QInt8
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        target = Path(folder) / "int8.onnx"
-        try:
-            ortq.quantize_static(
-                # Ranges are asked for by tensor, so their shapes have to be known first.
-                shape_inference.infer_shapes(model),
-                target,
-                _Reader(calibration),
-                quant_format=ortq.QuantFormat.QDQ,
-                per_channel=True,
-                reduce_range=options.reduce_range,
-                activation_type=activations,
-                weight_type=ortq.QuantType.QInt8,
-                nodes_to_exclude=sorted(excluded),
-                calibrate_method=ortq.CalibrationMethod[methods[options.calibration]],
-                extra_options={"ActivationSymmetric": options.scheme == "s8s8", "WeightSymmetric": True},
-            )
-            quantized = onnx.load(target)
-        except Exception as error:
-            raise QuantizationError(
-                f"onnxruntime cannot quantize this model: {type(error).__name__}: {error}", "use --precision fp32"
-            ) from error
+    if options.dynamic:
+        return _dynamic(model, options, excluded)
+    ranges = calibration if isinstance(calibration, TensorsData) else ranges_of(model, calibration, options.calibration)
+    symmetric = options.symmetric or options.scheme == "s8s8"
+    activations, weights = _KINDS[options.scheme[:2]], _KINDS[options.scheme[2:]]
+    with quiet(), _failing():
+        inferred = shape_inference.infer_shapes(model)
+        quantizer = QDQQuantizer(
+            update_opset_version(inferred, weights, activations),
+            options.per_channel,
+            options.reduce_range,
+            weights,
+            activations,
+            ranges,
+            [],
+            sorted(left_in_float(model).union(excluded)),
+            _qdq_operators(),
+            {"ActivationSymmetric": symmetric, "WeightSymmetric": options.scheme != "u8u8"},
+        )
+        quantizer.quantize_model()
+        quantized: ModelProto = quantizer.model.model
     if not any(node.op_type == "QuantizeLinear" for node in all_nodes(quantized.graph)):
         raise QuantizationError("the quantizer left everything in float", "use --precision fp32")
+    return cleaned(quantized)
+
+
+def _dynamic(model: ModelProto, options: Int8Options, excluded: Collection[str]) -> ModelProto:
+    model = split_gemms(model)
+    kept = left_in_float(model).union(excluded)
+    if not any(node.op_type in DYNAMIC and node.name not in kept for node in model.graph.node):
+        raise QuantizationError("no linear layer besides the head would run in dynamic int8", "use static int8")
+    with tempfile.TemporaryDirectory() as folder, quiet(), _failing():
+        target = Path(folder) / "int8.onnx"
+        ortq.quantize_dynamic(
+            shape_inference.infer_shapes(model),
+            target,
+            op_types_to_quantize=list(DYNAMIC),
+            per_channel=options.per_channel,
+            reduce_range=options.reduce_range,
+            weight_type=_KINDS[options.scheme[2:]],
+            nodes_to_exclude=sorted(kept),
+        )
+        return cleaned(onnx.load(target))
+
+
+def split_gemms(model: ModelProto) -> ModelProto:
+    """Every Gemm but the head as MatMul and Add, which is what dynamic int8 and MatMulNBits know."""
+    model = ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    nodes = []
+    for node in graph.node:
+        weight = array_of(graph, node.input[1]) if node.op_type == "Gemm" and node.name != NODE else None
+        plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(
+            node, "transA", 0
+        )
+        if weight is None or not plain:
+            nodes.append(node)
+            continue
+        name = node.input[1]
+        if attribute(node, "transB", 0):
+            name = free_name(graph, f"{name}.T")
+            set_array(graph, name, weight.T)
+        bias = list(node.input[2:])
+        product = free_name(graph, f"{node.output[0]}.product") if bias else node.output[0]
+        nodes.append(helper.make_node("MatMul", [node.input[0], name], [product], node.name))
+        if bias:
+            nodes.append(helper.make_node("Add", [product, *bias], list(node.output), f"{node.name}.bias"))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    prune(model)
+    return model
+
+
+def cleaned(model: ModelProto) -> ModelProto:
+    """In order, without what tools write about themselves, and without what no output needs."""
+    with quiet():
+        ONNXModel(model).topological_sort()
     for field in ("producer_name", "producer_version", "metadata_props", "doc_string"):
-        quantized.ClearField(field)
-    prune(quantized)
-    return quantized
+        model.ClearField(field)
+    prune(model)
+    return model
 
 
-class _Reader(ortq.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carries no types
-    """Feeds calibration rows in their order, in batches of one size, which the histogram methods need."""
+def _qdq_operators() -> list[str]:
+    """What onnxruntime's quantizer knows, in an order that is the same in every process."""
+    return sorted({*ortq.registry.QLinearOpsRegistry, *ortq.registry.QDQRegistry})
 
-    def __init__(self, rows: Mapping[str, Array]) -> None:
-        count = len(next(iter(rows.values())))
-        size = count // math.ceil(count / CALIBRATION_BATCH)
-        starts = range(0, count - size + 1, size)
-        self._batches = iter([{n: a[i : i + size] for n, a in rows.items()} for i in starts])
 
-    def get_next(self) -> dict[str, Array] | None:
-        return next(self._batches, None)
+def _batches(rows: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    """Rows in their order, in batches of one size, which the histogram methods need."""
+    count = len(next(iter(rows.values())))
+    size = count // math.ceil(count / CALIBRATION_BATCH)
+    for start in range(0, count - size + 1, size):
+        yield {name: array[start : start + size] for name, array in rows.items()}
+
+
+class _Once(ortq.CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carries no types
+    """Feeds one batch."""
+
+    def __init__(self, batch: Mapping[str, Array]) -> None:
+        self._left = [batch]
+
+    def get_next(self) -> Mapping[str, Array] | None:
+        return self._left.pop() if self._left else None
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer advises pre-processing, which `canonical` has done, and prints; stdout is for ``--json``."""
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise QuantizationError(
+            f"onnxruntime cannot quantize this model: {type(error).__name__}: {error}", "use --precision fp32"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Onnxruntime's tools advise and print, and set up logging when imported; stdout is for ``--json``."""
     root = logging.getLogger()
-    level = root.level
+    level, handlers = root.level, list(root.handlers)
     root.setLevel(logging.ERROR)
     try:
         with redirect_stdout(io.StringIO()):
             yield
     finally:
         root.setLevel(level)
+        root.handlers[:] = handlers

@@ -15,6 +15,7 @@ from model_export.errors import UnsupportedModelError
 from model_export.graph import array_of
 from model_export.measure import softmax
 from model_export.probe import Probe
+from model_export.recipes import Int8Options
 from tests.unit.export.models import INT64, model, rows, two_layers, weight
 
 
@@ -154,7 +155,7 @@ def test_int8_leaves_the_head_in_float_and_its_features_fit_it() -> None:
     graph, inputs = prepared(two_layers())
     head.expose(graph, "scores")
     assert quantize.quantizable(graph)
-    int8 = quantize.to_int8(graph, inputs, quantize.Int8Options())
+    int8 = quantize.to_int8(graph, inputs, Int8Options())
     weights, bias = array_of(int8.graph, "head.weight"), array_of(int8.graph, "head.bias")
     assert weights is not None and bias is not None and weights.dtype == np.float32
     result = Probe(int8).run(inputs)
@@ -171,7 +172,7 @@ def test_int8_leaves_the_head_in_float_and_its_features_fit_it() -> None:
 def test_every_int8_option_gives_a_model_that_runs_and_is_repeatable(scheme: Any, calibration: Any) -> None:
     graph, inputs = prepared(two_layers())
     head.expose(graph, "scores")
-    options = quantize.Int8Options(scheme, calibration, reduce_range=True)
+    options = Int8Options(scheme, calibration, reduce_range=True)
     first, second = (quantize.to_int8(graph, inputs, options) for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
     assert Probe(first).run(inputs)["scores"].shape == (40, 3)

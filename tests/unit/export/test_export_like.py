@@ -17,7 +17,7 @@ from model_export import build, cli
 from model_export.data import read_table, representative
 from model_export.errors import DataError, InvalidPackageError, UnsupportedModelError
 from model_export.likeness import Recipe, check_alike
-from model_export.quantize import Int8Options
+from model_export.recipes import Int8Options
 from tests.doubles import digits
 from tests.doubles.sampled import Sampled
 

@@ -12,7 +12,8 @@ from model_export.data import Table  # noqa: E402  after importorskip
 from model_export.errors import SourceError, UnsupportedModelError  # noqa: E402
 from model_export.prepare import prepare  # noqa: E402
 from model_export.probe import Probe  # noqa: E402
-from model_export.quantize import Int8Options, to_int8  # noqa: E402
+from model_export.quantize import to_int8  # noqa: E402
+from model_export.recipes import Int8Options  # noqa: E402
 from model_export.sources import open_source  # noqa: E402
 from tests.doubles.digits import splits  # noqa: E402
 

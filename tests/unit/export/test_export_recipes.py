@@ -1,0 +1,150 @@
+"""Recipes of variants: both ways through JSON, what a target refuses, and that every precision can be made."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeloop.package.provider_options import check_provider_options
+from model_export.data import Table
+from model_export.errors import QuantizationError, RequestError, UnsupportedModelError
+from model_export.graph import all_nodes
+from model_export.likeness import Recipe
+from model_export.making import Maker
+from model_export.prepare import Prepared, prepare
+from model_export.probe import Probe
+from model_export.recipes import Int4Options, Int8Options, VariantRecipe
+from model_export.sources import open_source
+from model_export.targets import TARGETS
+from model_export.variants import Rules, default_recipe, make_variants
+from tests.unit.export import networks
+
+RECIPES = [
+    VariantRecipe("fp32"),
+    VariantRecipe("fp16", "cuda", fused=True),
+    VariantRecipe("bf16", "tensorrt"),
+    VariantRecipe("int8", int8=Int8Options("s8s8", "entropy", per_channel=False), excluded=("conv_0", "a/b")),
+    VariantRecipe("int8", int8=Int8Options(dynamic=True), fused=True),
+    VariantRecipe("int4", int4=Int4Options(64, 0, symmetric=False), input_scale=0.5),
+]
+
+
+def _prepared(model: Any, name: str, rows: Any) -> Prepared:
+    source = open_source(model, None, trust_source=False)
+    scores = Probe(source.model).run({name: rows})[model.graph.output[0].name]
+    return prepare(source, Table({name: rows}, scores.argmax(axis=1), "rows", "0" * 64), labels=None, given={})
+
+
+@pytest.fixture(scope="module", name="transformer")
+def transformer_once() -> Maker:
+    rows = networks.sentences(96)
+    return Maker(_prepared(networks.transformer(), "input_ids", rows), {"input_ids": rows[:32]})
+
+
+@pytest.fixture(scope="module", name="images")
+def images_once() -> Maker:
+    rows = networks.images(96)
+    return Maker(_prepared(networks.conv_net(), "image", rows), {"image": rows[:32]})
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_recipe_comes_back_from_json(recipe: VariantRecipe) -> None:
+    assert VariantRecipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    whole = Recipe(variants=(recipe,), targets=("cpu", "cuda"))
+    assert json.loads(json.dumps(whole.to_json()))["variants"] == [recipe.to_json()]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"precision": "fp8"},
+        {"precision": "int8"},
+        {"precision": "fp32", "target": "abacus"},
+        {"precision": "fp32", "excluded": ["../../etc"] * 1 + ["a b;c"]},
+        {"precision": "fp32", "input_scale": float("nan")},
+        {"precision": "int4", "int4": {"block": 17}},
+        {"precision": "int8", "int8": {"scheme": "u4"}},
+    ],
+    ids=str,
+)
+def test_a_recipe_of_somebody_else_is_read_strictly(told: Any) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        VariantRecipe.from_json(told)
+
+
+@pytest.mark.parametrize(
+    ("precision", "target", "options"),
+    [
+        ("bf16", "cpu", {}),
+        ("fp32", "qnn", {}),
+        ("int8", "tensorrt", {"int8": Int8Options("u8s8")}),
+        ("int8", "openvino", {"int8": Int8Options(dynamic=True)}),
+        ("fp16", "coreml", {"fused": True}),
+        ("fp32", "cpu", {"input_scale": 2.0}),
+    ],
+)
+def test_what_a_target_does_not_compute_is_refused(precision: Any, target: str, options: Any) -> None:
+    with pytest.raises(RequestError):
+        VariantRecipe(precision, target, **options)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
+def test_every_target_has_a_default_and_sets_only_what_a_package_may_set(target: Any) -> None:
+    recipe = default_recipe(target, target.default)
+    assert recipe.name == f"{target.name}-{target.default}"
+    for precision in target.computes:
+        options = target.provider_options(precision)
+        assert check_provider_options("v", target.ep, options) == options
+
+
+@pytest.mark.parametrize(
+    ("recipe", "operator", "close"),
+    [
+        (VariantRecipe("fp32", fused=True), "Attention", 1e-3),
+        (VariantRecipe("fp16"), "Cast", 0.2),
+        (VariantRecipe("int8", int8=Int8Options(dynamic=True)), "DynamicQuantizeLinear", 4.0),
+        (VariantRecipe("int8", int8=Int8Options(reduce_range=True)), "QuantizeLinear", 4.0),
+        (VariantRecipe("int4", int4=Int4Options(16)), "MatMulNBits", 6.0),
+    ],
+    ids=["fused", "fp16", "dynamic", "static", "int4"],
+)
+def test_a_transformer_in_every_precision(
+    recipe: VariantRecipe, operator: str, close: float, transformer: Maker
+) -> None:
+    graph = transformer.graph(recipe)
+    assert operator in {node.op_type for node in all_nodes(graph.graph)}
+    rows = transformer.prepared.rows
+    scores = transformer.prepared.scores
+    plain, found = (Probe(model).run(rows)[scores] for model in (transformer.prepared.model, graph))
+    assert np.abs(found - plain).max() < close
+    assert transformer.graph(recipe).SerializeToString(deterministic=True) == graph.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_a_conv_net_takes_smaller_images_and_no_int4(images: Maker) -> None:
+    small = images.graph(VariantRecipe("fp32", input_scale=0.75))
+    assert small.graph.node[0].op_type == "Resize"
+    assert Probe(small).run(images.prepared.rows)["probabilities"].shape == (96, networks.CLASSES)
+    with pytest.raises(UnsupportedModelError, match="at least 8 wide"):
+        images.graph(VariantRecipe("fp32", input_scale=0.5))
+    with pytest.raises(QuantizationError, match="stored in 4 bits"):
+        images.graph(VariantRecipe("int4", int4=Int4Options()))
+    with pytest.raises(UnsupportedModelError, match="could be fused"):
+        images.graph(VariantRecipe("fp32", fused=True))
+
+
+def test_variants_for_other_targets_are_made_and_said_to_be_unmeasured(images: Maker) -> None:
+    prepared = images.prepared
+    targets = [TARGETS[name] for name in ("tensorrt", "qnn", "coreml")]
+    recipes = (*(default_recipe(target, target.default) for target in targets), VariantRecipe("fp32"))
+    made = make_variants(prepared, np.arange(32), np.arange(32, 96), Rules(recipes, max_loss=1.0))
+    assert [v.name for v in made.variants] == ["tensorrt-fp16", "qnn-int8", "coreml-fp16", "cpu-fp32"]
+    assert [v.metrics.latency_ms is None for v in made.variants] == [True, True, True, False]
+    assert any("tensorrt-fp16, qnn-int8, coreml-fp16 is not measured" in note for note in made.notes)
+    qnn = made.variants[1].model.graph
+    assert [dim.dim_value for dim in qnn.input[0].type.tensor_type.shape.dim] == [1, 1, 12, 12]
