@@ -22,7 +22,9 @@ def build(
     context: typer.Context,
     labels: Annotated[str, typer.Option(help="Names of the classes: a,b,c or a file with one name a line.")] = "",
     label_column: Annotated[str, typer.Option(help="Array or column with the true label.")] = "",
-    precision: Annotated[str, typer.Option(help="Variants to make: fp32, fp16, bf16, int8, int4, with commas between.")] = "",
+    precision: Annotated[
+        str, typer.Option(help="Variants to make: fp32, fp16, bf16, int8, int4, with commas between.")
+    ] = "",
     target: Annotated[
         str, typer.Option(help="What variants are made for: cpu, cuda, tensorrt, … with commas between.")
     ] = "cpu",
@@ -34,7 +36,9 @@ def build(
     calibration: Annotated[
         Literal["minmax", "entropy", "percentile"], typer.Option(help="How int8 finds the range of an activation.")
     ] = "minmax",
-    int8_scheme: Annotated[Literal["u8s8", "s8s8", "u8u8"], typer.Option(help="Activations and weights of int8.")] = "u8s8",
+    int8_scheme: Annotated[
+        Literal["u8s8", "s8s8", "u8u8"], typer.Option(help="Activations and weights of int8.")
+    ] = "u8s8",
     reduce_range: Annotated[bool, typer.Option(help="Weights of 7 bits, for x86 without VNNI.")] = False,
     max_loss: Annotated[float, typer.Option(min=0.0, max=1.0, help="Accuracy that int8 may lose.")] = 0.03,
     validation_rows: Annotated[int, typer.Option(min=1, help="Most rows of the validation set in the package.")] = 2000,
