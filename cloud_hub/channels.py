@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select
 
+from cloud_hub import fits
 from cloud_hub.access import audit
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.policy import ChannelPolicy
@@ -61,6 +62,12 @@ class Channel:
     policy: ChannelPolicy
     created: float
     changed: float
+
+    @property
+    def in_use(self) -> set[str]:
+        """Digests that it may still need: current, previous and candidate."""
+        candidate = None if self.rollout is None else self.rollout.candidate
+        return {digest for digest in (self.current, self.previous, candidate) if digest is not None}
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ class Channels:
         with self._db.begin() as connection:
             channel, now = self.ensure(name), self._clock()
             values: dict[str, Any] = {"policy_json": parsed.model_dump_json(), "changed": now}
-            concerns_devices = parsed.for_devices() != channel.policy.for_devices()
+            concerns_devices = self._told(replace(channel, policy=parsed)) != self._told(channel)
             if concerns_devices:
                 values["serial"] = self._sealer.next_serial(channel.serial)
             connection.execute(table.update().where(table.c.name == name).values(**values))
@@ -236,7 +243,7 @@ class Channels:
             if rollout is None
             else RolloutRef(id=rollout.id, candidate=self._ref(rollout.candidate), fraction=rollout.fraction),
             hub=self._hub_url(),
-            policy=channel.policy.for_devices(),
+            policy=self._told(channel),
         )
 
     def publish(self, name: str) -> bool:
@@ -259,10 +266,21 @@ class Channels:
         """Digest of each release that a channel may still need → the channels: current, previous and candidate."""
         found: dict[str, list[str]] = {}
         for channel in self.all():
-            candidate = None if channel.rollout is None else channel.rollout.candidate
-            for digest in {channel.current, channel.previous, candidate} - {None}:
-                found.setdefault(str(digest), []).append(channel.name)
+            for digest in channel.in_use:
+                found.setdefault(digest, []).append(channel.name)
         return found
+
+    def tell_anew(self, connection: Connection, name: str) -> None:
+        """Tell devices what has changed besides the channel's row, in the caller's transaction: a fitted threshold."""
+        serial = self._sealer.next_serial(self.get(name).serial)
+        connection.execute(table.update().where(table.c.name == name).values(serial=serial, changed=self._clock()))
+        self._tell(name)
+
+    def _told(self, channel: Channel) -> dict[str, dict[str, Any]]:
+        """The policy as devices are told it."""
+        with self._db.read() as connection:
+            thresholds = fits.thresholds(connection, channel.name, channel.policy)
+        return channel.policy.for_devices(thresholds, channel.current)
 
     def _ref(self, digest: str) -> ReleaseRef:
         """The release as the document names it: with its path in the signed metadata."""

@@ -18,6 +18,7 @@ from cloud_hub import (
     lineage_commands,
     retraining_commands,
     samples_commands,
+    threshold_commands,
     trust_commands,
 )
 
@@ -77,6 +78,7 @@ app.add_typer(identity_commands.broker_config, name="broker-config")
 app.add_typer(retraining_commands.retraining, name="retraining")
 app.command()(lineage_commands.lineage)
 app.command()(cost_commands.costs)
+app.command()(threshold_commands.thresholds)
 
 
 def main() -> None:

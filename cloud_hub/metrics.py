@@ -35,6 +35,7 @@ class HubCollector(Collector):
         yield from self._releases()
         yield from self._trust()
         yield from self._teachers()
+        yield from self._thresholds()
         states = self._hub.workers.states
         up = {state.name: state.alive for state in states}
         failures = {state.name: state.failures for state in states}
@@ -125,6 +126,22 @@ class HubCollector(Collector):
         yield _gauges("cloud_hub_teacher_waiting", "Questions that wait for a teacher.", "teacher", waiting)
         yield _gauges("cloud_hub_teacher_up", "1 while it works; 0: it rests after failures.", "teacher", working)
         yield _counters("cloud_hub_teacher_cost", "What its calls have cost.", "teacher", cost)
+
+    def _thresholds(self) -> Iterable[Metric]:
+        """Of channels with a target, what was fitted; what is not known is not said."""
+        said = {
+            "threshold": "Hardness from which inputs are sent to teachers, as it was fitted.",
+            "share": "Share of the predictions that it is expected to send.",
+            "accuracy": "Accuracy that is expected of what clients get.",
+        }
+        for name, text in said.items():
+            metric = "cloud_hub_threshold" if name == "threshold" else f"cloud_hub_threshold_expected_{name}"
+            family = GaugeMetricFamily(metric, text, labels=["channel", "release"])
+            for channel in self._hub.channels.all():
+                for fit in self._hub.teaching.thresholds.on(channel):
+                    if (value := getattr(fit, name)) is not None:
+                        family.add_metric([fit.channel, fit.release], value)
+            yield family
 
     def _accuracy(self) -> Iterable[Metric]:
         """Of the last hour. Where there is nothing to say, nothing is said: a 0 would be an accuracy."""

@@ -5,6 +5,7 @@ These models are the schema of ``PUT /api/v1/channels/{channel}`` and of ``docs/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -253,6 +254,26 @@ def _readable(policy: _Model, part: type[EscalationPolicy | SamplesPolicy]) -> _
     return policy
 
 
+class TargetPolicy(_Policy):
+    """What the threshold is fitted for: an accuracy, or a share. Exactly one of the two."""
+
+    accuracy: float | None = Field(
+        default=None, gt=0, le=1, description="Of what clients get; the threshold with the least share that gives it."
+    )
+    share: float | None = Field(
+        default=None, gt=0, le=1, description="Of the predictions that are sent on a usual day."
+    )
+    refit_s: float = Field(
+        default=600.0, ge=1, le=1e9, description="Seconds between two fits from the teacher's answers, at least."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> TargetPolicy:
+        if (self.accuracy is None) == (self.share is None):
+            raise ValueError("a target has either accuracy or share")
+        return self
+
+
 class HardInputsPolicy(_Policy):
     """Which inputs devices send to a teacher; the device's owner may allow less, and allows nothing by default."""
 
@@ -265,6 +286,11 @@ class HardInputsPolicy(_Policy):
         "teacher's answers so far have taught the device.",
     )
     threshold: float = Field(default=0.3, description="Hardness in [0, 1] from which an input is likely to be sent.")
+    target: TargetPolicy | None = Field(
+        default=None,
+        description="What the hub fits the threshold of each release for, in place of `threshold`: "
+        '`{"accuracy": 0.95}` or `{"share": 0.1}`; null: `threshold` stands.',
+    )
     softness: float = Field(default=0.1, description="Width of the step around the threshold.")
     floor: float = Field(default=0.02, description="Least probability of any input: audits of confident answers.")
     max_share: float = Field(default=0.2, description="Share of the predictions that may be sent.")
@@ -278,7 +304,23 @@ class HardInputsPolicy(_Policy):
 
     @model_validator(mode="after")
     def _as_devices_read_it(self) -> HardInputsPolicy:
+        if self.target is not None and self.target.share is not None:
+            if self.target.share > self.max_share:
+                raise ValueError(f"target.share is {self.target.share:g}, and max_share allows {self.max_share:g}")
+            if self.target.share < self.floor:
+                raise ValueError(f"target.share is {self.target.share:g}, and floor alone sends {self.floor:g}")
         return _readable(self, EscalationPolicy)
+
+    def told(self, thresholds: Mapping[str, float], release: str | None) -> EscalationPolicy:
+        """As devices are told it.
+
+        Args:
+            thresholds: digest of a release → threshold that was fitted to it.
+            release: the current one; its threshold is that of devices which know of no other.
+        """
+        threshold = thresholds.get(release or "", self.threshold)
+        plain = self.model_dump(exclude={"target"})
+        return EscalationPolicy.from_wire({**plain, "threshold": threshold, "thresholds": thresholds})
 
 
 class SamplingPolicy(_Policy):
@@ -328,12 +370,19 @@ class ChannelPolicy(_Policy):
     teaching: TeachingPolicy = TeachingPolicy()
     samples: SamplingPolicy = SamplingPolicy()
 
-    def for_devices(self) -> dict[str, dict[str, Any]]:
-        """What the channel's followers are told of it, by subject."""
+    def for_devices(
+        self, thresholds: Mapping[str, float] | None = None, release: str | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """What the channel's followers are told of it, by subject.
+
+        Args:
+            thresholds: digest of a release → threshold of escalation that was fitted to it.
+            release: the current one.
+        """
         rule = self.drift.model_dump(exclude={"interval_s"})
         windows = InsightsPolicy.from_wire({**self.insights.model_dump(), "drift": rule})
         return {
             insights.KEY: windows.to_wire(),
-            cascade.KEY: EscalationPolicy.from_wire(self.escalation.model_dump()).to_wire(),
+            cascade.KEY: self.escalation.told(thresholds or {}, release).to_wire(),
             sampling.KEY: SamplesPolicy.from_wire(self.samples.model_dump()).to_wire(),
         }

@@ -169,6 +169,7 @@ TABLE: dict[tuple[str, str], Right] = {
     # administrator's.
     ("POST", f"{API}/escalations"): Right(frozenset(), device=True),
     ("GET", f"{API}/escalations"): _read(About.ASKED),
+    ("GET", f"{API}/thresholds"): _read(About.ASKED),
     ("GET", f"{API}/labelling"): _right(_OPERATOR, about=About.ASKED),
     ("POST", f"{API}/labelling/claim"): _right(_OPERATOR, about=About.ASKED),
     ("GET", f"{API}/labelling/label-studio"): _right(_OPERATOR, about=About.ASKED),

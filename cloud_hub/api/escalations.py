@@ -37,6 +37,7 @@ class EscalationAnswer(BaseModel):
     probability: float = Field(description="Chance with which it was drawn; its inverse is the label's weight.")
     audit: bool = Field(description="Whether it was drawn for an audit, however sure the answer was.")
     wait: bool = Field(description="Whether a client waited.")
+    hardness: float | None = Field(description="As the device saw it when it drew, in 0…1, where it tells.")
     predicted: int = Field(description="Class that the device answered.")
     confidence: float = Field(description="Of that answer.")
     bytes: int = Field(description="Of the message.")

@@ -54,6 +54,7 @@ class EscalationRecord:
         claimed_by: the person who looks at it now, or None.
         claimed_until: unix seconds until when it is theirs, or None.
         skips: times that a person has passed it on.
+        hardness: of the row, 0…1, as the device saw it, or None: it did not tell.
         number: of the record; 0 before it is written.
     """
 
@@ -84,6 +85,7 @@ class EscalationRecord:
     claimed_by: str | None = None
     claimed_until: float | None = None
     skips: int = 0
+    hardness: float | None = None
     number: int = 0
 
     @classmethod
@@ -104,6 +106,7 @@ class EscalationRecord:
             confidence=escalation.confidence,
             bytes=size,
             received=received,
+            hardness=escalation.hardness,
         )
 
     @property
@@ -197,6 +200,22 @@ class EscalationRecords:
             query = query.where(table.c.number < before)
         with self._db.read() as connection:
             return [record_of(row) for row in connection.execute(query)]
+
+    def labelled(self, channel: str, release: str, since: float, limit: int) -> list[EscalationRecord]:
+        """The newest of a release on a channel that have a label and tell how hard they were.
+
+        Args:
+            channel: its name.
+            release: digest.
+            since: unix seconds; only what came later.
+            limit: records, at most.
+        """
+        query = select(table).where(
+            *(table.c.channel == channel, table.c.release == release, table.c.state == ANSWERED),
+            *(table.c.received > since, table.c.label.is_not(None), table.c.hardness.is_not(None)),
+        )
+        with self._db.read() as connection:
+            return [record_of(row) for row in connection.execute(query.order_by(table.c.number.desc()).limit(limit))]
 
     def asked_of(self, teacher: str) -> tuple[int, int]:
         """How many items wait for a person, and the bytes of their messages."""

@@ -9,6 +9,7 @@ from cloud_hub.channels import Channels
 from cloud_hub.escalations.labelling import Labelling
 from cloud_hub.escalations.office import Office
 from cloud_hub.escalations.records import EscalationRecords
+from cloud_hub.escalations.thresholds import Thresholds
 from cloud_hub.escalations.writing import Writing
 from cloud_hub.ports import Publisher
 from cloud_hub.quarantine import Quarantine
@@ -49,6 +50,7 @@ class Teaching:
         staff: the teachers.
         office: takes escalations.
         labelling: what people are asked.
+        thresholds: fits those of channels that have a target.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Teaching:
         self.spending = Spending(db, clock=clock)
         self.staff = Staff(db, Hiring(releases, Keys(settings.teacher_keys), self.spending), clock=clock, **bounds)
         self.labelling = Labelling(db, self.records, self.staff, channels, releases, clock=clock)
+        self.thresholds = Thresholds(db, channels, releases, self.staff, self.records, clock=clock)
         self.office = Office(
             self.records,
             self.writing,
@@ -93,6 +96,7 @@ class Teaching:
         workers.start("escalation-records", self.writing.run)
         workers.start("escalations", self.office.run)
         workers.start("labelling", every(TICK_S, self.tick))
+        workers.start("thresholds", every(TICK_S, self.thresholds.tick))
 
     def tick(self) -> None:
         """Give up what nobody labels, tell devices that are back, and forget what is older than it is kept."""

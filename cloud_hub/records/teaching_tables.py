@@ -50,6 +50,7 @@ escalations = Table(
     Column("claimed_by", String(256)),
     Column("claimed_until", Float),
     Column("skips", Integer, nullable=False, server_default="0"),
+    Column("hardness", Float),
 )
 Index("ix_escalations_row", escalations.c.device, escalations.c.prediction, escalations.c.row, unique=True)
 Index("ix_escalations_channel", escalations.c.channel, escalations.c.number)
@@ -78,4 +79,26 @@ teacher_spending = Table(
     Column("tokens_out", BigInteger, nullable=False),
     Column("spent", Float, nullable=False),
     Column("reserved", Float, nullable=False),
+)
+
+#: The threshold of escalation that was fitted to a release on a channel, and why; ``recipe_json``: for which policy.
+fitted_thresholds = Table(
+    "fitted_thresholds",
+    metadata,
+    Column("channel", String(64), primary_key=True),
+    Column("release", String(71), primary_key=True),
+    Column("recipe_json", Text, nullable=False),
+    Column("threshold", Float),
+    Column("source", String(16), nullable=False),
+    Column("share", Float),
+    Column("accuracy", Float),
+    Column("teacher", String(64), nullable=False),
+    Column("teacher_accuracy", Float),
+    Column("rows", BigInteger, nullable=False),
+    Column("effective", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("fitted", Float, nullable=False),
+    Column("looked", Float, nullable=False),
+    Column("curve_json", Text, nullable=False),
 )

@@ -92,7 +92,8 @@ class Allowance:
                 self._steered = self._steering.plain()
             # What was learned of another release says nothing of this one.
             told = self._steered if release == self._release else {"share": self._steered.get("share")}
-            self._steering, self._release = Steering(self._policy, classes, told), release
+            policy = self._policy.of_release(release)
+            self._steering, self._release = Steering(policy, classes, told), release
         return self._steering.draw(prediction_id, signals, now, self._budget.room(now, self._usual))
 
     def take(self, size: int, now: float) -> bool:

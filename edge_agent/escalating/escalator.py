@@ -197,6 +197,7 @@ class Escalator:
                 wait=waits,
                 deadline_ms=int(wait_s * 1e3) if waits else 0,
                 segment=segment,
+                hardness=float(drawn.hardness[index]),
             )
             payload = message.to_bytes()
             if not self._take(len(payload), now):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import field, replace
 from typing import Annotated
 
 from edgeloop.protocol.errors import ProtocolError
-from edgeloop.protocol.fields import Integer, ListOf, Nullable, Real, Text
+from edgeloop.protocol.fields import Integer, ListOf, MapOf, Nullable, Real, Text
 from edgeloop.protocol.inputs import FORMS
 from edgeloop.protocol.parts import Part
 from edgeloop.records import dataclass
@@ -41,6 +42,7 @@ class EscalationPolicy(Part):
         cooldown_s: seconds in which nothing is escalated after the hub could not answer.
         deadline_ms: a client waits no longer for the better answer, in mode ``wait``.
         max_weight: of a label: the inverse of its probability, clipped.
+        thresholds: digest of a release → threshold that the hub has fitted to it, in place of ``threshold``.
     """
 
     mode: Annotated[str, Text(16)] = "off"
@@ -58,6 +60,7 @@ class EscalationPolicy(Part):
     cooldown_s: Annotated[float, Real(0.0, 86_400.0)] = 5.0
     deadline_ms: Annotated[int, Integer(1, 600_000)] = 1000
     max_weight: Annotated[float, Real(1.0, 1e4)] = 20.0
+    thresholds: Annotated[Mapping[str, float], MapOf(Real(0.0, 1.0), 8)] = field(default_factory=dict)
 
     @property
     def on(self) -> bool:
@@ -80,6 +83,10 @@ class EscalationPolicy(Part):
         if self.mode != "off" and not self.signals:
             raise ProtocolError(f"{KEY}.signals is empty; name some of {', '.join(SIGNALS)}")
         return self
+
+    def of_release(self, digest: str) -> EscalationPolicy:
+        """The policy with the threshold of this release."""
+        return replace(self, threshold=self.thresholds.get(digest, self.threshold))
 
     def within(self, limits: EscalationLimits) -> EscalationPolicy:
         """The policy as the owner of a device lets it be: only ever stricter."""

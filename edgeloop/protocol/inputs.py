@@ -128,6 +128,7 @@ class Escalation(Message):
         wait: whether a client waits for the answer.
         deadline_ms: the client, or the device, waits no longer than this.
         segment: of the windows, or "".
+        hardness: of the row, in 0…1, as the device saw it when it drew; None from a device that does not tell.
     """
 
     max_bytes: ClassVar[int] = MAX_INPUT_BYTES + (64 << 10)
@@ -146,6 +147,7 @@ class Escalation(Message):
     wait: Annotated[bool, Boolean()] = False
     deadline_ms: Annotated[int, COUNT] = 0
     segment: Annotated[str, Text(64)] = ""
+    hardness: Annotated[float | None, Nullable(SHARE)] = None
 
 
 @dataclass(frozen=True)
