@@ -39,8 +39,8 @@ from edgeloop.package import PackageError
 
 log = logging.getLogger(__name__)
 
-#: Newest answers that a fit looks at: more would hold the past for longer than they make it surer.
-MOST_ANSWERS = 2000
+#: Newest answers that a fit looks at. More would be surer of a world that stays, and later to see that it does not.
+MOST_ANSWERS = 500
 #: With fewer, or with weights so uneven that they tell no more than so many of weight 1, nothing is fitted to them.
 FEWEST_ANSWERS, FEWEST_EFFECTIVE = 100, 50.0
 #: Questions of a validation set that are at a teacher's desk at a time: clients' questions go first all the same.

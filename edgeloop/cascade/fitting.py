@@ -93,13 +93,13 @@ class Tradeoff:
         each = _weights(hardness, edge, teacher, weights)
         odds = log_odds(hardness)
         grid = _grid(odds)
-        each = each / each.sum()
-        gain = each * (teacher.astype(np.float64) - edge)
+        part = each / each.sum()
+        gain = part * (teacher.astype(np.float64) - edge)
         chance = np.stack([chances(odds, threshold, softness, floor) for threshold in grid])
-        alone = float((each * edge).sum())
+        alone = float((part * edge).sum())
         return cls(
             np.concatenate([[np.inf], from_log_odds(grid)]),
-            np.concatenate([[floor], chance @ each]),
+            np.concatenate([[floor], chance @ part]),
             np.concatenate([[alone + floor * float(gain.sum())], alone + chance @ gain]),
             _effective(each),
         )

@@ -143,3 +143,24 @@ def new_head(base: Package, folder: Path, version: str) -> Package:
         base, folder, weight=weight, bias=bias, golden_outputs=golden, profile=base.profile(),
         metrics={"cpu-fp32": {"accuracy": float(version)}}, lineage={"parent": base.digest}, version=version,
     )  # fmt: skip
+
+
+def duller(base: Package, folder: Path, noise: float) -> Package:
+    """A release whose head is wrong sometimes: the base has labelled the validation set, so it shows.
+
+    Args:
+        base: the package.
+        folder: of the new one; must not exist.
+        noise: standard deviation of what is added to the head's weights.
+    """
+    weight, bias = base.head_arrays()
+    weight = weight + np.random.default_rng(3).normal(0, noise, weight.shape).astype(np.float32)
+    golden = {}
+    for precision, before in base.golden().outputs.items():
+        exp = np.exp(before["features"] @ weight.T + bias)
+        probabilities = (exp / exp.sum(axis=1, keepdims=True)).astype(np.float32)
+        golden[precision] = {**before, "probabilities": probabilities, "label": probabilities.argmax(axis=1)}
+    return revise_head(
+        base, folder, weight=weight, bias=bias, golden_outputs=golden, profile=base.profile(), metrics={},
+        lineage={"parent": base.digest}, version=f"1.{noise}",
+    )  # fmt: skip

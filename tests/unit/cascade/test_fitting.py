@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeloop.cascade.fitting import Tradeoff
+from edgeloop.cascade.drawing import chances
+from edgeloop.cascade.fitting import Choice, Tradeoff, choose
+from edgeloop.cascade.hardness import log_odds
 
 HARDNESS = np.array([0.9, 0.7, 0.7, 0.4, 0.1])
 EDGE = np.array([False, False, True, True, True])
@@ -53,3 +55,47 @@ def test_rows_that_are_none_are_refused() -> None:
         Tradeoff.of(np.zeros(0), np.zeros(0, bool), np.zeros(0, bool))
     with pytest.raises(ValueError, match="above 0"):
         Tradeoff.of(HARDNESS, EDGE, TEACHER, np.zeros(5))
+
+
+def test_the_curve_of_a_device_is_that_of_its_draws() -> None:
+    rng = np.random.default_rng(1)
+    hardness = rng.beta(1, 4, 3000)
+    edge, teacher = rng.uniform(size=3000) > hardness, rng.uniform(size=3000) > 0.05
+    soft = Tradeoff.drawn(hardness, edge, teacher, softness=0.1, floor=0.02)
+    threshold = soft.nearest(0.2)
+    chance = chances(log_odds(hardness), float(log_odds(np.array(threshold))), 0.1, 0.02)
+    assert soft.share_of(threshold) == pytest.approx(chance.mean()) == pytest.approx(0.2, abs=0.01)
+    expected = (edge + chance * (teacher.astype(float) - edge)).mean()
+    assert soft.at(soft.share_of(threshold)) == pytest.approx(expected, abs=0.002)
+    assert soft.shares[0] == 0.02 and (np.diff(soft.shares) >= 0).all() and soft.effective == 3000
+    # With next to no softness and no floor it is the rule's own curve.
+    hard = Tradeoff.drawn(hardness, edge, teacher, softness=1e-6, floor=0.0)
+    whole = Tradeoff.of(hardness, edge, teacher)
+    for share in (0.1, 0.4, 0.8):
+        assert hard.at(share) == pytest.approx(whole.at(share), abs=0.01)
+
+
+def test_a_choice_says_what_it_misses() -> None:
+    curve = Tradeoff.of(HARDNESS, EDGE, TEACHER)
+    assert choose(curve, accuracy=0.75, share=None, max_share=1.0) == Choice(
+        0.9, pytest.approx(0.2), pytest.approx(0.8)
+    )
+    poor = choose(curve, accuracy=0.95, share=None, max_share=0.3)
+    assert (poor.threshold, poor.missed) == (
+        0.9, "an accuracy of 0.95 takes a share of 0.60; the budget rules, a share of 0.3",
+    )  # fmt: skip
+    never = choose(Tradeoff.of(HARDNESS, EDGE, EDGE), accuracy=0.9, share=None, max_share=0.5)
+    assert never.missed.startswith("an accuracy of 0.9 is out of reach: 0.600 is the most")
+    assert never.share == 0.0, "a teacher that is no better is not asked for nothing"
+    assert choose(curve, accuracy=None, share=0.55, max_share=1.0).threshold == 0.7
+    assert choose(curve, accuracy=None, share=0.9, max_share=0.2).threshold == 0.9
+
+
+def test_a_threshold_moves_for_more_than_chance() -> None:
+    rng = np.random.default_rng(2)
+    for rows, moves in ((60, False), (6000, True)):
+        hardness = rng.uniform(size=rows)
+        right = np.ones(rows, bool)
+        curve = Tradeoff.of(hardness, right, right)
+        assert curve.moved(curve.nearest(0.25), curve.nearest(0.2)) is moves
+        assert not curve.moved(curve.nearest(0.21), curve.nearest(0.2))
