@@ -173,6 +173,7 @@ def _escalation(status: Mapping[str, Any]) -> tuple[Metric, ...]:
         Metric("escalations_total", "Inputs that were sent to the hub's teacher.", status["sent"]),
         Metric("escalation_bytes_total", "Bytes of their messages.", status["bytes"]),
         Metric("escalations_answered_total", "Inputs for which its label has come.", status["answered"]),
+        Metric("escalations_outvoted_total", "Labels against which its own answer stood.", status["outvoted"]),
         Metric("escalations_unanswered_total", "Inputs for which it said that none will.", status["unanswered"]),
         Metric("escalations_unsent_total", "Inputs that were drawn and could not leave.", status["unsent"]),
         Metric("escalations_late_total", "Labels that came when their client had gone on.", status["late"]),

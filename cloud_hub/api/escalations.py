@@ -46,6 +46,7 @@ class EscalationAnswer(BaseModel):
     answered: float | None = Field(description="Unix seconds.")
     label: int | None = Field(description="Class that the teacher answered.", examples=[3])
     sure: float | None = Field(description="Confidence of the teacher, where it gives one.")
+    calibrated: bool = Field(description="Whether that is the share of right answers that have it, as known rows say.")
     teacher: str = Field(description="Who answered, or was asked last.", examples=["large"])
     ms: float = Field(description="Milliseconds that teachers took.")
     cost: float = Field(description="What all calls for it have cost.")

@@ -315,8 +315,8 @@ class Office:
         elif not 0 <= outcome.label < question.classes:
             opened.reasons.append(f"{name}: it answered class {outcome.label} of {question.classes}")
         else:
-            answered = replace(opened.record, state=ANSWERED, label=outcome.label, sure=outcome.confidence, reason="")
-            self._finish(opened, answered)
+            said = replace(opened.record, label=outcome.label, sure=outcome.confidence, calibrated=outcome.calibrated)
+            self._finish(opened, replace(said, state=ANSWERED, reason=""))
             return
         self._next(opened)
 

@@ -45,6 +45,7 @@ class EscalationRecord:
         answered: unix seconds, or None.
         label: class that the teacher answered, or None.
         sure: confidence of the teacher, or None.
+        calibrated: whether that is the share of right answers that have it.
         teacher: who answered, or was asked last.
         ms: milliseconds that the teacher took.
         cost: what all calls for it have cost.
@@ -76,6 +77,7 @@ class EscalationRecord:
     answered: float | None = None
     label: int | None = None
     sure: float | None = None
+    calibrated: bool = False
     teacher: str = ""
     ms: float = 0.0
     cost: float = 0.0
@@ -126,6 +128,7 @@ class EscalationRecord:
             ms=round(self.ms, 3),
             reason=self.reason,
             learn=self.learn,
+            calibrated=self.calibrated,
         )
 
 

@@ -5,7 +5,7 @@ Times are unix seconds. A column that ends in ``_json`` holds JSON text.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, LargeBinary, String, Table, Text, false
 
 from cloud_hub.records.database import metadata
 
@@ -41,6 +41,7 @@ escalations = Table(
     Column("answered", Float),
     Column("label", BigInteger),
     Column("sure", Float),
+    Column("calibrated", Boolean, nullable=False, server_default=false()),
     Column("teacher", String(64), nullable=False),
     Column("ms", Float, nullable=False),
     Column("cost", Float, nullable=False),

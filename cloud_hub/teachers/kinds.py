@@ -11,6 +11,7 @@ from cloud_hub.teachers.paid import Till
 from cloud_hub.teachers.port import Teacher, Unavailable
 from cloud_hub.teachers.specs import MachineSpec, OipSpec, OpenAiSpec, PackageSpec
 from cloud_hub.teachers.spending import Spending
+from edgeloop.insights.calibration import Calibration
 
 
 class Hiring:
@@ -42,7 +43,11 @@ class Hiring:
             package = self._releases.open(spec.release)
         except NotFound as error:
             raise Unavailable(str(error)) from error
-        return PackageTeacher(package.root, spec)
+        return PackageTeacher(package.root, spec, self._calibration(spec.release))
+
+    def _calibration(self, release: str) -> Calibration | None:
+        profile = self._releases.profile(release)
+        return None if profile is None else profile.calibration
 
     def _till(self, name: str, spec: OipSpec | OpenAiSpec) -> Till:
         return Till(name, self._spending, spec.spend_per_day, spec.spend_per_month)

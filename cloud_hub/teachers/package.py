@@ -19,6 +19,7 @@ from cloud_hub.teachers.port import (
     same_numbers,
 )
 from cloud_hub.teachers.specs import PackageSpec
+from edgeloop.insights.calibration import Calibration
 from edgeloop.package import PackageError, TensorSpec
 from edgeloop.runtime import DeadlineExceeded, InferenceError, Model, ModelLoadError, OptionsError, probabilities_of
 from edgeloop.runtime.datatypes import numpy_dtype
@@ -33,12 +34,14 @@ class PackageTeacher:
     Args:
         folder: of the package, which was audited when it was published.
         spec: how it is to run.
+        calibration: of the package's profile, or None: then its confidence is what its probabilities say.
 
     Raises:
         Unavailable: it does not run here.
     """
 
-    def __init__(self, folder: Path, spec: PackageSpec) -> None:
+    def __init__(self, folder: Path, spec: PackageSpec, calibration: Calibration | None = None) -> None:
+        self._calibration = calibration
         try:
             self._model = Model.open(folder, providers=spec.providers, threads=spec.threads, time_budget_s=_MEASURE_S)
         except (PackageError, ModelLoadError, OptionsError, OSError) as error:
@@ -105,7 +108,8 @@ class PackageTeacher:
             if probabilities.shape[:1] != (len(rows),) or not np.isfinite(probabilities).all():
                 return [Malformed("its probabilities are not finite")] * len(rows)
             classes = [int(label) for label in probabilities.argmax(axis=-1)]
-            sure = [float(np.clip(row.max(), 0.0, 1.0)) for row in probabilities]
+            top = np.clip(probabilities.max(axis=-1), 0.0, 1.0)
+            sure = (top if self._calibration is None else self._calibration.chance(top)).tolist()
         if len(classes) != len(rows):
             return [Malformed(f"it gave {len(classes)} answers to {len(rows)} inputs")] * len(rows)
         return [self._opinion(*one) for one in zip(classes, sure, questions, strict=True)]
@@ -122,7 +126,7 @@ class PackageTeacher:
         )
         if found is None:
             return Unfit(f"it answered {name!r:.80}, which is no class of the model that asks")
-        return Opinion(found, confidence)
+        return Opinion(found, confidence, calibrated=confidence is not None and self._calibration is not None)
 
 
 def _fitted(row: Array, spec: TensorSpec) -> Array:

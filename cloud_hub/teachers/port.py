@@ -55,11 +55,13 @@ class Opinion:
         label: index of the class, of the model that answered.
         confidence: 0…1, or None where the teacher gives none.
         cost: what the call cost, in the unit of the teacher's prices.
+        calibrated: whether the confidence is the share of right answers that have it, as known rows say.
     """
 
     label: int
     confidence: float | None = None
     cost: float = 0.0
+    calibrated: bool = False
 
 
 class TeacherError(Exception):

@@ -11,6 +11,7 @@ from typing import Any
 
 from edge_agent.escalating.better import Better, class_of, with_answers
 from edge_agent.serving.calls import Answer
+from edgeloop.cascade.combining import better
 from edgeloop.insights.sizes import Floats
 from edgeloop.protocol import TeacherAnswer
 from edgeloop.records import dataclass
@@ -29,6 +30,7 @@ class AskedRow:
         index: in the request.
         predicted: class that the edge answered.
         probability: with which it was drawn.
+        hardness: of it, 0…1.
         signals: of it, float64 [S].
         payload: the message, until it has left.
         state: `WAITING`, `ANSWERED` or `UNANSWERED`.
@@ -40,6 +42,7 @@ class AskedRow:
     index: int
     predicted: int
     probability: float
+    hardness: float
     signals: Floats
     payload: bytes = b""
     state: str = WAITING
@@ -118,7 +121,9 @@ class Asked:
         row.ms, row.reason = found.ms, found.reason
         label = None if found.label is None else class_of(found.label, self._names, self._classes)
         if label is not None:
-            row.better, row.state = Better(label, found.confidence, found.teacher), ANSWERED
+            sure = found.confidence if found.calibrated else None
+            outvoted = better(row.predicted, row.hardness, label, sure) != label
+            row.better, row.state = Better(label, found.confidence, found.teacher, outvoted), ANSWERED
         else:
             row.state = UNANSWERED
             if found.label is not None:
@@ -164,18 +169,25 @@ class Asked:
             future.set_result(answer._replace(pending=None))
 
     def _bettered(self, own: Answer) -> Answer:
-        better = {row.index: row.better for row in self.of_index.values() if row.better is not None}
-        if not better:
+        heard = {row.index: row.better for row in self.of_index.values() if row.better is not None}
+        if not heard:
             return own
-        outputs = with_answers(own.outputs, self._roles, self._names, better)
-        return own._replace(outputs=outputs, teachers={index: found.teacher for index, found in better.items()})
+        taken = {index: found for index, found in heard.items() if not found.outvoted}
+        return own._replace(
+            outputs=with_answers(own.outputs, self._roles, self._names, taken) if taken else own.outputs,
+            teachers={index: found.teacher for index, found in taken.items()},
+            outvoted={index: found.teacher for index, found in heard.items() if found.outvoted},
+        )
 
     def _described(self, row: AskedRow) -> dict[str, Any]:
         found: dict[str, Any] = {"index": row.index, "predicted": row.predicted, "state": row.state}
         if row.better is not None:
-            found |= {"label": row.better.label, "confidence": row.better.confidence, "teacher": row.better.teacher}
-            if row.better.label < len(self._names):
-                found["name"] = self._names[row.better.label]
+            label = row.predicted if row.better.outvoted else row.better.label
+            found |= {"label": label, "confidence": row.better.confidence, "teacher": row.better.teacher}
+            if label < len(self._names):
+                found["name"] = self._names[label]
+            if row.better.outvoted:
+                found["outvoted"] = row.better.label
             found["ms"] = row.ms
         if row.reason:
             found["reason"] = row.reason

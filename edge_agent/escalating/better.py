@@ -25,11 +25,13 @@ class Better:
         label: class index.
         confidence: of the teacher, or None where it gives none.
         teacher: its name.
+        outvoted: whether the edge's answer stands all the same: `edgeloop.cascade.combining`.
     """
 
     label: int
     confidence: float | None
     teacher: str
+    outvoted: bool = False
 
 
 def class_of(label: int | str, names: Sequence[str], classes: int) -> int | None:
@@ -54,7 +56,7 @@ def with_answers(
         outputs: name and array, [N, …] each; not changed.
         roles: name → role of the output.
         names: of the classes.
-        better: row → answer.
+        better: row → answer, of those that are not outvoted.
     """
     return tuple((name, _changed(array, roles.get(name, "other"), names, better)) for name, array in outputs)
 

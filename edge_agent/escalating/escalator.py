@@ -59,6 +59,7 @@ class Totals:
         sent: that left.
         bytes: of their messages.
         answered: for which a label has come.
+        outvoted: of these, those where the device's own answer stands against the teacher's.
         unanswered: for which the hub said that there will be none.
         late: whose client had waited long enough before.
         unsent: that were drawn and could not leave.
@@ -68,6 +69,7 @@ class Totals:
     sent: int = 0
     bytes: int = 0
     answered: int = 0
+    outvoted: int = 0
     unanswered: int = 0
     late: int = 0
     unsent: int = 0
@@ -175,7 +177,7 @@ class Escalator:
         rows: list[AskedRow] = []
         chosen: dict[int, Chosen] = {}
         for index in np.flatnonzero(drawn.drawn).tolist():
-            probability = float(drawn.probability[index])
+            probability, hardness = float(drawn.probability[index]), float(drawn.hardness[index])
             message = Escalation(
                 device=self._device,
                 channel=self._channel(),
@@ -202,7 +204,7 @@ class Escalator:
             payload = message.to_bytes()
             if not self._take(len(payload), now):
                 break
-            rows.append(AskedRow(index, message.predicted, probability, signals[index], payload))
+            rows.append(AskedRow(index, message.predicted, probability, hardness, signals[index], payload))
             kept = None if features is None else features[index].astype(np.float32)
             chosen[index] = Chosen(probability, kept)
         if not rows:
@@ -289,6 +291,7 @@ class Escalator:
                 self._totals["answered"] += 1
                 self._totals["late"] += late
                 if asked is not None and row is not None and row.better is not None:
+                    self._totals["outvoted"] += row.better.outvoted
                     self._allowance.learn(asked.release, row.signals, row.better.label, row.probability)
             if answer.learn and (row is None or row.better is not None):
                 weight = self.policy.current.max_weight

@@ -56,6 +56,7 @@ class Answer(NamedTuple):
         audit: rows that were drawn for an audit: their true labels are asked for.
         escalated: rows that were sent to the hub's teacher.
         teachers: row → name of the teacher whose answer the outputs hold.
+        outvoted: row → name of the teacher that said otherwise, where the outputs hold the edge's own answer.
         pending: gives the better answer, where the client is to wait for it; None: this is the answer.
     """
 
@@ -66,6 +67,7 @@ class Answer(NamedTuple):
     audit: tuple[int, ...] = ()
     escalated: tuple[int, ...] = ()
     teachers: Mapping[int, str] = NO_TEACHERS
+    outvoted: Mapping[int, str] = NO_TEACHERS
     pending: Asked | None = None
 
     @property
@@ -73,7 +75,7 @@ class Answer(NamedTuple):
         """What a response says of it."""
         if not self.audit and not self.escalated:
             return NO_PARAMETERS
-        return of_answer(self.audit, self.escalated, self.teachers)
+        return of_answer(self.audit, self.escalated, self.teachers, self.outvoted)
 
 
 class Asked(Protocol):

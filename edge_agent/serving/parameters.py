@@ -18,6 +18,8 @@ AUDIT, AUDIT_ROWS = "audit", "audit_rows"
 #: It was sent to the hub's teacher, and of which rows; whose better answer this is, and of which rows.
 ESCALATED, ESCALATED_ROWS = "escalated", "escalated_rows"
 TEACHER, TEACHER_ROWS = "teacher", "teacher_rows"
+#: Who said otherwise, while the edge's own answer stands, and of which rows.
+OUTVOTED, OUTVOTED_ROWS = "outvoted", "outvoted_rows"
 NO_SHARED_MEMORY = "clients may not share memory with this agent; the setting shared_memory allows it"
 
 #: Of a request that has none; one object for all of them.
@@ -76,7 +78,10 @@ def place(parameters: Mapping[str, Any]) -> Place | None:
 
 
 def of_answer(
-    audit: Sequence[int], escalated: Sequence[int] = (), teachers: Mapping[int, str] = NO_TEACHERS
+    audit: Sequence[int],
+    escalated: Sequence[int] = (),
+    teachers: Mapping[int, str] = NO_TEACHERS,
+    outvoted: Mapping[int, str] = NO_TEACHERS,
 ) -> dict[str, bool | str]:
     """The parameters of a response.
 
@@ -84,12 +89,14 @@ def of_answer(
         audit: rows that were drawn for an audit.
         escalated: rows that were sent to the hub's teacher.
         teachers: row → name of the teacher whose answer it is.
+        outvoted: row → name of the teacher that said otherwise, where the edge's own answer stands.
     """
     said: dict[str, bool | str] = {}
     for value, name, rows_name, rows in (
         (True, AUDIT, AUDIT_ROWS, audit),
         (True, ESCALATED, ESCALATED_ROWS, escalated),
         (",".join(dict.fromkeys(teachers.values())), TEACHER, TEACHER_ROWS, tuple(teachers)),
+        (",".join(dict.fromkeys(outvoted.values())), OUTVOTED, OUTVOTED_ROWS, tuple(outvoted)),
     ):
         if rows:
             said[name] = value

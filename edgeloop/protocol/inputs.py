@@ -163,6 +163,7 @@ class TeacherAnswer(Part):
         ms: milliseconds that the teacher took.
         reason: why there is no label, or "".
         learn: whether the label counts as feedback; False where the channel's owner wants no learning from teachers.
+        calibrated: whether the confidence is the share of right answers that have it, as known rows say.
     """
 
     id: Annotated[str, PREDICTION]
@@ -173,6 +174,7 @@ class TeacherAnswer(Part):
     ms: Annotated[float, Real(0.0, 1e12)] = 0.0
     reason: Annotated[str, SENTENCE] = ""
     learn: Annotated[bool, Boolean()] = True
+    calibrated: Annotated[bool, Boolean()] = False
 
 
 @dataclass(frozen=True)

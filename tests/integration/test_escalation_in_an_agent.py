@@ -148,6 +148,13 @@ def test_a_client_waits_for_the_better_answer(world: World) -> None:
     assert outputs(alone)["label"] == [7]
     scores = outputs(alone)["probabilities"]
     assert int(np.argmax(scores)) == 7 and scores[7] == pytest.approx(0.9) and sum(scores) == pytest.approx(1.0)
+    world.hub.teacher = lambda asked: TeacherAnswer(
+        asked.id, asked.index, "7" if asked.predicted != 7 else "8", 1e-9, "big", 5.0, calibrated=True
+    )
+    own = world.ask("wait-2", test.x[:1])
+    assert own["parameters"] == {"escalated": True, "outvoted": "big"}
+    (row,) = world.answered("wait-2")
+    assert outputs(own)["label"] == [row["predicted"]] == [row["label"]]
     world.hub.teacher = teach
     batch = world.ask("wait-5", test.x[:5])
     assert batch["parameters"] == {

@@ -194,6 +194,33 @@ def test_the_clients_come_before_the_windows_and_labels_that_may_be_learned_go_t
     assert world.escalator.status()["answered"] == 2
 
 
+def test_the_edges_answer_stands_where_a_calibrated_teacher_is_far_less_sure(world: World) -> None:
+    world.follow(mode="wait", deadline_ms=60_000)  # 0.6 to 0.4 of the edge, against 1 to 19
+    asked = world.draw("a", rows=3)
+    future = asked.better(Answer("a", "m", "1", (("p", np.repeat(SCORES, 3, axis=0)),), escalated=asked.rows))
+    world.sent(3)
+    world.escalator.take([TeacherAnswer("a", 0, "c", 0.05, "big", calibrated=True)])
+    world.escalator.take(
+        [TeacherAnswer("a", 1, "c", 0.05, "big"), TeacherAnswer("a", 2, "a", 0.05, "big", calibrated=True)]
+    )
+    answer = future.result(20)
+    assert answer.parameters == {
+        "escalated": True,
+        "escalated_rows": "0,1,2",
+        "teacher": "big",
+        "teacher_rows": "1,2",
+        "outvoted": "big",
+    }
+    scores = dict(answer.outputs)["p"]
+    np.testing.assert_array_equal(scores[0], SCORES[0])
+    assert scores.argmax(axis=1).tolist() == [0, 2, 0]
+    first, second, _ = world.escalator.answers("a") or []
+    assert (first["label"], first["name"], first["outvoted"], first["teacher"]) == (0, "a", 2, "big")
+    assert second["label"] == 2 and "outvoted" not in second
+    assert [item.label for item in world.recorder.items] == ["c", "c", "a"], "what is learned is the teacher's"
+    assert world.escalator.status()["outvoted"] == 1
+
+
 def test_a_bounded_number_of_clients_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_WAITING", 2)
     world.follow(mode="wait", deadline_ms=60_000)

@@ -136,6 +136,14 @@ def test_a_row_is_asked_about_once(api: TeachingHub, told: Told) -> None:
     assert told.asked == [1, 1, 1]
 
 
+def test_whether_a_confidence_is_calibrated_is_told_and_remembered(api: TeachingHub, told: Told) -> None:
+    told.outcome = lambda _question: Opinion(7, 0.9, calibrated=True)
+    first = asked(api, id="calibrated", channel="told")
+    assert (first.confidence, first.calibrated) == (0.9, True)
+    assert record(api, "calibrated")["calibrated"]
+    assert asked(api, id="calibrated", channel="told") == first
+
+
 def test_who_asks_twice_meanwhile_is_told_twice(api: TeachingHub, told: Told) -> None:
     told.go.clear()
     for _ in range(2):

@@ -11,6 +11,7 @@ import pytest
 from cloud_hub.teachers.package import PackageTeacher
 from cloud_hub.teachers.port import Opinion, Unavailable, Unfit, same_numbers
 from cloud_hub.teachers.specs import PackageSpec
+from edgeloop.insights.calibration import Calibration
 from tests.doubles.packages import answers, make_model, make_package
 from tests.unit.teachers.kit import DIGITS, question
 
@@ -32,6 +33,17 @@ def test_it_answers_what_the_network_computes(teacher: PackageTeacher) -> None:
     assert [one.label for one in found if isinstance(one, Opinion)] == expected["label"].tolist()
     sure = [one.confidence for one in found if isinstance(one, Opinion)]
     assert sure == pytest.approx(expected["probabilities"].max(axis=1).tolist(), abs=1e-5)
+
+
+def test_a_calibration_says_what_its_confidence_means(teacher: PackageTeacher, tmp_path: Path) -> None:
+    (plain,) = teacher.answer([question(ROWS[0])], 10.0)
+    assert isinstance(plain, Opinion) and plain.confidence is not None and not plain.calibrated
+    half = Calibration(np.array([0.0, 1.0]), np.array([1e-9, 0.5]), rows=100, right=50)
+    calibrated = PackageTeacher(make_package(tmp_path / "package", seed=4).root, SPEC, half)
+    (found,) = calibrated.answer([question(ROWS[0])], 10.0)
+    calibrated.close()
+    assert isinstance(found, Opinion) and found.label == plain.label and found.calibrated
+    assert found.confidence == pytest.approx(plain.confidence / 2, abs=1e-5)
 
 
 def test_names_of_classes_count_not_their_order(teacher: PackageTeacher) -> None:
