@@ -300,7 +300,7 @@ class HardInputsPolicy(_Policy):
     bytes_per_day: int | None = Field(default=None, description="Of one device, a day; null: any number.")
     cooldown_s: float = Field(default=5.0, description="Seconds without escalations after the hub could not answer.")
     deadline_ms: int = Field(default=1000, description="Milliseconds that a client waits in mode `wait`.")
-    max_weight: float = Field(default=20.0, description="Largest weight of a label: 1 / probability, clipped.")
+    max_weight: float = Field(default=5.0, description="Largest weight of a label: 1 / probability, clipped.")
 
     @model_validator(mode="after")
     def _as_devices_read_it(self) -> HardInputsPolicy:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-#: How many times more likely the device has to be right before its answer stands against the teacher's. A device that
-#: was wrong of its hardness then costs next to nothing in a new world, where its teacher mostly is right: measured by
-#: ``benchmarks/cascade``, where 3 gains 0.001 more in the old world and loses 0.002 in the new.
-EVIDENCE = 10.0
+#: How many times the teacher's odds the device's have to be before its answer stands against the teacher's: a device
+#: may be wrong of its hardness, in a new world above all. docs/decisions/cascade-whose-answer.md has what was compared.
+EVIDENCE = 3.0
 
 
 def better(predicted: int, hardness: float, label: int, confidence: float | None) -> int:
@@ -18,7 +17,7 @@ def better(predicted: int, hardness: float, label: int, confidence: float | None
         predicted: the device's class.
         hardness: of the row, 0…1: `Draw.hardness`.
         label: the teacher's class.
-        confidence: of the teacher, 0…1; None: it tells none, and is believed.
+        confidence: of the teacher, 0…1, calibrated; None: it tells none of that kind, and is believed.
     """
     if confidence is None or (1 - hardness) * (1 - confidence) <= EVIDENCE * hardness * confidence:
         return label

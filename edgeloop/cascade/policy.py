@@ -41,7 +41,7 @@ class EscalationPolicy(Part):
         bytes_per_day: of escalations, or None.
         cooldown_s: seconds in which nothing is escalated after the hub could not answer.
         deadline_ms: a client waits no longer for the better answer, in mode ``wait``.
-        max_weight: of a label: the inverse of its probability, clipped.
+        max_weight: of a label: the inverse of its probability, clipped: docs/decisions/cascade-whose-answer.md.
         thresholds: digest of a release → threshold that the hub has fitted to it, in place of ``threshold``.
     """
 
@@ -59,7 +59,7 @@ class EscalationPolicy(Part):
     bytes_per_day: Annotated[int | None, Nullable(Integer(0))] = None
     cooldown_s: Annotated[float, Real(0.0, 86_400.0)] = 5.0
     deadline_ms: Annotated[int, Integer(1, 600_000)] = 1000
-    max_weight: Annotated[float, Real(1.0, 1e4)] = 20.0
+    max_weight: Annotated[float, Real(1.0, 1e4)] = 5.0
     thresholds: Annotated[Mapping[str, float], MapOf(Real(0.0, 1.0), 8)] = field(default_factory=dict)
 
     @property

@@ -12,8 +12,8 @@ from edgeloop.cascade.combining import better
     [
         (0.5, 0.9, "teacher"),
         (0.01, 0.99, "teacher"),
-        (0.01, 0.6, "device"),  # 99 to 1 against 10 times 3 to 2
-        (0.1, 0.6, "teacher"),  # 9 to 1 is not ten times as certain
+        (0.1, 0.6, "device"),  # 9 to 1 against 3 times 3 to 2
+        (0.2, 0.6, "teacher"),  # 4 to 1 is not three times as certain
         (0.0, 0.0, "device"),
         (0.001, None, "teacher"),
         (1.0, 0.01, "teacher"),

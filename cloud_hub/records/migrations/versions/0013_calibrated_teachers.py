@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012_calibrated_teachers"
-down_revision = "0011_costs"
+revision = "0013_calibrated_teachers"
+down_revision = "0012_thresholds"
 branch_labels = None
 depends_on = None
 
