@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from edgeloop.package.needs import EXTENSIONS, EXTENSIONS_DOMAIN
+
 Array = npt.NDArray[Any]
 
 
@@ -115,6 +117,11 @@ def all_nodes(graph: GraphProto) -> Iterable[NodeProto]:
         yield node
         for inner in _inner_graphs(node):
             yield from all_nodes(inner)
+
+
+def needs_of(model: ModelProto) -> tuple[str, ...]:
+    """What a device needs besides ONNX Runtime to run it."""
+    return (EXTENSIONS,) if any(node.domain == EXTENSIONS_DOMAIN for node in all_nodes(model.graph)) else ()
 
 
 def _inner_graphs(node: NodeProto) -> list[GraphProto]:

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
+from edgeloop.runtime.errors import ModelLoadError
+from edgeloop.runtime.extensions import register
 from edgeloop.runtime.ort import ort
 from edgeloop.runtime.policy import session_options
 from edgeloop.runtime.timing import Timing, interleaved
-from model_export.errors import UnsupportedModelError
-from model_export.graph import shape_of
+from model_export.errors import MissingLibraryError, UnsupportedModelError
+from model_export.graph import needs_of, shape_of
 
 Array = npt.NDArray[Any]
 
@@ -36,6 +38,7 @@ class Probe:
 
     Raises:
         UnsupportedModelError: onnxruntime cannot load it.
+        MissingLibraryError: it needs a library that is not installed.
     """
 
     def __init__(self, model: ModelProto, *, exact: bool = False) -> None:
@@ -79,6 +82,7 @@ def timed(models: Sequence[ModelProto], inputs: Mapping[str, Array]) -> list[Tim
 
     Raises:
         UnsupportedModelError: one of them does not load or run.
+        MissingLibraryError: one needs a library that is not installed.
     """
     row = {name: array[:1] for name, array in inputs.items()}
     calls = [_call(_opened(model, session_options("balanced", None)), row) for model in models]
@@ -94,6 +98,10 @@ def _call(session: Any, row: Mapping[str, Array]) -> Callable[[], object]:
 
 def _opened(model: ModelProto, options: Any) -> Any:
     options.log_severity_level = 4
+    try:
+        register(needs_of(model), options)
+    except ModelLoadError as error:
+        raise MissingLibraryError(str(error)) from error
     try:
         content = model.SerializeToString()
     except ValueError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_agent.flow_settings import PictureSettings
 from edge_agent.flows.ports import Array
+from edgeloop import pictures
 from edgeloop.runtime.datatypes import numpy_dtype
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = pictures.Pixels
 
 
 def tensor(pixels: Pixels, settings: PictureSettings) -> Array:
@@ -49,12 +49,15 @@ def middle(width: int, height: int, settings: PictureSettings) -> tuple[int, int
         height: the picture's.
         settings: the wanted size, and whether other aspect ratios are cropped at all.
     """
-    if settings.resize == "stretch" or not settings.width:
-        return 0, 0, width, height
-    part_width = min(width, max(1, round(height * settings.width / settings.height)))
-    part_height = min(height, max(1, round(width * settings.height / settings.width)))
-    left, top = (width - part_width) // 2, (height - part_height) // 2
-    return left, top, left + part_width, top + part_height
+    fit = fit_of(settings)
+    return (0, 0, width, height) if fit is None else pictures.middle(width, height, fit)
+
+
+def fit_of(settings: PictureSettings) -> pictures.Fit | None:
+    """The size that the settings want; None: as it comes."""
+    if not settings.width:
+        return None
+    return pictures.Fit(settings.width, settings.height, settings.resize == "crop")
 
 
 def _by_channel(numbers: tuple[float, ...], layout: str) -> Array:

@@ -25,6 +25,7 @@ from edgeloop.package.documents import MAX_JSON_BYTES
 from edgeloop.package.index import MAX_INDEX_BYTES, hash_file
 from edgeloop.package.manifest import MANIFEST
 from edgeloop.records import dataclass
+from edgeloop.runtime.extensions import lacking
 
 if TYPE_CHECKING:
     import httpx
@@ -153,6 +154,8 @@ class Fetcher:
             manifest = self._manifest(base, index)
             if vouched.model and manifest.name != vouched.model:
                 raise Unvouched(f"the release is signed as one of {vouched.model}, and calls itself {manifest.name}")
+            if reason := lacking(manifest.meta.needs):
+                raise Refused(reason)
             offered = {name: variant.ep for name, variant in manifest.variants.items()}
             variants = variants_for(self._providers, self._required, offered)
             entries = required_paths(manifest, index, variants)

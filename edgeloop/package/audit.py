@@ -81,7 +81,9 @@ def audit(
         assets = None if variant.weights_uri is None else root / asset_folder(variant.weights_uri)
         path = root / variant.model_file
         if path.is_file() and not path.is_symlink():
-            problems += audit_graph(path, variant.model_file, assets, set(variant.tensors), limits.graph)
+            problems += audit_graph(
+                path, variant.model_file, assets, set(variant.tensors), limits.graph, manifest.meta.needs
+            )
     if base is not None and not problems:
         problems = differences(base, listed, manifest) or shared_head(root, manifest, chosen)
     if problems:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -11,6 +11,13 @@ from google.protobuf.message import DecodeError
 from edgeloop.package.errors import PackageError
 from edgeloop.package.graph_limits import GraphLimits
 from edgeloop.package.index import check_path
+from edgeloop.package.needs import (
+    EXTENSION_OPERATORS,
+    EXTENSIONS,
+    EXTENSIONS_DOMAIN,
+    EXTENSIONS_OPSET,
+    MAX_ATTRIBUTE_BYTES,
+)
 
 #: Domains whose operators ONNX Runtime carries itself, and the versions that we know.
 KNOWN_OPSETS = {"": (7, 26), "ai.onnx": (7, 26), "ai.onnx.ml": (1, 5), "com.microsoft": (1, 1)}
@@ -19,7 +26,14 @@ KNOWN_IR = (3, 13)
 FORBIDDEN_OPERATORS = {"PythonOp", "PythonOpGrad", "TritonOp", "EPContext", "ExternalNode"}
 
 
-def audit_graph(path: Path, name: str, assets: Path | None, tensors: set[str], limits: GraphLimits) -> list[str]:
+def audit_graph(
+    path: Path,
+    name: str,
+    assets: Path | None,
+    tensors: set[str],
+    limits: GraphLimits,
+    needs: Sequence[str] = (),
+) -> list[str]:
     """Everything that is wrong with one graph.
 
     Args:
@@ -28,6 +42,7 @@ def audit_graph(path: Path, name: str, assets: Path | None, tensors: set[str], l
         assets: folder of its external tensors, or None.
         tensors: names of the files there that the manifest lists for it.
         limits: bounds.
+        needs: libraries that the manifest says a device needs.
     """
     if path.stat().st_size > limits.file_bytes:
         return [
@@ -38,12 +53,13 @@ def audit_graph(path: Path, name: str, assets: Path | None, tensors: set[str], l
         model.ParseFromString(path.read_bytes())
     except DecodeError as error:
         return [f"{name} is not ONNX: {error}"]
-    problems = [f"{name}: {problem}" for problem in _versions(model)]
+    known = KNOWN_OPSETS | ({EXTENSIONS_DOMAIN: (EXTENSIONS_OPSET, EXTENSIONS_OPSET)} if EXTENSIONS in needs else {})
+    problems = [f"{name}: {problem}" for problem in _versions(model, known)]
     if model.functions or model.training_info:
         problems.append(f"{name}: it defines functions or training of its own; export it inlined, for inference")
     try:
         for graph in _graphs(model.graph, limits.depth):
-            problems += [f"{name}: {problem}" for problem in _graph(graph, assets, tensors, limits)]
+            problems += [f"{name}: {problem}" for problem in _graph(graph, assets, tensors, limits, known)]
     except PackageError as error:
         problems += [f"{name}: {problem}" for problem in error.problems]
     nodes = sum(len(graph.node) for graph in _graphs(model.graph, limits.depth)) if not problems else 0
@@ -52,24 +68,35 @@ def audit_graph(path: Path, name: str, assets: Path | None, tensors: set[str], l
     return problems
 
 
-def _versions(model: onnx.ModelProto) -> Iterator[str]:
+def _versions(model: onnx.ModelProto, known: Mapping[str, tuple[int, int]]) -> Iterator[str]:
     if not KNOWN_IR[0] <= model.ir_version <= KNOWN_IR[1]:
         yield f"IR version {model.ir_version} is not known ({KNOWN_IR[0]} to {KNOWN_IR[1]}); export it for an older one"
     if not model.opset_import:
         yield "it names no opset"
     for opset in model.opset_import:
-        if opset.domain not in KNOWN_OPSETS:
+        if opset.domain == EXTENSIONS_DOMAIN and opset.domain not in known:
+            yield f"it uses operators of {EXTENSIONS}; the manifest has to say so in needs"
+            continue
+        if opset.domain not in known:
             yield f"the domain {opset.domain!r} would need a custom library; only ONNX Runtime's own operators are run"
             continue
-        low, high = KNOWN_OPSETS[opset.domain]
+        low, high = known[opset.domain]
         if not low <= opset.version <= high:
             domain = opset.domain or "ai.onnx"
             yield f"opset {opset.version} of {domain} is not known ({low} to {high}); export it for another"
 
 
-def _graph(graph: onnx.GraphProto, assets: Path | None, tensors: set[str], limits: GraphLimits) -> Iterator[str]:
+def _graph(
+    graph: onnx.GraphProto,
+    assets: Path | None,
+    tensors: set[str],
+    limits: GraphLimits,
+    known: Mapping[str, tuple[int, int]],
+) -> Iterator[str]:
     for node in graph.node:
-        if node.domain not in KNOWN_OPSETS:
+        if node.domain == EXTENSIONS_DOMAIN:
+            yield from _extension(node)
+        if node.domain not in known:
             yield f"node {node.name or node.op_type!r} is of the custom domain {node.domain!r}"
         if node.op_type in FORBIDDEN_OPERATORS:
             yield f"the operator {node.op_type} is not allowed in a package"
@@ -81,6 +108,24 @@ def _graph(graph: onnx.GraphProto, assets: Path | None, tensors: set[str], limit
             elements *= max(1, dim.dim_value)
         if elements > limits.elements:
             yield f"{value.name} has {elements:,} elements; at most {limits.elements:,}"
+
+
+def _extension(node: onnx.NodeProto) -> Iterator[str]:
+    allowed = EXTENSION_OPERATORS.get(node.op_type)
+    if allowed is None:
+        yield (
+            f"the operator {node.op_type:.60} of {EXTENSIONS} is not allowed in a package; allowed are "
+            f"{', '.join(EXTENSION_OPERATORS)}"
+        )
+        return
+    for attribute in node.attribute:
+        if attribute.name not in allowed:
+            yield f"the operator {node.op_type} may not have the attribute {attribute.name!r:.60}"
+        if attribute.ByteSize() > MAX_ATTRIBUTE_BYTES:
+            yield (
+                f"the attribute {attribute.name} of {node.op_type} has {attribute.ByteSize():,} bytes; at most "
+                f"{MAX_ATTRIBUTE_BYTES:,}"
+            )
 
 
 def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

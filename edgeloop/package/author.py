@@ -41,6 +41,8 @@ from edgeloop.package.opening import (
     Tensors,
     golden_outputs_file,
 )
+from edgeloop.package.picture import PictureSpec
+from edgeloop.package.texts import packed
 
 if TYPE_CHECKING:
     import onnx  # a device opens packages and never writes one: it does not pay for the import
@@ -84,6 +86,8 @@ class Draft:
         validation: inputs by name and true labels int64 [N], or None.
         metrics: for each variant.
         lineage: where the model comes from.
+        needs: of a device besides ONNX Runtime; of `needs.INSTALL`.
+        picture: how a picture is made small for the input, or None.
         task: what the model does.
         description: one sentence for people.
         extra: further fields of edgeloop's metadata.
@@ -103,6 +107,8 @@ class Draft:
     validation: tuple[Tensors, npt.NDArray[np.int64]] | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    picture: PictureSpec | None = None
     task: str = "classification"
     description: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -135,6 +141,8 @@ def write_package(dest: Path, draft: Draft) -> Package:
             validation=None if draft.validation is None else author.validation(*draft.validation),
             metrics=draft.metrics,
             lineage=draft.lineage,
+            needs=draft.needs,
+            picture=draft.picture,
             extra=draft.extra,
         )
         variants = []
@@ -393,7 +401,8 @@ def _raw(tensor: onnx.TensorProto) -> bytes | None:
 
 
 def _save(tensors: Tensors, path: Path) -> None:
-    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, path)
+    arrays = {name: packed(values) if values.dtype.kind in "OSU" else values for name, values in tensors.items()}
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
 
 
 def _save_outputs(outputs: Mapping[str, Tensors], folder: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 from edgeloop.package.documents import read_json
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index, IndexEntry, check_path
+from edgeloop.package.needs import read_needs
+from edgeloop.package.picture import PictureSpec, read_picture
 from edgeloop.package.provider_options import check_provider_options
 from edgeloop.records import dataclass
 
@@ -111,6 +113,8 @@ class Metadata:
     validation: str | None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    picture: PictureSpec | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def output(self, role: str) -> str | None:
@@ -141,6 +145,8 @@ class Metadata:
             "validation": self.validation,
             "metrics": dict(self.metrics),
             "lineage": dict(self.lineage),
+            **({"needs": list(self.needs)} if self.needs else {}),
+            **({"picture": self.picture.to_json()} if self.picture else {}),
         }
 
 
@@ -314,7 +320,7 @@ def _metadata(meta: Mapping[str, Any]) -> Metadata:
     if wrong := {output.role for output in outputs} - set(ROLES):
         raise PackageError(f"{MANIFEST}: an output has the role {min(wrong)!r}; it has to be one of {', '.join(ROLES)}")
     known = {"format", "task", "labels", "inputs", "outputs", "features", "head", "golden", "profile", "validation"}
-    known |= {"metrics", "lineage"}
+    known |= {"metrics", "lineage", "needs", "picture"}
     golden = {str(key): str(uri) for key, uri in meta["golden"].items()}
     profile = None if meta["profile"] is None else {str(key): str(uri) for key, uri in meta["profile"].items()}
     if set(golden) != {"inputs", "outputs"} or (profile is not None and set(profile) != {"bins", "reference"}):
@@ -335,6 +341,8 @@ def _metadata(meta: Mapping[str, Any]) -> Metadata:
         validation=validation,
         metrics=dict(_map(meta, "metrics")),
         lineage=dict(_map(meta, "lineage")),
+        needs=read_needs(meta.get("needs", [])),
+        picture=None if meta.get("picture") is None else read_picture(_map(meta, "picture")),
         extra={key: value for key, value in meta.items() if key not in known},
     )
 

@@ -15,6 +15,7 @@ from edgeloop.package.documents import MAX_JSON_BYTES
 from edgeloop.package.errors import PackageError
 from edgeloop.package.index import Index
 from edgeloop.package.manifest import MANIFEST, Manifest, Metadata, VariantSpec, asset_folder
+from edgeloop.package.texts import unpacked
 from edgeloop.records import dataclass
 
 Tensors = dict[str, npt.NDArray[np.generic]]
@@ -120,7 +121,7 @@ class Package:
         outputs = self.asset(self.meta.golden["outputs"])
         precisions = dict.fromkeys(variant.precision for variant in self.manifest.variants.values())
         found = {p: _tensors(path) for p in precisions if (path := outputs / golden_outputs_file(p)).is_file()}
-        return Golden(_tensors(self.asset(self.meta.golden["inputs"]) / GOLDEN_INPUTS), found)
+        return Golden(self._inputs(self.asset(self.meta.golden["inputs"]) / GOLDEN_INPUTS), found)
 
     def profile(self) -> Profile | None:
         """What normal looks like, or None.
@@ -141,12 +142,20 @@ class Package:
         """Validation inputs by name and true labels int64 [N], or None where the package has none or it is not here."""
         if self.meta.validation is None or not self.asset(self.meta.validation).is_dir():
             return None
-        tensors = _tensors(self.asset(self.meta.validation) / VALIDATION)
+        tensors = self._inputs(self.asset(self.meta.validation) / VALIDATION)
         try:
             labels = tensors.pop(LABELS).astype(np.int64)
         except KeyError as error:
             raise PackageError(f"{VALIDATION}: the tensor {LABELS} is missing") from error
         return tensors, labels
+
+    def _inputs(self, path: Path) -> Tensors:
+        """Rows of inputs by name; what the manifest calls BYTES are texts again."""
+        texts = {spec.name for spec in self.meta.inputs if spec.datatype == "BYTES"}
+        return {
+            name: unpacked(f"{path.name}, {name}", array) if name in texts else array
+            for name, array in _tensors(path).items()
+        }
 
     @cached_property
     def _head_files(self) -> tuple[Path, Path]:

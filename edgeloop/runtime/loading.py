@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from edgeloop.package.manifest import WEIGHTS_OPTION
 from edgeloop.runtime.compiled import remove
 from edgeloop.runtime.datatypes import ORT_TO_OIP, numpy_dtype
 from edgeloop.runtime.errors import ModelLoadError, ProviderError
+from edgeloop.runtime.extensions import register
 from edgeloop.runtime.launch import (
     CONTEXT_FILE,
     Launch,
@@ -40,7 +41,7 @@ _SOURCE = re.compile(r"^/\S+\.(?:cc|h):\d+ [^A-Z]*?[\w:]+\(.*?\) (?=[A-Z\[])")
 
 def open_session(package: Package, spec: VariantSpec, launch: Launch) -> Any:
     """The session of ONNX Runtime; a compiled model that does not load is thrown away and compiled again."""
-    providers = provider_list(launch, package, spec)
+    providers, needs = provider_list(launch, package, spec), package.meta.needs
     if CUDA in launch.chain or TENSORRT in launch.chain:
         _load_cuda()
     folder = launch.folder(package, spec.name)
@@ -48,23 +49,29 @@ def open_session(package: Package, spec: VariantSpec, launch: Launch) -> Any:
         path = folder / CONTEXT_FILE
         if path.is_file():
             with contextlib.suppress(ProviderError):
-                return _session(path, {}, providers, spec, launch)
+                return _session(path, {}, providers, spec, launch, needs)
         remove(folder)
         folder.mkdir(parents=True)
         model = plain_layout(package, spec, folder)
-        return _session(model, context_entries(path), providers, spec, launch)
+        return _session(model, context_entries(path), providers, spec, launch, needs)
     if folder is not None:
-        return _session(plain_layout(package, spec, folder), {}, providers, spec, launch)
+        return _session(plain_layout(package, spec, folder), {}, providers, spec, launch, needs)
     entries = {} if spec.weights_uri is None else {WEIGHTS_OPTION: str(package.asset(spec.weights_uri).absolute())}
-    return _session(package.root / spec.model_file, entries, providers, spec, launch)
+    return _session(package.root / spec.model_file, entries, providers, spec, launch, needs)
 
 
 def _session(
-    model: Path, entries: Mapping[str, str], providers: ProviderList, spec: VariantSpec, launch: Launch
+    model: Path,
+    entries: Mapping[str, str],
+    providers: ProviderList,
+    spec: VariantSpec,
+    launch: Launch,
+    needs: Sequence[str],
 ) -> Any:
     cpu = launch.options.get(CPU)
     options = session_options(launch.policy, launch.threads, cpu if isinstance(cpu, CpuOptions) else None)
     ask_for_placement(options)
+    register(needs, options)
     session_entries(entries, options)
     if launch.provider != CPU and not launch.allow_cpu_fallback:
         session_entries({"session.disable_cpu_ep_fallback": "1"}, options)
@@ -85,11 +92,12 @@ def _load_cuda() -> None:
 
 
 def zeros_for(session: Any) -> dict[str, Array]:
-    """Zeros of every input, one where a length may vary."""
+    """Zeros of every input, or empty texts, one where a length may vary."""
     found = {}
     for value in session.get_inputs():
         shape = [length if isinstance(length, int) else 1 for length in value.shape]
-        found[value.name] = np.zeros(shape, numpy_dtype(ORT_TO_OIP[value.type]))
+        dtype = numpy_dtype(ORT_TO_OIP[value.type])
+        found[value.name] = np.full(shape, "", dtype) if dtype.kind == "O" else np.zeros(shape, dtype)
     return found
 
 
