@@ -38,7 +38,7 @@ class Doors:
     ) -> None:
         """Make them; arguments as those of `edge_agent.serving.routes.Routes`."""
         self._settings = settings
-        routes = Routes(plane, recorder, operations, repository, memory)
+        routes = Routes(plane, recorder, operations, repository, memory, settings.max_picture_pixels)
         self._http = Door(routes, error_body, settings.max_body_bytes)
         self._grpc: GrpcDoor | None = None
         if settings.grpc_port is not None or settings.grpc_socket is not None:

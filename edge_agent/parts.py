@@ -284,6 +284,7 @@ def serving_rules(settings: Settings) -> ServingRules:
         instances=settings.instances,
         most_waiting=settings.max_waiting,
         batches=BatchRules(settings.max_batch, settings.batch_delay_ms / 1e3, settings.preferred_batches),
+        max_text_bytes=settings.max_text_bytes,
     )
 
 

@@ -159,6 +159,10 @@ class Settings:
         default=(), description="Prefixes of shared memory that clients may hand over, such as /camera-; empty: none."
     )
     max_body_bytes: int = Field(default=64 << 20, ge=1024, description="Largest body of a request, bytes.")
+    max_picture_pixels: int = Field(
+        default=25_000_000, ge=1, description="Largest picture of a request that is decoded, pixels."
+    )
+    max_text_bytes: int = Field(default=64 << 10, ge=1, description="Longest text among a model's inputs, bytes.")
     request_deadline_s: float = Field(default=30.0, gt=0, description="Seconds after which a run is stopped.")
     model_repository: Path | None = Field(
         default=None, description="Folder of packages that are served beside the channel's model; empty: none."

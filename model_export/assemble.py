@@ -17,12 +17,13 @@ import onnxruntime
 
 from edgeloop import __version__
 from edgeloop.package import Draft, DraftVariant, HeadSpec, OutputSpec, Package, PackageError, TensorSpec, write_package
+from edgeloop.package.picture import PictureSpec
 from edgeloop.runtime.datatypes import oip_name
 from model_export import golden
 from model_export.audited import open_audited
 from model_export.data import Table
 from model_export.errors import DestinationError, GoldenMismatchError, UnsupportedModelError
-from model_export.graph import Array
+from model_export.graph import Array, needs_of
 from model_export.likeness import KEY, Kept, Recipe, check_alike
 from model_export.measure import Metrics, accuracy
 from model_export.prepare import Prepared
@@ -43,6 +44,7 @@ class Parts:
     Attributes:
         calibration, validation: row numbers of the data.
         recipe: what was decided, and how.
+        picture: how a picture is made small for the model's input, or None.
         base: the package that this one shall be like, or None.
         kept: what it takes over from that one, or None.
         lineage: what others know of where it comes from.
@@ -57,6 +59,7 @@ class Parts:
     calibration: Array
     validation: Array
     recipe: Recipe
+    picture: PictureSpec | None = None
     base: Package | None = None
     kept: Kept | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
@@ -138,6 +141,8 @@ def _draft(parts: Parts) -> Draft:
         validation=_validation(parts, rows, truth),
         metrics={v.name: _metrics(parts, v) for v in variants},
         lineage=_lineage(parts),
+        needs=tuple(sorted({need for variant in variants for need in needs_of(variant.model)})),
+        picture=parts.picture,
         extra={KEY: parts.recipe.to_json()},
     )
 

@@ -17,7 +17,7 @@ def build(
     source: Annotated[str, typer.Argument(help="model.onnx, estimator.joblib, or module:factory.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the package; it must not exist yet.")],
     data: Annotated[
-        Path, typer.Option(help="Labelled examples: .npz, .safetensors, .csv, .parquet, or the folder of a dataset.")
+        Path, typer.Option(help="Labelled examples: a file, a folder of pictures by class, or a hub's dataset.")
     ],
     context: typer.Context,
     labels: Annotated[str, typer.Option(help="Names of the classes: a,b,c or a file with one name a line.")] = "",
@@ -46,6 +46,10 @@ def build(
     input_kind: Annotated[
         Literal["numbers", "image", "tokens", "text"] | None,
         typer.Option(help="What insights take the first input for; by default found from its shape, type and name."),
+    ] = None,
+    processing: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with what comes before and after the model, to be put into the graph."),
     ] = None,
     model_license: Annotated[str, typer.Option("--license", help="The model's licence, as SPDX names it.")] = "",
     data_license: Annotated[str, typer.Option(help="The data's licence, as SPDX names it.")] = "",
@@ -85,6 +89,7 @@ def build(
                 validation_rows=validation_rows,
                 reproducible=reproducible,
                 input_kind=input_kind,
+                processing=processing,
                 licences=Licences(model_license, data_license),
                 like=like,
                 lineage=None if lineage is None else _told_lineage(lineage),

@@ -12,6 +12,7 @@ from typing import Any
 from edgeloop.insights.calibrating import FEWEST_ROWS
 from edgeloop.insights.forms import Kind
 from model_export import data as tables
+from model_export import processing as around
 from model_export import provenance
 from model_export.assemble import Parts, write_proven
 from model_export.audited import open_audited
@@ -76,6 +77,7 @@ def build(
     validation_rows: int = VALIDATION_ROWS,
     reproducible: bool = False,
     input_kind: Kind | None = None,
+    processing: Path | None = None,
     licences: provenance.Licences | None = None,
     like: Path | None = None,
     lineage: Mapping[str, Any] | None = None,
@@ -105,6 +107,7 @@ def build(
         validation_rows: most rows of the validation set in the package.
         reproducible: leave measured latency out of the package.
         input_kind: what insights take the first input for: ``numbers``, ``image``, ``tokens`` or ``text``; None: found.
+        processing: TOML file with what comes before and after the model; None: found in a source's folder.
         licences: of model and data, for the bill of materials.
         like: folder of a package: this one gets its name, labels, recipe, golden inputs and validation set, whatever
             else is given; and it has to have its inputs and outputs.
@@ -135,25 +138,30 @@ def build(
         name, labels, recipe = base.name, base.meta.labels, replace(Recipe.of(base), reproducible=True)
     on_step("reading data")
     table = tables.read_table(Path(data), label_column)
+    declared = around.declared(source, processing, table, base)
+    recipe = replace(recipe, processing=declared.to_json())
+    raw, table = around.applied(declared, table)
     on_step("converting the model")
-    found = open_source(source, table, trust_source=trust_source)
-    prepared = prepare(found, table, labels=labels, given=recipe.roles)
+    found = around.recent_enough(open_source(source, table, trust_source=trust_source), declared)
+    prepared = around.with_output(prepare(found, table, labels=labels, given=recipe.roles), declared.output)
     calibration, validation = tables.parts_of(table, prepared.truth, recipe.calibration_share)
     on_step("making and measuring variants")
     made = make_variants(prepared, calibration, validation, recipe.rules(by_clock=not recipe.reproducible))
-    variants, notes = made.variants, [*made.notes]
+    notes = [*made.notes]
     if made.by_clock:
-        recipe = replace(recipe, variants=tuple(variant.recipe for variant in variants))
+        recipe = replace(recipe, variants=tuple(variant.recipe for variant in made.variants))
+    prepared, variants = around.put_around(declared, prepared, made.variants, raw, validation)
     parts = Parts(
         name=name or _safe_name(found.name),
         version=version,
         source=found,
         table=table,
         prepared=prepared,
-        variants=variants,
+        variants=tuple(variants),
         calibration=calibration,
         validation=validation,
         recipe=recipe,
+        picture=declared.picture,
         base=base,
         kept=None if base is None else Kept.of(base),
         lineage=lineage or {},

@@ -41,6 +41,7 @@ class Recipe:
         validation_rows: most rows of the validation set.
         roles: of outputs.
         input_kind: what insights take the first input for.
+        processing: what comes before and after the model, as JSON types; a vocabulary is in the graph instead.
         reproducible: whether measured latency is left out.
         targets: what variants are made for.
         variants: what a search or a clock has chosen; empty: what follows from the others.
@@ -53,6 +54,7 @@ class Recipe:
     validation_rows: int = VALIDATION_ROWS
     roles: Mapping[str, str] = field(default_factory=dict)
     input_kind: Kind | None = None
+    processing: Mapping[str, Any] = field(default_factory=dict)
     reproducible: bool = False
     targets: tuple[str, ...] = ("cpu",)
     variants: tuple[VariantRecipe, ...] = ()
@@ -69,6 +71,7 @@ class Recipe:
             "validation_rows": self.validation_rows,
             "roles": dict(self.roles),
             "input_kind": self.input_kind,
+            "processing": dict(self.processing),
             "reproducible": self.reproducible,
         }
         return {name: value for name, value in told.items() if value is not None and value != {}}
@@ -116,6 +119,7 @@ class Recipe:
                 validation_rows=int(_between(told["validation_rows"], 1, 1 << 31)),
                 roles={str(name): one_of(ROLES)(role) for name, role in dict(told.get("roles", {})).items()},
                 input_kind=one_of(KINDS)(told["input_kind"]) if "input_kind" in told else None,
+                processing=dict(told.get("processing", {})),
                 reproducible=bool(told["reproducible"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

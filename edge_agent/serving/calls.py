@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edge_agent.ports import LoadedRelease
 from edge_agent.serving.parameters import NO_PARAMETERS, NO_TEACHERS, of_answer
 from edgeloop.package import OutputSpec, TensorSpec
+from edgeloop.package.picture import PictureSpec
 
 Array = npt.NDArray[Any]
 
@@ -137,7 +138,10 @@ class Escalating(Protocol):
 
 
 class Described(NamedTuple):
-    """What a client may know of a model: its versions, inputs, the outputs that it gets without naming any, labels."""
+    """What a client may know of a model: its versions, inputs, the outputs that it gets without naming any, labels.
+
+    ``picture`` says how pictures are made small for it, where it takes some.
+    """
 
     name: str
     version: str
@@ -145,3 +149,4 @@ class Described(NamedTuple):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[OutputSpec, ...]
     labels: tuple[str, ...] = ()
+    picture: PictureSpec | None = None

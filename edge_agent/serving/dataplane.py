@@ -25,7 +25,7 @@ from edge_agent.serving.calls import Answer, Array, Call, Described, Escalating
 from edge_agent.serving.configuration import triton_configuration
 from edge_agent.serving.errors import BadRequest, Busy, DeadlinePassed, ModelFailed, NotFound, NotReady
 from edge_agent.serving.scheduler import Job, Scheduler, Served
-from edge_agent.serving.slot import Plan, Slot, finite
+from edge_agent.serving.slot import MAX_TEXT_BYTES, Plan, Slot, finite
 from edge_agent.serving.statistics import now_ms
 from edgeloop.records import dataclass
 from edgeloop.runtime import DeadlineExceeded, InferenceError, Stopped
@@ -48,12 +48,14 @@ class ServingRules:
         instances: runs of one model at once; 0: as many as the policy's threads allow.
         most_waiting: requests that may wait for one model; each holds its tensors in memory.
         batches: dynamic batching.
+        max_text_bytes: of one text; a tokenizer cannot be stopped while it reads one.
     """
 
     deadline_s: float = 30.0
     instances: int = 0
     most_waiting: int = 64
     batches: BatchRules = field(default_factory=BatchRules)
+    max_text_bytes: int = MAX_TEXT_BYTES
 
 
 class DataPlane:
@@ -168,8 +170,8 @@ class DataPlane:
         with self._lock:
             slot = self._find(model, version).slot
             versions = tuple(known for name, known in self._exact if name == model)
-        labels = slot.loaded.package.meta.labels
-        return Described(slot.model, slot.version, versions, slot.inputs, slot.usual_specs, labels)
+        meta = slot.loaded.package.meta
+        return Described(slot.model, slot.version, versions, slot.inputs, slot.usual_specs, meta.labels, meta.picture)
 
     def configuration(self, model: str, version: str | None) -> dict[str, Any]:
         """Triton's ``ModelConfig`` of a model, as JSON types; raises as `describe`."""
@@ -237,7 +239,7 @@ class DataPlane:
     # ── inside ────────────────────────────────────────────────────────────────────────────────
 
     def _make(self, loaded: LoadedRelease, recorder: Recorder | None) -> Served:
-        slot = Slot(loaded, recorder, self._rules.batches)
+        slot = Slot(loaded, recorder, self._rules.batches, self._rules.max_text_bytes)
         scheduler = Scheduler(
             self._run_jobs,
             self._drop,

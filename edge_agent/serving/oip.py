@@ -171,7 +171,7 @@ def write_response(
     version: str,
     identity: str,
     outputs: Sequence[tuple[str, Array, bool | Place]],
-    parameters: Mapping[str, bool | str] = NO_PARAMETERS,
+    parameters: Mapping[str, bool | str | float] = NO_PARAMETERS,
 ) -> tuple[bytes, int | None]:
     """Write an inference response.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 from edge_agent.operator_key import HEADER
 from edge_agent.ports import Recorder
 from edge_agent.serving import oip, tensors
-from edge_agent.serving.calls import Answer, Call
+from edge_agent.serving.calls import Answer, Call, Described
 from edge_agent.serving.classification import classified
 from edge_agent.serving.dataplane import NOTHING_SERVES, DataPlane
 from edge_agent.serving.errors import BadRequest, NotFound, NotReady, ServingError
@@ -21,9 +22,11 @@ from edge_agent.serving.extensions import Extensions, Repository
 from edge_agent.serving.feedback import give_feedback, kept_rows, open_audits
 from edge_agent.serving.http_messages import Request, Response
 from edge_agent.serving.parameters import Place, shared
+from edge_agent.serving.plain_bodies import PLAIN, in_plain_sight, plain, read_picture, read_text
 from edge_agent.serving.responses import DONE, Answering, as_error, as_json, aside, error_body, read_object
 from edge_agent.serving.tensors import Array
 from edgeloop import __version__
+from edgeloop.package import TensorSpec
 
 if TYPE_CHECKING:  # a device that shares no memory does not pay for it
     from edge_agent.serving.shared_memory import SharedMemory
@@ -42,6 +45,8 @@ _HEADER_LENGTH = HEADER_LENGTH.lower().encode()
 _OPERATOR_KEY = HEADER.lower().encode()
 #: What a prediction's id follows: what a teacher says of it, and who gave it.
 ANSWERS, PREDICTIONS = "/edgeloop/v1/answers/", "/edgeloop/v1/predictions/"
+#: Pixels of a picture that is decoded, where nobody says otherwise.
+MAX_PICTURE_PIXELS = 25_000_000
 #: Characters of the reason that a person gives for a rollback.
 MAX_REASON = 500
 
@@ -83,6 +88,7 @@ class Routes:
         operations: Operations,
         repository: Repository | None = None,
         memory: SharedMemory | None = None,
+        max_picture_pixels: int = MAX_PICTURE_PIXELS,
     ) -> None:
         """Join them.
 
@@ -92,7 +98,9 @@ class Routes:
             operations: for operators.
             repository: models that clients may load and unload; None where they may not.
             memory: regions that clients share with the agent; None where they may not.
+            max_picture_pixels: of a picture that is decoded.
         """
+        self._max_picture_pixels = max_picture_pixels
         self._plane, self._recorder, self._operations, self._memory = plane, recorder, operations, memory
         self._extensions = Extensions(repository, memory)
         self._fixed: dict[tuple[str, str], Callable[[Request], Answering]] = {
@@ -186,6 +194,10 @@ class Routes:
 
     def _infer(self, request: Request, path: ModelPath) -> Answering:
         length = request.headers.get(_HEADER_LENGTH)
+        if length is None and (content := request.headers.get(b"content-type")) is not None:
+            content = content.lower()
+            if content.startswith(PLAIN) and (answering := self._plain(content, request, path)) is not None:
+                return answering
         if length == b"0":
             read = self._whole_body(request, path)
         elif length is None or (length.isdigit() and len(length) < 16):
@@ -207,6 +219,44 @@ class Routes:
             )
         )
         return self._answer(header, answer) if isinstance(answer, Answer) else self._later(header, answer)
+
+    def _plain(self, content_type: bytes, request: Request, path: ModelPath) -> Answering | None:
+        """A body that is a picture, a text or a tensor; None: it is JSON after all."""
+        model = self._plane.describe(path.model, path.version)
+        found = plain(content_type, request.body, model)
+        if found is None:
+            return None
+        spec = found.spec
+        if found.kind == "picture":
+            return self._picture(request.body, spec, model, path)
+        if found.kind == "text":
+            array = read_text(request.body, spec)
+        else:
+            array = tensors.from_body(spec.name, spec.datatype, tuple(spec.shape), memoryview(request.body))
+        answer = self._plane.infer(Call(path.model, path.version, "", {spec.name: array}))
+        return self._shown(answer, model) if isinstance(answer, Answer) else self._shown_later(answer, model)
+
+    async def _picture(self, body: bytes, spec: TensorSpec, model: Described, path: ModelPath) -> Response:
+        """Decoded in a thread: predictions do not wait for it."""
+        work = functools.partial(read_picture, body, spec, model, self._max_picture_pixels)
+        try:
+            pixels = await asyncio.get_running_loop().run_in_executor(None, work)
+            answer = self._plane.infer(Call(path.model, path.version, "", {spec.name: pixels}))
+        except ServingError as error:
+            return as_error(error)
+        return self._shown(answer, model) if isinstance(answer, Answer) else await self._shown_later(answer, model)
+
+    def _shown(self, answer: Answer, model: Described) -> Response:
+        """An answer in JSON, with the name of the best class and its probability in plain sight."""
+        outputs = [(name, array, False) for name, array in answer.outputs]
+        said = {**answer.parameters, **in_plain_sight(answer, model)}
+        return Response(200, oip.write_response(answer.model, answer.version, answer.id, outputs, said)[0])
+
+    async def _shown_later(self, answer: Future[Answer], model: Described) -> Response:
+        try:
+            return self._shown(await asyncio.wrap_future(answer), model)
+        except ServingError as error:
+            return as_error(error)
 
     def _whole_body(self, request: Request, path: ModelPath) -> oip.InferRequest:
         """A body without JSON is the model's only input, and its answer is binary ("raw binary request")."""

@@ -23,6 +23,8 @@ ABSURD = 1e18
 #: Combinations of wanted outputs that are remembered; clients name them, so there must be an end.
 MOST_PLANS = 64
 FEW_ELEMENTS = 64
+#: Of one text. Ten megabytes of full stops held a tokenizer up for 14 s, and took a gigabyte.
+MAX_TEXT_BYTES = 64 << 10
 
 
 class Plan(NamedTuple):
@@ -50,13 +52,20 @@ class Plan(NamedTuple):
 class Slot:
     """A release that serves. The data plane's lock guards the counts."""
 
-    def __init__(self, loaded: LoadedRelease, recorder: Recorder | None, rules: BatchRules) -> None:
+    def __init__(
+        self,
+        loaded: LoadedRelease,
+        recorder: Recorder | None,
+        rules: BatchRules,
+        max_text_bytes: int = MAX_TEXT_BYTES,
+    ) -> None:
         """Measure the session; it is warm afterwards.
 
         Args:
             loaded: the release.
             recorder: who observes it; None: nobody.
             rules: of batches.
+            max_text_bytes: of one text.
 
         Raises:
             InferenceError: the model fails on a golden case.
@@ -67,6 +76,8 @@ class Slot:
         self.inputs: tuple[TensorSpec, ...] = session.inputs
         self.first = session.inputs[0].name
         self._expected = [(spec, numpy_dtype(spec.datatype), len(spec.shape)) for spec in session.inputs]
+        self._texts = [spec.name for spec in session.inputs if spec.datatype == "BYTES"]
+        self._max_text_bytes = max_text_bytes
         self._known = {output.name for output in session.outputs}
         # The features are for observing; a client gets them when it names them.
         self.usual_specs: tuple[OutputSpec, ...] = tuple(o for o in session.outputs if o.role != "features")
@@ -152,11 +163,20 @@ class Slot:
         if len(inputs) > len(self._expected):
             unknown = min(set(inputs) - {spec.name for spec in self.inputs})
             raise BadRequest(f"there is no input {unknown!r:.200}; {self.model} takes {_describe(self.inputs)}")
+        for name in self._texts:
+            self._check_texts(name, inputs[name])
         shape = inputs[self.first].shape
         rows = shape[0] if shape else 1
         if rows == 0:
             raise BadRequest("the batch is empty; send at least one row")
         return rows
+
+    def _check_texts(self, name: str, texts: Array) -> None:
+        most = self._max_text_bytes
+        for row, text in enumerate(texts.ravel()):
+            # A character has four bytes at most: a short text need not be encoded to be counted.
+            if len(text) * 4 > most and len(text.encode()) > most:
+                raise BadRequest(f"input {name!r}: text {row} is longer than {most} bytes (max_text_bytes)")
 
     def blame(self, inputs: Mapping[str, Array]) -> None:
         """Called when an output is not finite: inputs that no model could answer are the client's fault.

@@ -8,27 +8,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeloop.package import Package
 from model_export.data import Table
 from model_export.processing import files, guess
+from model_export.processing.again import of_package
 from model_export.processing.around import put_around, recent_enough, with_output
 from model_export.processing.rows import applied, holds_pictures, holds_texts
 from model_export.processing.steps import Processing
 
-__all__ = ["Processing", "applied", "find", "put_around", "recent_enough", "with_output"]
+__all__ = ["Processing", "applied", "declared", "put_around", "recent_enough", "with_output"]
 
 
-def find(source: object, file: Path | None, table: Table) -> Processing:
-    """What is declared for a source.
+def declared(source: object, file: Path | None, table: Table, base: Package | None = None) -> Processing:
+    """What comes before and after a source.
 
     Args:
         source: what the model is made of.
         file: that the person names; None: ``processing.toml`` inside the source's folder, else what a Hugging Face
             folder says of itself, where the data hold pictures or texts.
         table: the data.
+        base: a package that this one shall be like: its processing is taken.
 
     Raises:
         RequestError: it cannot be read or followed.
+        InvalidPackageError: the base's cannot be followed.
     """
+    if base is not None:
+        return of_package(base)
     if file is not None:
         return files.from_file(file)
     if not isinstance(source, str | Path):

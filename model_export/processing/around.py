@@ -22,30 +22,30 @@ from model_export.graph import (
 )
 from model_export.measure import size_of
 from model_export.prepare import Prepared
-from model_export.probe import Probe, alike
+from model_export.probe import Probe, alike, timed
 from model_export.processing import image, text
 from model_export.processing.columns import column_pieces
 from model_export.processing.pieces import DOMAINS, PREFIX, Pieces
 from model_export.processing.rows import raw_specs
 from model_export.processing.steps import OutputSteps, Processing, TextSteps
-from model_export.variants import Variant
+from model_export.sources.model import Source
+from model_export.variants import Variant, runs_here
 
 #: Rows on which a variant with its processing is compared with the same one without.
 COMPARED_ROWS = 64
 
 
-def recent_enough(model: ModelProto, processing: Processing) -> ModelProto:
-    """The model in an opset that has the operators of its processing.
+def recent_enough(source: Source, processing: Processing) -> Source:
+    """The source with its model in an opset that has the operators of its processing.
 
     Raises:
         UnsupportedModelError: it cannot be brought there.
     """
-    version = _opset(model)
+    version = _opset(source.model)
     if processing.image is None or version >= image.OPSET:
-        return model
+        return source
     try:
-        converted: ModelProto = version_converter.convert_version(model, image.OPSET)
-        return converted
+        return replace(source, model=version_converter.convert_version(source.model, image.OPSET))
     except Exception as error:
         raise UnsupportedModelError(
             f"the model has opset {version}, pictures need {image.OPSET}, and it cannot be brought there: {error}",
@@ -119,36 +119,39 @@ def put_around(
     if not processing.before:
         return prepared, list(variants)
     rows = {name: array[validation] for name, array in raw.items()}
-    trimmed = processing.text is not None and _looks_at_mask(prepared, processing.text)
+    trim = processing.text is not None and _looks_at_mask(prepared, processing.text)
+    models = _around(processing, prepared, variants, rows, trim=trim)
+    if models is None and trim:
+        models = _around(processing, prepared, variants, rows, trim=False)
+    if models is None:
+        raise UnsupportedModelError(
+            "the model gives other outputs with its processing than without",
+            "please report this with the model and its processing file",
+        )
+    clocked = [place for place, variant in enumerate(variants) if variant.metrics.latency_ms is not None]
+    timings = dict(zip(clocked, timed([models[place] for place in clocked], rows), strict=True)) if clocked else {}
     found = []
-    for variant in variants:
-        made = _around(variant, processing, prepared.inputs, rows, trim=trimmed)
-        if made is None and trimmed:
-            trimmed = False
-            made = _around(variant, processing, prepared.inputs, rows, trim=False)
-        if made is None:
-            raise UnsupportedModelError(
-                f"the {variant.precision} variant gives other outputs with its processing than without",
-                "please report this with the model and its processing file",
-            )
-        found.append(made)
+    for place, (variant, model) in enumerate(zip(variants, models, strict=True)):
+        latency_ms = timings[place].median_ms if place in timings else None
+        metrics = replace(variant.metrics, size_bytes=size_of(model), latency_ms=latency_ms)
+        found.append(replace(variant, model=model, metrics=metrics))
     # The float model itself is no variant: what comes next looks at inputs, rows and roles alone.
     return replace(prepared, inputs=raw_specs(processing), rows=dict(raw)), found
 
 
 def _around(
-    variant: Variant, processing: Processing, inputs: Sequence[InputSpec], rows: Mapping[str, Array], *, trim: bool
-) -> Variant | None:
-    """A variant with its processing, measured anew; None: it gives something else then."""
-    model = joined(variant.model, pieces_for(processing, inputs, trim=trim))
-    probe = Probe(model)
-    few = {name: array[:COMPARED_ROWS] for name, array in rows.items()}
-    if not all(alike(variant.outputs[name][:COMPARED_ROWS], array) for name, array in probe.run(few).items()):
-        return None
-    latency = None if variant.metrics.latency_ms is None else probe.median_ms(rows)
-    return replace(
-        variant, model=model, metrics=replace(variant.metrics, size_bytes=size_of(model), latency_ms=latency)
-    )
+    processing: Processing, prepared: Prepared, variants: Sequence[Variant], rows: Mapping[str, Array], *, trim: bool
+) -> list[ModelProto] | None:
+    """The graphs of the variants with what comes before them; None: one gives something else then."""
+    models = []
+    for variant in variants:
+        model = joined(variant.model, pieces_for(processing, prepared.inputs, trim=trim))
+        few = {name: array[:COMPARED_ROWS] for name, array in rows.items()}
+        found = Probe(model, exact=not runs_here(variant.recipe)).run(few)
+        if not all(alike(variant.outputs[name][: len(array)], array) for name, array in found.items()):
+            return None
+        models.append(model)
+    return models
 
 
 def _looks_at_mask(prepared: Prepared, steps: TextSteps) -> bool:
@@ -197,8 +200,12 @@ def joined(model: ModelProto, pieces: Pieces) -> ModelProto:
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
+    fixed = graph.input[0].type.tensor_type.shape.dim[0]
     del graph.input[:]
     graph.input.extend(pieces.inputs)
+    if fixed.HasField("dim_value"):  # made for a target that takes fixed shapes alone
+        for value in graph.input:
+            value.type.tensor_type.shape.dim[0].CopyFrom(fixed)
     graph.initializer.extend(pieces.constants.values())
     there = {opset.domain for opset in both.opset_import}
     for domain, version in DOMAINS.items():

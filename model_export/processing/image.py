@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from onnx import TensorProto
 
 from model_export.processing.pieces import Pieces
@@ -32,7 +33,9 @@ def image_pieces(steps: ImageSteps, output: str, kind: int) -> Pieces:
     """
     to = Pieces()
     pixels = to.take(INPUT, TensorProto.UINT8, ["N", "H", "W", 3])
-    pixels = _middle(to, _resized(to, pixels, steps), steps)
+    if steps.fit == "crop":
+        pixels = _middle(to, pixels, steps)
+    pixels = _cut(to, _resized(to, pixels, steps), steps)
     if steps.colours == "bgr":
         pixels = to.add("Gather", [pixels, to.constant("bgr", [2, 1, 0])], "channels", axis=3)
     elif steps.colours == "grey":
@@ -58,47 +61,44 @@ def image_pieces(steps: ImageSteps, output: str, kind: int) -> Pieces:
     return to
 
 
-def _resized(to: Pieces, pixels: str, steps: ImageSteps) -> str:
+def _middle(to: Pieces, pixels: str, steps: ImageSteps) -> str:
+    """The largest middle of the wanted aspect ratio, as `edgeloop.pictures.middle` takes it.
+
+    It is taken first: a picture of one row and a million columns would be resized to gigabytes otherwise.
+    """
     height, width = steps.covered
-    sizes = to.constant("size", [height, width])
-    if steps.fit == "crop":
-        # The smallest size of the picture's aspect ratio that covers the wanted one; whole numbers, rounded down.
-        found = to.add("Shape", [pixels], "found")
-        high = to.add("Gather", [found, to.constant("one", [1])], "found.height", axis=0)
-        wide = to.add("Gather", [found, to.constant("two", [2])], "found.width", axis=0)
-        wanted_high, wanted_wide = to.constant("height", [height]), to.constant("width", [width])
-        for_width = to.add("Div", [to.add("Mul", [high, wanted_wide], "scaled.height"), wide], "covering.height")
-        for_height = to.add("Div", [to.add("Mul", [wide, wanted_high], "scaled.width"), high], "covering.width")
-        sizes = to.add(
-            "Concat",
-            [
-                to.add("Max", [for_width, wanted_high], "new.height"),
-                to.add("Max", [for_height, wanted_wide], "new.width"),
-            ],
-            "covering",
-            axis=0,
-        )
+    found = to.add("Shape", [pixels], "shape")
+    sides = to.add("Slice", [found, to.constant("from", [1]), to.constant("to", [3])], "sides")
+    # Height by width's share and width by height's, rounded: (2 · H · w + h) / 2h in whole numbers.
+    turned = to.add("Gather", [sides, to.constant("turned", [1, 0])], "sides.turned", axis=0)
+    doubled = to.add("Mul", [turned, to.constant("factors", [2 * height, 2 * width])], "doubled")
+    halves = to.add("Add", [doubled, to.constant("halves", [width, height])], "halved.up")
+    scaled = to.add("Div", [halves, to.constant("divisors", [2 * width, 2 * height])], "in.proportion")
+    part = to.add("Max", [to.add("Min", [sides, scaled], "at.most"), to.constant("pixel", [1])], "part")
+    start = to.add("Div", [to.add("Sub", [sides, part], "rest"), to.constant("half", [2])], "start")
+    end = to.add("Add", [start, part], "end")
+    return to.add("Slice", [pixels, start, end, to.constant("axes", [1, 2])], "middle")
+
+
+def _resized(to: Pieces, pixels: str, steps: ImageSteps) -> str:
     more: dict[str, Any] = {"mode": steps.resample, "coordinate_transformation_mode": "half_pixel", "axes": [1, 2]}
-    if steps.resample != "nearest":
+    if steps.resample == "nearest":
+        more["nearest_mode"] = "round_prefer_ceil"  # as Pillow takes it
+    else:
         more["antialias"] = 1
     if steps.resample == "cubic":
         more["cubic_coeff_a"] = _CUBIC
-    return to.add("Resize", [pixels, "", "", sizes], "resized", **more)
+    return to.add("Resize", [pixels, "", "", to.constant("size", steps.covered)], "resized", **more)
 
 
-def _middle(to: Pieces, pixels: str, steps: ImageSteps) -> str:
-    if steps.fit == "stretch":
+def _cut(to: Pieces, pixels: str, steps: ImageSteps) -> str:
+    """The middle of what was resized to more than is wanted."""
+    if steps.covered == (steps.height, steps.width):
         return pixels
-    found = to.add("Slice", [to.add("Shape", [pixels], "size.now"), *_places(to, "sides", 1, 3)], "sides.now")
-    wanted = to.constant("wanted", [steps.height, steps.width])
-    rest = to.add("Sub", [found, wanted], "rest")
-    start = to.add("Div", [rest, to.constant("half", [2])], "start")
-    end = to.add("Add", [start, wanted], "end")
-    return to.add("Slice", [pixels, start, end, to.constant("sides.axes", [1, 2])], "middle")
-
-
-def _places(to: Pieces, name: str, start: int, end: int) -> tuple[str, str]:
-    return to.constant(f"{name}.from", [start]), to.constant(f"{name}.to", [end])
+    wanted = np.array([steps.height, steps.width])
+    start = (np.array(steps.covered) - wanted) // 2
+    ends = [to.constant("cut.from", start), to.constant("cut.to", start + wanted), to.constant("cut.axes", [1, 2])]
+    return to.add("Slice", [pixels, *ends], "cut")
 
 
 def _grey(to: Pieces, pixels: str) -> str:

@@ -188,6 +188,11 @@ class Processing:
             raise ValueError("two columns have the same name")
 
     @property
+    def picture(self) -> PictureSpec | None:
+        """What a manifest says of the pictures that are taken."""
+        return None if self.image is None else self.image.picture
+
+    @property
     def before(self) -> bool:
         """Whether something comes before the model."""
         return self.image is not None or self.text is not None or bool(self.columns)

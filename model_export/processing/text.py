@@ -62,8 +62,8 @@ def _one_text(steps: TextSteps, texts: str) -> GraphProto:
     place = body.add("Reshape", [number, body.constant("one", [1])], "place")
     ids = body.add(
         TOKENIZER,
-        [body.add("Gather", [texts, place], "one.text", axis=0)],
-        "one",
+        [body.add("Gather", [texts, place], "text.now", axis=0)],
+        "encoded",
         outputs=3,
         domain=EXTENSIONS_DOMAIN,
         **{VOCABULARY: "\n".join(steps.vocabulary)},
@@ -86,4 +86,4 @@ def _one_text(steps: TextSteps, texts: str) -> GraphProto:
     for i, (tensor, filler) in enumerate(((ids, padding), (f"{ids}.1", 0), (f"{ids}.2", 0))):
         full = body.add("Pad", [tensor, pads, body.constant(f"filler.{i}", filler)], f"filled.{i}")
         body.outputs.append(helper.make_tensor_value_info(full, TensorProto.INT64, [steps.max_length]))
-    return body.graph("one_text")
+    return body.graph("text.now")
