@@ -200,12 +200,12 @@ def joined(model: ModelProto, pieces: Pieces) -> ModelProto:
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
-    fixed = graph.input[0].type.tensor_type.shape.dim[0]
+    # Of a target that takes fixed shapes alone.
+    rows = graph.input[0].type.tensor_type.shape.dim[0].dim_value
     del graph.input[:]
     graph.input.extend(pieces.inputs)
-    if fixed.HasField("dim_value"):  # made for a target that takes fixed shapes alone
-        for value in graph.input:
-            value.type.tensor_type.shape.dim[0].CopyFrom(fixed)
+    for value in graph.input if rows else ():
+        value.type.tensor_type.shape.dim[0].dim_value = rows
     graph.initializer.extend(pieces.constants.values())
     there = {opset.domain for opset in both.opset_import}
     for domain, version in DOMAINS.items():
