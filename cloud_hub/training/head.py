@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cloud_hub.training.head_judge import DRAWS_TO_CHOOSE, USUAL_SIZE, Judge, calibrated
 from cloud_hub.training.head_statistics import Floats, HeadError, HeadStatistics, Ints, Share
 
 METHODS = ("ridge", "lda")
@@ -30,17 +31,6 @@ SHRINKAGES = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8)
 PENALTIES = (1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 #: A class mean from fewer rows than this is chance.
 MIN_PER_CLASS = 3
-#: Draws in all for the normal approximation; the error of an accuracy from so many is about 0.7 %.
-DRAWS = 4_096
-#: The choice is made with fewer: all heads are judged on equal draws, whose error is much the same for all of them.
-DRAWS_TO_CHOOSE = 512
-#: Newton's steps for the scale; it is known well enough when its logarithm changes by less, or when nothing is left to
-#: be won, in nats: classes that never touch have no best scale.
-SEARCH_STEPS, SEARCH_ENDS, NOTHING_WON = 40, 1e-3, 1e-4
-#: Where the search begins: logits of a head that means what it says lie about so far from the right one's.
-USUAL_SIZE = 8.0
-#: The scale is looked for between these.
-SCALES = (1e-3, 1e3)
 #: The logit of a class that is never answered: softmax gives it 0 beside any other.
 NEVER = -1e3
 #: Eigenvalues below −this × the largest are no rounding: the matrix is not a covariance.
@@ -99,16 +89,17 @@ def fit_head(
         known = np.setdiff1d(np.arange(stats.fit.classes), reserved)
         return _widened(fit_head(stats.only(known), methods=methods, min_per_class=min_per_class), known, stats)
     _check(stats, methods, min_per_class)
-    judge = _Judge(stats.holdout, DRAWS_TO_CHOOSE)
-    tried = (
-        (_calibrate(judge.draws(weight, bias))[1], method, regularisation, weight, bias)
-        for method in methods
-        for regularisation, weight, bias in heads(stats.fit, method)
-    )
-    _, method, regularisation, trial_weight, trial_bias = min(tried, key=lambda entry: entry[0])
+    judge = Judge(stats.holdout, DRAWS_TO_CHOOSE)
+    least, size = math.inf, USUAL_SIZE
+    for method in methods:
+        for regularisation, weight, bias in heads(stats.fit, method):
+            _, loss, size = calibrated(judge.draws(weight, bias), size)  # heads that are neighbours are much alike
+            if loss < least:
+                least, chosen = loss, (method, regularisation, weight, bias, size)
+    method, regularisation, trial_weight, trial_bias, size = chosen
     _, weight, bias = next(heads(stats.all, method, (regularisation,)))
-    draws = _Judge(stats.holdout).draws(trial_weight, trial_bias)
-    scale, loss = _calibrate(draws)
+    draws = Judge(stats.holdout).draws(trial_weight, trial_bias)
+    scale, loss, _ = calibrated(draws, size)
     return HeadFit(
         weight=scale * weight,
         bias=scale * bias,
@@ -168,12 +159,12 @@ def holdout_accuracy(stats: HeadStatistics | Share, weight: Floats, bias: Floats
     Returns:
         0…1.
     """
-    return _Judge(held_out(stats)).draws(weight, bias).accuracy
+    return Judge(held_out(stats)).draws(weight, bias).accuracy
 
 
 def holdout_class_accuracy(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> Floats:
     """The same of each class's rows alone: float64 [K], 0…1; NaN for a class without rows."""
-    draws = _Judge(held_out(stats)).draws(weight, bias)
+    draws = Judge(held_out(stats)).draws(weight, bias)
     right = draws.logits.argmax(axis=0) == draws.labels
     found = np.full(len(weight), np.nan)
     for k in np.unique(draws.labels):
@@ -191,7 +182,7 @@ def calibrate(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> fl
     Returns:
         A factor from 1e-3 to 1e3.
     """
-    return _calibrate(_Judge(held_out(stats)).draws(weight, bias))[0]
+    return calibrated(Judge(held_out(stats)).draws(weight, bias)).scale
 
 
 def holdout_loss(stats: HeadStatistics | Share, weight: Floats, bias: Floats) -> float:
@@ -200,7 +191,7 @@ def holdout_loss(stats: HeadStatistics | Share, weight: Floats, bias: Floats) ->
     Returns:
         ≥ 0, in nats; heads that differ by a positive factor, or by a term that all classes share, have the same.
     """
-    return _calibrate(_Judge(held_out(stats)).draws(weight, bias))[1]
+    return calibrated(Judge(held_out(stats)).draws(weight, bias)).loss
 
 
 def held_out(stats: HeadStatistics | Share) -> Share:
@@ -263,74 +254,3 @@ def _check(stats: HeadStatistics, methods: Sequence[str], min_per_class: int) ->
             f"{stats.holdout.total} labels are held out, too few to judge a head of {stats.holdout.classes} classes; "
             "label more inputs"
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Draws:
-    """Logits [K, D] drawn for classes [D], which count with weights [D] that add up to 1."""
-
-    logits: Floats
-    labels: Ints
-    weights: Floats
-
-    @property
-    def accuracy(self) -> float:
-        """Share of them whose own logit is the largest."""
-        return float(self.weights @ (self.logits.argmax(axis=0) == self.labels))
-
-
-class _Judge:
-    """The normal approximation of a share: the same draws for every head, so that heads are compared on equal ones.
-
-    Args:
-        share: what heads are judged on.
-        draws: in all.
-    """
-
-    def __init__(self, share: Share, draws: int = DRAWS) -> None:
-        self._seen = np.flatnonzero(share.count)
-        each = max(4, draws // len(self._seen))
-        # The class means took one degree of freedom each; without this a small share looks better than it is.
-        freedom = share.worth / max(share.worth - len(self._seen), 1.0)
-        self._covariance, self._means = share.within_covariance * freedom, share.class_means[self._seen]
-        self._noise = np.random.Generator(np.random.PCG64(0)).standard_normal((each, share.classes)).T
-        self._labels = np.repeat(self._seen, each)
-        self._weights = np.repeat(share.priors[self._seen] / each, each)
-
-    def draws(self, weight: Floats, bias: Floats) -> _Draws:
-        """Logits of a head, drawn."""
-        weight, bias = weight - weight.mean(axis=0), bias - bias.mean()  # what all classes share changes no prediction
-        values, vectors = np.linalg.eigh(weight @ self._covariance @ weight.T)
-        noise = (vectors * np.sqrt(np.maximum(values, 0.0))) @ self._noise
-        logits = (weight @ self._means.T + bias[:, None])[:, :, None] + noise[:, None, :]
-        return _Draws(logits.reshape(len(weight), -1), self._labels, self._weights)
-
-
-def _calibrate(draws: _Draws) -> tuple[float, float]:
-    """(scale, cross-entropy there): Newton's method within an interval that shrinks; it is convex in the scale."""
-    away = draws.logits - draws.logits[draws.labels, np.arange(len(draws.labels))]  # from the right class
-    squares = away * away
-    (low, high), size = SCALES, math.sqrt(float(squares.mean(axis=0) @ draws.weights))
-    scale = min(max(USUAL_SIZE / max(size, 1e-300), low), high)
-    for _ in range(SEARCH_STEPS):
-        p, _ = _softmax(scale * away)
-        mean = np.einsum("kd,kd->d", p, away)
-        slope = float(draws.weights @ mean)
-        bend = float(draws.weights @ (np.einsum("kd,kd->d", p, squares) - mean * mean))
-        low, high = (scale, high) if slope < 0 else (low, scale)
-        step = scale - slope / bend if bend > 0 else math.nan
-        following = step if low < step < high else math.sqrt(low * high)
-        done = abs(slope) * scale < NOTHING_WON or abs(math.log(following / scale)) < SEARCH_ENDS
-        scale = following
-        if done:
-            break
-    _, log_sum = _softmax(scale * away)
-    return scale, float(draws.weights @ log_sum)
-
-
-def _softmax(logits: Floats) -> tuple[Floats, Floats]:
-    """Softmax [K, D] over the classes, and the logarithm of its denominator [D]."""
-    largest = logits.max(axis=0)
-    p = np.exp(logits - largest)
-    total = p.sum(axis=0)
-    return np.asarray(p / total), np.asarray(np.log(total) + largest)
