@@ -47,7 +47,7 @@ def inputs_of(model: ModelProto) -> tuple[InputSpec, ...]:
     """The inputs a caller has to give.
 
     Raises:
-        UnsupportedModelError: an input is no tensor of numbers, or has no batch dimension.
+        UnsupportedModelError: an input is no tensor of numbers or texts, or has no batch dimension.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     specs = []
@@ -59,10 +59,10 @@ def inputs_of(model: ModelProto) -> tuple[InputSpec, ...]:
             dtype = np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
         except KeyError:
             dtype = np.dtype(object)
-        if not shape or dtype.kind not in "fiub":
+        if not shape or dtype.kind not in "fiubO":
             raise UnsupportedModelError(
-                f"input {value.name} is no tensor of numbers with a batch dimension",
-                "encode text and categories before the model, and export it with a first dimension for the batch",
+                f"input {value.name} is no tensor of numbers or texts with a batch dimension",
+                "export it with a first dimension for the batch",
             )
         specs.append(InputSpec(value.name, dtype, tuple(d if isinstance(d, int) else -1 for d in shape[1:])))
     return tuple(specs)

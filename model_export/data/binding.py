@@ -45,6 +45,8 @@ def _only_input(table: Table) -> Array:
 
 
 def _fit(file: str, array: Array, spec: InputSpec) -> Array:
+    if spec.dtype.kind == "O":
+        return _shaped(file, _texts(file, array, spec), spec)
     if array.dtype.kind not in "fiub" or spec.dtype.kind not in "fiub":
         raise DataError(f"{file}: {spec.name} is {array.dtype}, the model takes {spec.dtype}", "give numbers")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -57,6 +59,14 @@ def _fit(file: str, array: Array, spec: InputSpec) -> Array:
     if spec.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{file}: {spec.name} has numbers too large for the model's {spec.dtype}")
     return _shaped(file, array, spec)
+
+
+def _texts(file: str, array: Array, spec: InputSpec) -> Array:
+    if array.dtype.kind not in "OUiu" or (array.dtype == object and not all(isinstance(v, str) for v in array.flat)):
+        raise DataError(f"{file}: {spec.name} is {array.dtype}, the model takes texts", "give texts or categories")
+    texts = np.empty(array.shape, object)
+    texts[...] = array.astype(str) if array.dtype.kind in "iu" else array
+    return texts
 
 
 def _holds(dtype: np.dtype[Any], array: Array) -> bool:

@@ -119,10 +119,12 @@ def test_a_custom_operator_is_refused_by_name() -> None:
         prepared(source)
 
 
-def test_an_input_of_text_is_refused() -> None:
+def test_an_input_may_be_text_and_has_a_batch() -> None:
     source = two_layers()
     source.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
-    with pytest.raises(UnsupportedModelError, match="no tensor of numbers"):
+    assert inputs_of(source)[0].dtype == np.dtype(object)
+    source.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(UnsupportedModelError, match="no tensor of numbers or texts"):
         inputs_of(source)
 
 

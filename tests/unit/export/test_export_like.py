@@ -109,7 +109,7 @@ def test_rows_of_a_larger_weight_stand_for_more() -> None:
 
 
 def test_a_folder_that_is_no_dataset_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no Parquet file"):
+    with pytest.raises(DataError, match="neither a Parquet file"):
         read_table(tmp_path)
     parquet.write_table(pa.table({"x": [1.0], "label": [0]}), tmp_path / "a.parquet")
     parquet.write_table(pa.table({"z": [1.0], "label": [0]}), tmp_path / "b.parquet")
