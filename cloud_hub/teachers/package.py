@@ -133,7 +133,7 @@ def _fitted(row: Array, spec: TensorSpec) -> Array:
     """The row as the model's input takes it; raises `Unfit`."""
     dtype = numpy_dtype(spec.datatype)
     shape = spec.shape[1:]
-    number = same_numbers(row, dtype)
+    number = _text(row) if dtype.kind == row.dtype.kind == "O" else same_numbers(row, dtype)
     if number is None:
         raise Unfit(f"its package takes {spec.datatype} for {spec.name}, and {row.dtype} travelled")
     if len(shape) == number.ndim and all(want in (-1, has) for want, has in zip(shape, number.shape, strict=True)):
@@ -141,3 +141,14 @@ def _fitted(row: Array, spec: TensorSpec) -> Array:
     if -1 not in shape and int(np.prod(shape)) == number.size:
         return number.reshape(shape)  # the same numbers, laid out otherwise: 64 as 8 x 8
     raise Unfit(f"its package takes {list(shape)} for {spec.name}, and {list(number.shape)} travelled")
+
+
+def _text(row: Array) -> Array | None:
+    """A text travels as bytes, which ONNX Runtime would take for what Python prints of them; None: it is no text."""
+    found = np.empty(row.shape, np.object_)
+    try:
+        for place, text in np.ndenumerate(row):
+            found[place] = text.decode() if isinstance(text, bytes) else str(text)
+    except UnicodeDecodeError:
+        return None
+    return found

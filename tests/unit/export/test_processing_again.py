@@ -9,10 +9,15 @@ import numpy as np
 import onnx
 import pytest
 
+from cloud_hub.teachers.package import PackageTeacher
+from cloud_hub.teachers.port import Opinion, Unfit
+from cloud_hub.teachers.specs import PackageSpec
 from edgeloop.package import Package, audit_in_child, revise_head
+from edgeloop.protocol.inputs import Tensor
 from edgeloop.runtime import ModelSession, evaluate, extensions
 from model_export import build
 from tests.doubles import processed
+from tests.unit.teachers.kit import question
 
 pytestmark = pytest.mark.skipif(extensions.library() is None, reason="pip install 'edgeloop[processing]'")
 
@@ -70,3 +75,23 @@ def test_a_model_like_it_gets_its_processing(sentences: Package, tmp_path: Path)
     before: Any = sentences.golden().inputs["text"]
     np.testing.assert_array_equal(one.golden().inputs["text"], before)
     assert accuracy(one) == accuracy(sentences)
+
+
+def test_it_teaches_what_travels_as_bytes(sentences: Package) -> None:
+    spec = PackageSpec(kind="package", release=sentences.digest)
+    teacher = PackageTeacher(sentences.root, spec)
+    rows = []
+    for kind in range(2):
+        row = Tensor.of(np.array(processed.sentence(kind, 77), object)).row()
+        assert isinstance(row.item(), bytes)
+        rows.append(row)
+    broken = np.empty((), object)
+    broken[()] = b"\xff"
+    try:
+        found = teacher.answer(
+            [question(row, labels=processed.KINDS, classes=2, name="text") for row in (*rows, broken)], 10.0
+        )
+    finally:
+        teacher.close()
+    assert [one.label for one in found if isinstance(one, Opinion)] == [0, 1]
+    assert isinstance(found[2], Unfit)
