@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from edge_agent.serving.dataplane import DataPlane
 from edge_agent.updates import UpdateMachine
 from edge_agent.updates.fetch import FetchLimits
 from edge_agent.updates.space import used_bytes
+from edgeloop.package import Package
+from edgeloop.runtime import extensions
 from tests.doubles.packages import make_package, new_head
 from tests.doubles.plain_hub import PlainHub
 from tests.integration.test_update_life import Device
@@ -82,6 +85,21 @@ def test_the_quota_is_kept_by_collecting_and_else_said(tmp_path: Path, hub: Plai
     assert device.serves(second) and device.machine.previous() == first.digest, "what is kept is not given up"
     device.machine.use(own)
     device.wait_committed(third)
+    device.stop()
+
+
+def test_a_device_without_what_the_model_needs_fetches_no_model(
+    tmp_path: Path, hub: PlainHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_package(tmp_path / "one").root
+    manifest = json.loads((root / "manifest.json").read_bytes())
+    manifest["additional_metadata"]["edgeloop"]["needs"] = ["onnxruntime-extensions"]
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(extensions, "library", lambda: None)
+    device = Device(tmp_path / "device")
+    device.machine.follow(hub.offer(Package.open(root)))
+    assert "pip install 'edgeloop[processing]'" in device.wait_state("rolled_back", "onnxruntime-extensions")
+    assert len(hub.requests) == 2, "its index and its manifest"
     device.stop()
 
 
