@@ -22,7 +22,8 @@ from model_export.likeness import Kept, Recipe
 from model_export.measure import Metrics
 from model_export.prepare import prepare
 from model_export.recipes import Int8Options, one_of
-from model_export.sources import open_source
+from model_export.sources import open_source, parity
+from model_export.sources.parity import Parity
 from model_export.targets import PRECISIONS, target_of
 from model_export.variants import MAX_LOSS, make_variants
 
@@ -40,6 +41,7 @@ class BuildReport:
         head: whether the hub's head trainer can retrain it.
         labels: names of the classes.
         notes: what the person should know.
+        parity: how the converted model stands to its source; None where the source is ONNX.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class BuildReport:
     labels: tuple[str, ...]
     lineage: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    parity: Parity | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -88,8 +91,8 @@ def build(
     Its bill of materials and its provenance, still without a signature, appear beside it.
 
     Args:
-        source: a path, ``module:factory``, a fitted scikit-learn classifier, a ``torch.nn.Module`` or an
-        ``onnx.ModelProto``.
+        source: a path, ``module:factory``, or an object: a fitted scikit-learn classifier, a booster, a
+            ``torch.nn.Module`` or an ``onnx.ModelProto``.
         destination: folder of the package; must not exist.
         data: labelled examples that the model was not trained on.
         labels: names of the classes; None: the source's own, else their indices.
@@ -142,7 +145,10 @@ def build(
     recipe = replace(recipe, processing=declared.to_json())
     raw, table = around.applied(declared, table)
     on_step("converting the model")
-    found = around.recent_enough(open_source(source, table, trust_source=trust_source), declared)
+    found = open_source(source, table, trust_source=trust_source)
+    on_step("comparing it with its source")
+    same = parity.check(found, table)
+    found = around.recent_enough(found, declared)
     prepared = around.with_output(prepare(found, table, labels=labels, given=recipe.roles), declared.output)
     calibration, validation = tables.parts_of(table, prepared.truth, recipe.calibration_share)
     on_step("making and measuring variants")
@@ -195,6 +201,7 @@ def build(
         labels=prepared.class_names,
         lineage=dict(package.meta.lineage),
         notes=(*prepared.notes, *notes),
+        parity=same,
     )
 
 

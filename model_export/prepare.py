@@ -117,9 +117,15 @@ def prepare(source: Source, table: Table, *, labels: Sequence[str] | None, given
         head=found if isinstance(found, Head) else None,
         class_names=names,
         rows=rows,
-        truth=class_indices(table, names, classes),
+        truth=class_indices(table, names, _values(table, classes)),
         notes=tuple(notes),
     )
+
+
+def _values(table: Table, classes: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """What the labels in the data are looked up in; numbers are indices where the source's classes are texts."""
+    numbers = table.labels.dtype.kind not in "US"
+    return None if numbers and all(isinstance(value, str) for value in classes or ()) else classes
 
 
 def _class_names(labels: Sequence[str] | None, classes: tuple[Any, ...] | None, count: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where a model comes from: an ONNX file, a scikit-learn estimator, a PyTorch module."""
+"""Where a model comes from: a file or folder of one of many kinds, a factory, an object."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from onnx import ModelProto
 
 from model_export.data import Table, sha256_of
 from model_export.errors import SourceError, UntrustedSourceError
+from model_export.sources import boosting, huggingface
 from model_export.sources import onnx as onnx_source
 from model_export.sources import sklearn as sklearn_source
 from model_export.sources import torch as torch_source
@@ -24,15 +25,15 @@ _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PICKLES = (".joblib", ".pkl", ".pickle")
 
 
-def open_source(source: object, table: Table, *, trust_source: bool = False) -> Source:
+def open_source(source: object, table: Table, *, trust_source: bool = False, opset: int | None = None) -> Source:
     """Read and convert a source to ONNX.
 
     Args:
-        source: a path to a ``.onnx`` file or a joblib file, ``module:factory``, or an object: an ``onnx.ModelProto``,
-        a fitted
-            scikit-learn classifier, a ``torch.nn.Module``.
-        table: examples; a PyTorch module is traced with its first rows.
+        source: a path, ``module:factory``, or an object: an ``onnx.ModelProto``, a fitted scikit-learn classifier, a
+            booster of xgboost or lightgbm, a ``torch.nn.Module``.
+        table: examples; what has to be traced is traced with its first rows.
         trust_source: whether a pickle may be loaded, which runs what it contains.
+        opset: the newest that converters may write; None: what they write by themselves.
 
     Raises:
         SourceError: nothing of this kind can be read there.
@@ -41,26 +42,33 @@ def open_source(source: object, table: Table, *, trust_source: bool = False) -> 
         MissingLibraryError: the library of this source is not installed.
     """
     if not isinstance(source, (str, Path)):
-        return _from_object(source, table, name=type(source).__name__.lower(), sha256=None)
+        return _from_object(source, table, opset, name=type(source).__name__.lower(), sha256=None)
     text, path = str(source), Path(source)
-    if path.suffix.lower() == ".onnx":
+    suffix = path.suffix.lower()
+    if huggingface.is_folder(path):
+        return huggingface.from_folder(path, table, trust_source=trust_source, opset=opset)
+    if suffix == ".onnx":
         return onnx_source.from_file(path)
-    if path.suffix.lower() in _PICKLES:
-        return _from_pickle(path, table, trust_source=trust_source)
-    if path.suffix.lower() in (".pt", ".pth", ".pt2", ".ckpt"):
+    if suffix in _PICKLES:
+        return _from_pickle(path, table, opset, trust_source=trust_source)
+    if suffix in (*boosting.XGBOOST_FILES, *boosting.LIGHTGBM_FILES):
+        booster = boosting.load(path)
+        return _from_object(booster, table, opset, name=path.stem, sha256=sha256_of(path), file=path.name)
+    if suffix in (".pt", ".pth", ".pt2", ".ckpt"):
         raise SourceError(
             f"{path.name}: saved PyTorch weights do not say how to compute",
             "write a function that builds the module and loads them, and give it as module:function",
         )
     if _FACTORY.fullmatch(text):
-        return _from_factory(text, table)
+        return _from_factory(text, table, opset)
     raise SourceError(
         f"{text} is no source that is known",
-        "give a .onnx file, a .joblib file with --trust-source, or module:factory",
+        "give a .onnx file, a .joblib file with --trust-source, a model file of xgboost or lightgbm, a folder of a "
+        "Hugging Face model, or module:factory",
     )
 
 
-def _from_pickle(path: Path, table: Table, *, trust_source: bool) -> Source:
+def _from_pickle(path: Path, table: Table, opset: int | None, *, trust_source: bool) -> Source:
     if not path.is_file():
         raise SourceError(f"there is no file {path}")
     if not trust_source:
@@ -68,10 +76,11 @@ def _from_pickle(path: Path, table: Table, *, trust_source: bool) -> Source:
             f"{path.name} is a pickle: loading it runs whatever code is in it",
             "if you made it yourself, say so with --trust-source",
         )
-    return _from_object(sklearn_source.load(path), table, name=path.stem, sha256=sha256_of(path), file=path.name)
+    model = sklearn_source.load(path)
+    return _from_object(model, table, opset, name=path.stem, sha256=sha256_of(path), file=path.name)
 
 
-def _from_factory(text: str, table: Table) -> Source:
+def _from_factory(text: str, table: Table, opset: int | None) -> Source:
     """Import ``module`` from the working folder or the installed packages, and call ``factory()``."""
     module_name, _, attribute = text.partition(":")
     if str(Path.cwd()) not in sys.path:
@@ -88,25 +97,31 @@ def _from_factory(text: str, table: Table) -> Source:
         model = found() if callable(found) and not _is_model(found) else found
     except Exception as error:
         raise SourceError(f"{text}() failed: {type(error).__name__}: {error}") from error
-    return _from_object(model, table, name=attribute.rpartition(".")[2], sha256=sha256, file=text)
+    return _from_object(model, table, opset, name=attribute.rpartition(".")[2], sha256=sha256, file=text)
 
 
 def _is_model(found: object) -> bool:
-    return isinstance(found, ModelProto) or torch_source.is_module(found) or sklearn_source.is_estimator(found)
+    kinds = (torch_source.is_module, sklearn_source.is_estimator, boosting.is_booster)
+    return isinstance(found, ModelProto) or any(is_one(found) for is_one in kinds)
 
 
-def _from_object(model: object, table: Table, *, name: str, sha256: str | None, file: str = "") -> Source:
+def _from_object(
+    model: object, table: Table, opset: int | None, *, name: str, sha256: str | None, file: str = ""
+) -> Source:
     """An object is identified by the ONNX that it becomes where no file stands behind it."""
     if isinstance(model, ModelProto):
         result = onnx_source.from_model(model, name=name, file=file)
     elif torch_source.is_module(model):
-        result = torch_source.from_module(model, table, name=name, file=file)
+        result = torch_source.from_module(model, table, name=name, file=file, opset=opset)
+    elif boosting.is_booster(model):
+        result = boosting.from_booster(model, name=name, file=file, opset=opset)
     elif sklearn_source.is_estimator(model):
-        result = sklearn_source.from_estimator(model, name=name, file=file)
+        result = sklearn_source.from_estimator(model, table, name=name, file=file, opset=opset)
     else:
         raise SourceError(
             f"{file or name} is a {type(model).__name__}",
-            "it must be a fitted scikit-learn classifier, a torch.nn.Module or an onnx.ModelProto",
+            "it must be a fitted scikit-learn classifier, a booster of xgboost or lightgbm, a torch.nn.Module or an "
+            "onnx.ModelProto",
         )
     digest = sha256 or hashlib.sha256(result.model.SerializeToString(deterministic=True)).hexdigest()
     return result.with_sha256(digest)

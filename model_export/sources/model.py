@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnx import ModelProto
+
+from model_export.graph import Array
+
+#: Rows by input → outputs by name, as the source itself computes them in evaluation mode.
+Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -14,7 +19,7 @@ class Source:
     """A model as ONNX, and where it came from.
 
     Attributes:
-        kind: ``onnx``, ``sklearn`` or ``torch``.
+        kind: ``onnx``, ``sklearn``, ``torch``, ``huggingface``, ``xgboost``, ``lightgbm`` or ``keras``.
         name: a name for the package where the person gives none.
         file: the file or ``module:factory`` it was read from; empty for an object.
         sha256: of that file's bytes, 64 hex digits.
@@ -22,6 +27,8 @@ class Source:
         classes: what the source calls its classes, in the order of its columns; None where it does not say.
         tools: versions of the libraries that converted it.
         notes: what the person should know about the conversion.
+        how: what converted it: ``torch.export``, ``TorchScript``, ``skl2onnx``, …; empty where nothing did.
+        reference: what the source itself gives, in evaluation mode; None where the source is ONNX already.
     """
 
     kind: str
@@ -32,6 +39,8 @@ class Source:
     classes: tuple[Any, ...] | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    how: str = ""
+    reference: Reference | None = None
 
     def with_sha256(self, sha256: str) -> Source:
         """The same source with its digest."""

@@ -1,4 +1,4 @@
-"""PyTorch modules, by ``torch.onnx.export`` (the ``torch.export`` path first, TorchScript where that fails)."""
+"""PyTorch modules, by ``torch.onnx.export``: the ``torch.export`` path, or TorchScript where that one is not right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,19 @@ import onnx
 from onnx import ModelProto
 
 from model_export.data import InputSpec, Table, bind
-from model_export.errors import MissingLibraryError, SourceError, UnsupportedModelError
-from model_export.sources.model import Source
+from model_export.errors import ExportError, MissingLibraryError, SourceError, UnsupportedModelError
+from model_export.graph import Array
+from model_export.sources import parity
+from model_export.sources.model import Reference, Source
 
 #: Rows that a module is traced with. Two or more, or the exporter takes the batch for a constant 1.
 EXAMPLE_ROWS = 4
+#: The oldest opset that the ``torch.export`` path writes; TorchScript goes first where an older one is wanted.
+OLDEST_BY_EXPORT = 18
+#: Rows of one call of the module itself.
+BATCH = 256
+#: A way to make ONNX of a module, and its name.
+Way = tuple[str, Callable[[], ModelProto]]
 
 
 def is_module(found: object) -> bool:
@@ -32,14 +40,14 @@ def is_module(found: object) -> bool:
     return torch is not None and isinstance(found, torch.nn.Module)
 
 
-def from_module(module: Any, table: Table, *, name: str, file: str) -> Source:
+def from_module(module: Any, table: Table, *, name: str, file: str, opset: int | None = None) -> Source:
     """Export a module in eval mode with a dynamic batch dimension.
 
     Its inputs are the parameters of ``forward`` that have no default, by name; arrays of floating point are given as
     float32, whole numbers as they are.
 
     Raises:
-        SourceError: neither exporter can trace it.
+        SourceError: neither exporter can trace it, or what they make is another model.
         UnsupportedModelError: ``forward`` takes no tensor by name.
     """
     try:
@@ -60,8 +68,66 @@ def from_module(module: Any, table: Table, *, name: str, file: str) -> Source:
             "give the data in the shape that forward() takes",
         ) from error
     outputs = _output_names(result)
-    model, notes = _export(module, examples, names, outputs)
-    return Source("torch", name, file, model, tools={"torch": torch.__version__}, notes=notes)
+    reference = reference_of(module, names, outputs)
+    ways: list[Way] = [
+        ("torch.export", lambda: by_torch_export(module, examples, names, outputs, opset)),
+        ("TorchScript", lambda: by_torchscript(module, examples, names, outputs, opset)),
+    ]
+    if opset is not None and opset < OLDEST_BY_EXPORT:
+        ways.reverse()
+    model, how, notes = first_right(ways, type(module).__name__, reference, arrays)
+    tools = {"torch": torch.__version__}
+    return Source("torch", name, file, model, tools=tools, notes=notes, how=how, reference=reference)
+
+
+def first_right(
+    ways: Sequence[Way], title: str, reference: Reference, arrays: Mapping[str, Array]
+) -> tuple[ModelProto, str, tuple[str, ...]]:
+    """The first way's model that gives what the source gives, the way's name, and why not an earlier way's.
+
+    Raises:
+        SourceError: there is none.
+    """
+    rows, reasons = {name: array[: parity.ROWS] for name, array in arrays.items()}, list[str]()
+    for how, make in ways:
+        try:
+            model = make()
+            reason = parity.compare(model, reference, rows, how).refused(parity.EVERY_ROW)
+        except ImportError as error:
+            reason = f"it needs {error.name} (pip install 'edgeloop[torch]')"
+        except ExportError as error:
+            reason = str(error)
+        except Exception as error:  # exporters raise whatever a module's own code raises, and much of their own
+            reason = _first_line(error)
+        if not reason:
+            return model, how, (f"exported by {how}, since {'. '.join(reasons)}",) if reasons else ()
+        reasons.append(f"{how}: {reason}")
+    raise SourceError(
+        f"{title} cannot be exported. {'. '.join(reasons)}",
+        "make forward() free of Python that depends on values, or export to ONNX yourself and give the .onnx file",
+    )
+
+
+def reference_of(module: Any, names: Sequence[str], outputs: Sequence[str]) -> Reference:
+    """What a module, in eval mode, gives for rows by the names of its inputs."""
+
+    def run(rows: Mapping[str, Array]) -> dict[str, Array]:
+        import torch
+
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(rows[names[0]]), BATCH):
+                given = [torch.from_numpy(rows[name][start : start + BATCH].copy()) for name in names]
+                parts.append(_tensors(module(*given)))
+        return {name: np.concatenate([tensors[i].numpy() for tensors in parts]) for i, name in enumerate(outputs)}
+
+    return run
+
+
+def _tensors(result: Any) -> list[Any]:
+    if isinstance(result, (tuple, list)):
+        return list(result)
+    return list(result.values()) if isinstance(result, dict) else [result]
 
 
 def _inputs_of(module: Any) -> list[str]:
@@ -99,36 +165,45 @@ def _output_names(result: Any) -> list[str]:
     )
 
 
-def _export(
-    module: Any, examples: tuple[Any, ...], names: list[str], outputs: list[str]
-) -> tuple[ModelProto, tuple[str, ...]]:
-    try:
-        return _by_torch_export(module, examples, names, outputs), ()
-    except ImportError as error:
-        first = f"torch.export needs {error.name} (pip install 'edgeloop[torch]')"
-    except Exception as error:
-        first = f"torch.export: {_first_line(error)}"
-    try:
-        model = _by_torchscript(module, examples, names, outputs)
-    except Exception as error:
-        raise SourceError(
-            f"{type(module).__name__} cannot be exported. {first}. TorchScript: {_first_line(error)}",
-            "make forward() free of Python that depends on values, or export to ONNX yourself and give the .onnx file",
-        ) from error
-    return model, (f"exported by TorchScript, since {first}",)
+def by_torch_export(
+    module: Any,
+    examples: tuple[Any, ...],
+    names: Sequence[str],
+    outputs: Sequence[str],
+    opset: int | None,
+    free: int = 1,
+) -> ModelProto:
+    """The ``torch.export`` path.
 
-
-def _by_torch_export(module: Any, examples: tuple[Any, ...], names: list[str], outputs: list[str]) -> ModelProto:
+    Args:
+        module: in eval mode.
+        examples: its inputs, `EXAMPLE_ROWS` of them.
+        names: of its inputs.
+        outputs: names of its outputs.
+        opset: the newest that the model may have; None: the exporter's own.
+        free: how many leading dimensions of an input are dynamic.
+    """
     import torch
 
-    # One symbol for all inputs: rows of a batch belong together.
-    batch = torch.export.Dim("N", min=1)
+    if free == 1:
+        # One symbol for all inputs: rows of a batch belong together.
+        batch = torch.export.Dim("N", min=1)
+        shapes: tuple[Any, ...] = tuple({0: batch} for _ in examples)
+    else:
+        # The model itself bounds the length of a text, by as many positions as it knows.
+        auto = torch.export.Dim.AUTO
+        shapes = tuple(dict.fromkeys(range(min(free, example.dim())), auto) for example in examples)
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        shapes = (shapes,)
     with _quiet():
         program = torch.onnx.export(
             module,
             examples,
             dynamo=True,
-            dynamic_shapes=tuple({0: batch} for _ in examples),
+            # It writes 18 and later itself, and older ones by onnx's converter.
+            opset_version=opset,
+            dynamic_shapes=shapes,
             input_names=names,
             output_names=outputs,
             verbose=False,
@@ -137,7 +212,10 @@ def _by_torch_export(module: Any, examples: tuple[Any, ...], names: list[str], o
     return model
 
 
-def _by_torchscript(module: Any, examples: tuple[Any, ...], names: list[str], outputs: list[str]) -> ModelProto:
+def by_torchscript(
+    module: Any, examples: tuple[Any, ...], names: Sequence[str], outputs: Sequence[str], opset: int | None
+) -> ModelProto:
+    """The older path; arguments as those of `by_torch_export`."""
     import torch
 
     with _quiet(), tempfile.TemporaryDirectory() as folder:
@@ -147,7 +225,7 @@ def _by_torchscript(module: Any, examples: tuple[Any, ...], names: list[str], ou
             examples,
             os.fspath(file),
             dynamo=False,
-            opset_version=17,
+            opset_version=min(opset or 17, 17),
             input_names=names,
             output_names=outputs,
             dynamic_axes={name: {0: "N"} for name in (*names, *outputs)},

@@ -14,7 +14,8 @@ from model_export.prepare import prepare  # noqa: E402
 from model_export.probe import Probe  # noqa: E402
 from model_export.quantize import to_int8  # noqa: E402
 from model_export.recipes import Int8Options  # noqa: E402
-from model_export.sources import open_source  # noqa: E402
+from model_export.sources import open_source, parity  # noqa: E402
+from model_export.sources import torch as torch_source  # noqa: E402
 from tests.doubles.digits import splits  # noqa: E402
 
 X = splits().validation.x.reshape(-1, 1, 8, 8)
@@ -82,3 +83,23 @@ def test_data_of_the_wrong_shape_and_a_forward_without_names_are_refused() -> No
         open_source(Net(), flat)
     with pytest.raises(UnsupportedModelError, match="names no input"):
         open_source(NoInput(), DATA)
+
+
+def test_an_export_that_gives_another_model_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*arguments: Any) -> Any:
+        model = by_torchscript(*arguments)
+        bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("head.bias"))
+        bias.raw_data = (np.frombuffer(bias.raw_data, np.float32) + np.eye(10, dtype=np.float32)[3]).tobytes()
+        return model
+
+    by_torchscript = torch_source.by_torchscript
+    monkeypatch.setattr(torch_source, "by_torch_export", wrong)
+    source = open_source(Net(), DATA)
+    assert source.how == "TorchScript"
+    (note,) = source.notes
+    assert "torch.export: output output differs from the source's in 100.0% of 400 rows, at worst by 1" in note
+    found = parity.check(source, DATA)
+    assert found is not None and found.outputs["output"].agreeing_rows == 1.0
+    monkeypatch.setattr(torch_source, "by_torchscript", wrong)
+    with pytest.raises(SourceError, match="cannot be exported"):
+        open_source(Net(), DATA)
