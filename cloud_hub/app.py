@@ -47,6 +47,7 @@ from cloud_hub.training.bounded import Runner
 from cloud_hub.training.command_trainer import CommandTrainer
 from cloud_hub.training.head_trainer import HeadTrainer
 from cloud_hub.training.runs import Training
+from cloud_hub.trials import Trials
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.online import OnlineTrust
 from cloud_hub.trust.view import NOTHING, TrustView
@@ -66,6 +67,7 @@ DRIFT_TICK_S = 1.0
 RETENTION_TICK_S = 10.0
 TRAINING_TICK_S = 1.0
 WEBHOOKS_TICK_S = 0.5
+TRIALS_TICK_S = 0.5
 COSTS_TICK_S = 10.0
 TRUST_TICK_S = 10.0
 
@@ -204,6 +206,7 @@ class Hub:
             online=self._online,
             clock=clock,
         )
+        self.trials = Trials(self.db, self.blobs, self.releases, self.devices, clock=clock)
         self.lineages = Lineages(self.db, settings.data / "attestations")
         if self.identities is not None:
             self.identities.steer(self.broker, self.link)
@@ -261,6 +264,7 @@ class Hub:
         self.workers.start("retention", every(RETENTION_TICK_S, self.retention.work))
         self.workers.start("training", every(TRAINING_TICK_S, self.training.tick))
         self.workers.start("costs", every(COSTS_TICK_S, self.costs.tick))
+        self.workers.start("trials", every(TRIALS_TICK_S, self.trials.tick))
         self.workers.start("webhooks", every(WEBHOOKS_TICK_S, self.webhooks.tick))
         self.teaching.start(self.workers)
         self.samples.start(self.workers)

@@ -105,6 +105,10 @@ class Blobs:
         except OSError as error:
             raise storage_error(error, f"linking {target.name}") from error
 
+    def remove(self, sha256: str) -> None:
+        """Let go of a blob; one that is not there is a success. Whoever has linked it keeps it."""
+        self._place(check_sha256(sha256)).unlink(missing_ok=True)
+
     def _place(self, sha256: str) -> Path:
         return self.folder / sha256[:2] / sha256
 

@@ -18,7 +18,7 @@ from cloud_hub.records.database import Database, add_rows, chunks
 from cloud_hub.records.tables import device_totals
 from cloud_hub.records.tables import devices as table
 from cloud_hub.sealing import Unsigned
-from edgeloop.protocol import Desired, Presence, ProtocolError, Reported, Topics, check_name
+from edgeloop.protocol import Desired, Presence, ProtocolError, Reported, Topics, TrialRequest, check_name
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,8 @@ class Devices:
 
         Args:
             device: its name.
-            desired: what is wanted; the device's name and the next serial are put in here.
+            desired: what is wanted; the device's name and the next serial are put in here. A trial that it is asked
+                for stays, whatever this says of one.
 
         Raises:
             BadRequest: it is no name for a device, or nothing that can be sent.
@@ -185,18 +186,29 @@ class Devices:
             check_name(device, "device")
         except ProtocolError as error:
             raise BadRequest(str(error)) from error
+        self._change(device, lambda known: replace(desired, trial=known.trial))
+
+    def set_trial(self, device: str, trial: TrialRequest | None) -> None:
+        """Ask a device for a trial, or for none any more; what else is wanted of it stays."""
+        with self._db.read() as connection:
+            text = connection.execute(select(table.c.desired_json).where(table.c.device == device)).scalar()
+        if (Desired.from_wire(json.loads(text)).trial if text else None) != trial:
+            self._change(device, lambda known: replace(known, trial=trial))
+
+    def _change(self, device: str, change: Callable[[Desired], Desired]) -> None:
         with self._db.begin() as connection:
             known = connection.execute(select(table.c.desired_json).where(table.c.device == device)).scalar()
-            serial = self._sealer.next_serial(int(json.loads(known or "{}").get("serial", 0)))
-            wanted = replace(desired, device=device, serial=serial)
+            before = Desired.from_wire(json.loads(known)) if known else Desired()
+            serial = self._sealer.next_serial(before.serial)
+            wanted = replace(change(before), device=device, serial=serial)
             try:
                 text = json.dumps(wanted.to_wire(), default=_plain)
             except ProtocolError as error:
                 raise BadRequest(str(error)) from error
             now = self._clock()
             self._upsert(connection, device, now, seen=False, desired_json=text)
-            before = json.loads(known) if known else None
-            audit.changed(connection, "device.desired", before, json.loads(text), about=device, at=now)
+            told = json.loads(known) if known else None
+            audit.changed(connection, "device.desired", told, json.loads(text), about=device, at=now)
             if wanted.channel is not None:
                 channel = wanted.channel
                 self._db.after_commit(lambda: self._moved(channel))

@@ -10,7 +10,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -220,6 +220,15 @@ class Releases:
         shapes = [output.shape for output in meta.outputs if output.role in ("probabilities", "logits")]
         widths = [shape[-1] for shape in shapes if shape and shape[-1] > 0]
         return meta.labels, len(meta.labels) or (widths[0] if widths else MAX_CLASSES)
+
+    def drop_unused(self, files: Collection[str]) -> None:
+        """Let go of blobs, by their sha256, that are no release's."""
+        with self._publishing, self._db.read() as connection:
+            unused = set(files)
+            for index in connection.execute(select(table.c.index_bytes)).scalars():
+                unused -= {entry.sha256 for entry in parse_index(bytes(index)).entries}
+            for sha256 in unused:
+                self._blobs.remove(sha256)
 
     def _lay_out(self, index: Index) -> Path:
         absent = [entry.path for entry in index.entries if not self._blobs.has(entry.sha256)]

@@ -30,6 +30,7 @@ from edgeloop.runtime.memory import share_arenas
 if TYPE_CHECKING:
     from edge_agent.identity.renewal import Renewal
     from edge_agent.messaging import Messaging
+    from edge_agent.trials import Trials
 
 log = Log(__name__)
 
@@ -79,6 +80,7 @@ class Agent:
         )
         self._renewal: Renewal | None = None
         self._messaging: Messaging | None = None
+        self._trials: Trials | None = None
         self._repository = Repository(
             settings.model_repository,
             self._plane,
@@ -226,6 +228,7 @@ class Agent:
             self._vitals,
             lambda: self._settings.hub,
             self._escalator,
+            self._make_trials,
         )
         self._updates.report_to(messaging)
         messaging.start(self._updates)
@@ -234,7 +237,15 @@ class Agent:
         if self._renewal is not None:
             self._renewal.start()
 
+    def _make_trials(self, hub: Callable[[], str], report: Callable[[], None]) -> Trials | None:
+        self._trials = parts.trials(
+            self._settings, self._observing, self._plane, self._neighbour, self._updates, hub, report
+        )
+        return self._trials
+
     def _leave_hub(self, timeout_s: float) -> None:
+        if self._trials is not None:
+            self._trials.stop(timeout_s)
         if self._renewal is not None:
             self._renewal.stop()
         if self._messaging is not None:

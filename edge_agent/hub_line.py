@@ -27,6 +27,7 @@ from edgeloop.sampling.policy import KEY as SAMPLES
 
 if TYPE_CHECKING:
     from edge_agent.escalating.escalator import Escalator
+    from edge_agent.trials import Trials
 
 
 def hub_line(
@@ -38,8 +39,22 @@ def hub_line(
     vitals: Callable[[], Vitals],
     hub: Callable[[], str],
     escalator: Escalator | None = None,
+    trials: Callable[[Callable[[], str], Callable[[], None]], Trials | None] = lambda hub, report: None,
 ) -> Messaging:
-    """Messaging with a link of its own; nothing is connected before it is started."""
+    """Messaging with a link of its own; nothing is connected before it is started.
+
+    Args:
+        settings: the agent's.
+        identity: of the device; None: it is not enrolled.
+        observing: windows and the outbox.
+        samples: inputs that are kept.
+        trust: who vouches for what comes.
+        vitals: what the composition root knows of the device.
+        hub: base URL of the hub by the settings.
+        escalator: the cascade; None: nothing is escalated.
+        trials: given the hub's base URL as it is then, and what has a report sent soon, makes what measures for the
+            hub; None: the owner does not allow it.
+    """
     topics = Topics(settings.fleet)
     tls = broker_tls(settings, identity)
 
@@ -81,6 +96,7 @@ def hub_line(
         vitals=vitals,
         report_s=settings.report_s,
         teacher=None if escalator is None else escalator.take,
+        trials=trials(lambda: messaging.hub or hub(), lambda: messaging.report()),  # noqa: PLW0108  # made here
     )
     own_tls = None if identity is None else TlsOf(identity)
     samples.connect(Line(messaging.link, topics.samples(settings.device), hub, own_tls))

@@ -16,7 +16,7 @@ from typing import Any
 from edge_agent.observing.ledger import Ledger
 from edge_agent.observing.sender import Sender
 from edge_agent.observing.store import Store, StoreError
-from edge_agent.ports import FeedbackItem, MessagingState, Recorder, Trust, Untrusted, Updates, Vitals
+from edge_agent.ports import FeedbackItem, Measuring, MessagingState, Recorder, Trust, Untrusted, Updates, Vitals
 from edgeloop.protocol import (
     Ack,
     Answers,
@@ -26,9 +26,11 @@ from edgeloop.protocol import (
     Reported,
     TeacherAnswer,
     Topics,
+    TrialReport,
     UpdateReport,
 )
 from edgeloop.protocol.link import Link
+from edgeloop.protocol.trials import REFUSED
 from edgeloop.records import dataclass
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 # Several changes at once make one document; also the longest that a change waits.
 DEBOUNCE_S = 0.2
 MAX_REASON_CHARACTERS = 2000
+NO_TRIALS = "the owner of this device does not allow trials (trials = false in its settings)"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Messaging:
         ledger: totals of closed windows, for the reported document.
         vitals: gives what the composition root knows of the device now.
         report_s: seconds between two reported documents when nothing changes.
+        trials: measures candidates for the hub; None: the owner does not allow it.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Messaging:
         vitals: Callable[[], Vitals],
         report_s: float = 30.0,
         teacher: Callable[[Sequence[TeacherAnswer]], None] | None = None,
+        trials: Measuring | None = None,
     ) -> None:
         self._identity = identity
         self._store = store
@@ -90,6 +95,7 @@ class Messaging:
         self._samples = samples
         self._trust = trust
         self._teacher = teacher
+        self._trials = trials
         self._ledger = ledger
         self._vitals = vitals
         self._report_s = report_s
@@ -239,6 +245,8 @@ class Messaging:
             self._store.set_fact(name, desired.serial)
         self.desired = desired
         self._follow(self.desired.channel or self._identity.channel)
+        if self._trials is not None:
+            self._trials.follow(desired.trial)
         self._due.set()
 
     def _follow(self, wanted: str) -> None:
@@ -337,7 +345,14 @@ class Messaging:
             mono=time.monotonic_ns() // 1_000_000,
             epoch=self._store.epoch,
             alarms=vitals.alarms,
+            trial=self._trial(),
         )
+
+    def _trial(self) -> TrialReport | None:
+        if self._trials is not None:
+            return self._trials.report()
+        asked = self.desired.trial
+        return None if asked is None else TrialReport(asked.id, REFUSED, NO_TRIALS)
 
     def _update_report(self, updates: Updates) -> UpdateReport:
         status = updates.status()

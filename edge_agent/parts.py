@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from edge_agent.flows.assembly import Flows
     from edge_agent.identity.renewal import Renewal
     from edge_agent.serving.shared_memory import SharedMemory
+    from edge_agent.trials import Trials
     from edgeloop.cascade.policy import EscalationLimits
 
 
@@ -243,6 +244,40 @@ def trust(settings: Settings, identity: Identity | None, store: UpdateStore, now
         device=settings.device,
         hub=lambda: now().hub,
         grace_s=lambda: now().expiry_grace_s,
+    )
+
+
+def trials(
+    settings: Settings,
+    observing: Observing,
+    plane: DataPlane,
+    neighbour: Neighbour,
+    machine: UpdateMachine,
+    hub: Callable[[], str],
+    report: Callable[[], None],
+) -> Trials | None:
+    """What measures candidates for the hub; None where the owner does not allow it, and then it is not imported."""
+    if not settings.trials:
+        return None
+    from edge_agent.trials import TrialRules, Trials
+    from edge_agent.trials.rules import Doing
+    from edge_agent.trials.trials import Around
+
+    return Trials(
+        observing.store,
+        Around(
+            settings=lambda: machine.settings,
+            rules=TrialRules(
+                max_bytes=settings.trials_max_bytes,
+                max_s=settings.trials_max_s,
+                max_memory_bytes=settings.trials_max_memory_bytes,
+                busy_per_s=settings.trials_busy_per_s,
+            ),
+            doing=lambda: Doing(machine.status().state, neighbour.strain.reason, 0.0),
+            answered=lambda: sum(int(model["inference_count"]) for model in plane.statistics(None, None)),
+            hub=hub,
+            report=report,
+        ),
     )
 
 

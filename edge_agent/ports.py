@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgeloop.insights import Profile
 from edgeloop.package import Package
-from edgeloop.protocol import ChannelDocument, Desired, DeviceAlarm
+from edgeloop.protocol import ChannelDocument, Desired, DeviceAlarm, TrialReport, TrialRequest
 from edgeloop.records import dataclass
 from edgeloop.runtime import ModelSession
 
@@ -383,6 +383,16 @@ class Updates(Protocol):
 
     def previous(self) -> str | None:
         """Digest of the release that was committed before it and is kept for going back."""
+
+
+class Measuring(Protocol):
+    """Trials, as messaging sees them."""
+
+    def follow(self, request: TrialRequest | None) -> None:
+        """Take what the hub wants measured, or that it wants nothing; returns at once."""
+
+    def report(self) -> TrialReport | None:
+        """Where the trial stands that the hub asks for, or None when it asks for none."""
 
 
 FloatArray = npt.NDArray[np.float64]

@@ -290,6 +290,21 @@ class Settings:
         description="Function, module:name, that each sample passes before it is kept; empty: none.",
         check=_function,
     )
+    trials: bool = Field(
+        default=False, description="Consent: whether the hub may have models measured here while the device is idle."
+    )
+    trials_max_bytes: int = Field(
+        default=256 << 20, ge=1, description="Bytes of the files of one trial; a larger one is refused."
+    )
+    trials_max_s: float = Field(
+        default=300.0, gt=0, description="Seconds of measuring in one trial, all its candidates together."
+    )
+    trials_max_memory_bytes: int = Field(
+        default=1 << 30, ge=1 << 20, description="Memory of the process that measures; it is killed beyond it."
+    )
+    trials_busy_per_s: float = Field(
+        default=1.0, ge=0, description="Answered rows a second above which the device is not idle, and no trial runs."
+    )
     feedback_keep: int = Field(default=8192, ge=0, description="Recent predictions that wait for their labels.")
     probation_s: float = Field(default=60.0, ge=0, description="Seconds that a new release is watched, at least.")
     probation_min_predictions: int = Field(default=20, ge=0, description="Predictions it is watched for, at least.")

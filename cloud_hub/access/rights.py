@@ -112,6 +112,11 @@ TABLE: dict[tuple[str, str], Right] = {
     ("GET", f"{API}/devices"): _read(About.ASKED),
     ("GET", f"{API}/devices/{{device}}"): _read(About.NAMED),
     ("PUT", f"{API}/devices/{{device}}/desired"): _right(_OPERATOR, about=About.NAMED),
+    # What devices measure of models that are no release yet; their owners allow it or not.
+    ("GET", f"{API}/trials"): _read(About.OWN),
+    ("POST", f"{API}/trials"): _right(_PUBLISHER, about=About.NAMED),
+    ("GET", f"{API}/trials/{{trial}}"): _read(About.NAMED),
+    ("POST", f"{API}/trials/{{trial}}/cancel"): _right(_OPERATOR, _PUBLISHER, about=About.NAMED),
     # Signed metadata, which everybody may check.
     ("GET", "/tuf/{file}"): _ANYONE,
     ("GET", f"{API}/trust"): _read(About.NOTHING),

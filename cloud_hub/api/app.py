@@ -34,6 +34,7 @@ from cloud_hub.api import (
     teachers,
     thresholds,
     tokens,
+    trials,
     trust,
     webhooks,
 )
@@ -71,6 +72,7 @@ _PARTS = (
     teachers,
     thresholds,
     labelling,
+    trials,
     lineage,
     samples,
     costs,

@@ -51,6 +51,7 @@ class Limits:
             "run": lambda run: ((hub.training.get(_number(run)).channel,), ()),
             "sample": lambda sample: ((hub.samples.store.get(_number(sample)).channel,), ()),
             "item": self._of_item,
+            "trial": self._of_trial,
             "role": lambda role: ((), (model_of(role),)),
         }
 
@@ -93,6 +94,10 @@ class Limits:
     def _of_item(self, item: str) -> Touched:
         found = self._hub.teaching.records.get(_number(item))
         return ((), ()) if found is None else ((found.channel,), ())
+
+    def _of_trial(self, trial: str) -> Touched:
+        found = self._hub.trials.get(trial)
+        return self._of_device(found.device)[0], (found.model,)
 
     def _of_device(self, device: str) -> Touched:
         """A device that was never seen is on no channel, so whoever is limited may not say what it should do."""

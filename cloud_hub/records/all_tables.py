@@ -10,6 +10,7 @@ from cloud_hub.records import (
     sample_tables,
     tables,
     teaching_tables,
+    trial_tables,
     trust_tables,
 )
 from cloud_hub.records.database import metadata
@@ -23,5 +24,6 @@ __all__ = [
     "sample_tables",
     "tables",
     "teaching_tables",
+    "trial_tables",
     "trust_tables",
 ]

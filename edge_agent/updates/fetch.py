@@ -85,6 +85,7 @@ class Fetcher:
         make_room: Callable[[Collection[str]], None],
         interrupted: Callable[[float], bool],
         tls: Callable[[], ssl.SSLContext] | None = None,
+        index_path: Callable[[str], str] = lambda release: f"/api/v1/releases/{release}/index",
     ) -> None:
         """Prepare.
 
@@ -98,11 +99,12 @@ class Fetcher:
             make_room: removes what no kept release needs, and none of the files with these SHA-256.
             interrupted: waits for so many seconds; whether to give up (the agent stops, the offer was withdrawn).
             tls: gives the context for HTTPS; None: what the device's system trusts.
+            index_path: where a hub has the index with a digest.
 
         Raises:
             Transient: there can be no HTTPS now.
         """
-        self._files, self._limits, self._hub = files, limits, hub.rstrip("/")
+        self._files, self._limits, self._hub, self._index_path = files, limits, hub.rstrip("/"), index_path
         self._providers, self._required = providers, required
         self._received, self._make_room, self._interrupted = received, make_room, interrupted
         self._bucket = TokenBucket(limits.max_bytes_per_s, time.monotonic())
@@ -176,7 +178,7 @@ class Fetcher:
         if known is not None:
             return known
         end = time.monotonic() + PATIENCE_S
-        with self._http.stream("GET", f"{base}/api/v1/releases/{release}/index") as answer:
+        with self._http.stream("GET", base + self._index_path(release)) as answer:
             _check_status(answer, f"the index of {release}")
             data = bytearray()
             for chunk in answer.iter_raw():

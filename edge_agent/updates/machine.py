@@ -178,6 +178,11 @@ class UpdateMachine:
         """Name who tells the hub about states."""
         self._reporter = reporter
 
+    @property
+    def settings(self) -> UpdateSettings:
+        """The owner's, as they are now."""
+        return self._settings
+
     def use(self, settings: UpdateSettings) -> None:
         """Go on with other settings; the data folder has to be the same."""
         self._settings = settings

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UpdateReport,
         position,
     )
+    from edgeloop.protocol.trials import TrialReport, TrialRequest
 else:
     __getattr__ = lazily(__name__, "messages")
 
@@ -52,6 +53,8 @@ __all__ = [
     "SignedDesired",
     "TeacherAnswer",
     "Topics",
+    "TrialReport",
+    "TrialRequest",
     "UpdateReport",
     "check_name",
     "decode",

@@ -34,6 +34,7 @@ from edgeloop.protocol.fields import (
 )
 from edgeloop.protocol.inputs import Escalation, Sample, TeacherAnswer
 from edgeloop.protocol.parts import Message, Part, PartOf
+from edgeloop.protocol.trials import TrialReport, TrialRequest
 from edgeloop.records import dataclass
 
 
@@ -119,6 +120,7 @@ class Reported(Message):
         mono: milliseconds of the device's monotonic clock, which orders documents between two boots.
         epoch: the epoch that ``ledger`` belongs to.
         alarms: drifts that the device sees in its own windows now.
+        trial: where the trial stands that ``desired`` asks for, or None.
     """
 
     device: Annotated[str, NAME]
@@ -137,6 +139,7 @@ class Reported(Message):
     mono: Annotated[int, COUNT] = 0
     epoch: Annotated[int, COUNT] = 0
     alarms: Annotated[tuple[DeviceAlarm, ...], ListOf(PartOf(DeviceAlarm), 16)] = ()
+    trial: Annotated[TrialReport | None, Nullable(PartOf(TrialReport))] = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ class Desired(Message):
         policy: settings of the device that the hub may steer.
         device: the device that it is meant for: a document of another device counts for nothing.
         serial: grows with every change; an older document is ignored.
+        trial: candidates of a model that it shall measure, if its owner allows that, or None.
     """
 
     channel: Annotated[str | None, Nullable(NAME)] = None
@@ -199,6 +203,7 @@ class Desired(Message):
     policy: Annotated[Mapping[str, Any], Plain()] = field(default_factory=dict)
     device: Annotated[str, Text(64)] = ""
     serial: Annotated[int, COUNT] = 0
+    trial: Annotated[TrialRequest | None, Nullable(PartOf(TrialRequest))] = None
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,11 @@ def judge(
     return GoldenReport(not problems, cases, worst, agreement, reason)
 
 
+def agreeing_cases(report: GoldenReport) -> int:
+    """Number of cases with the reference's decision."""
+    return round(report.top1_agreement * report.cases)
+
+
 def _compare(role: str, got: Array, expected: Array, tolerance: Tolerance) -> tuple[float, float]:
     """Largest difference as a multiple of what is allowed, and the share of cases with the same decision."""
     if role == "label" or got.dtype.kind not in "fiu":

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from edgeloop.runtime.session import ModelSession
 Progress = Callable[[str], None]
 #: Seconds between two lines of progress: silence is taken for a crash.
 PROGRESS_S = 3.0
+#: Seconds between two looks at a child.
+WATCH_S = 0.05
+#: Of what a child writes, so much is read.
+MOST_ANSWER_BYTES = 1 << 20
 MISSING_LIBRARY = "a library is missing"
 #: ONNX Runtime writes to its log, and not into the exception, which library is missing.
 _LIBRARY = re.compile(r"with error: (\S+: cannot open shared object file)")
@@ -45,7 +50,26 @@ def try_in_child(package: Package, variant: str, launch: Launch, progress: Progr
     Returns:
         "" when it is right, else why not.
     """
-    request = {
+    request = describe(package, variant, launch) | {"deadline_s": deadline_s}
+    start = time.monotonic()
+    told = 0.0
+
+    def watch() -> str:
+        nonlocal told
+        elapsed = time.monotonic() - start
+        if elapsed >= deadline_s:
+            return f"it took longer than {deadline_s:.0f} s and was stopped"
+        if elapsed - told >= PROGRESS_S:
+            told = elapsed
+            progress(f"{variant} is tried on {launch.provider}, {elapsed:.0f} s so far")
+        return ""
+
+    return str(ask_child("edgeloop.runtime.isolated", request, lambda _: watch())["reason"])
+
+
+def describe(package: Package, variant: str, launch: Launch) -> dict[str, Any]:
+    """A candidate as plain values, for `load_described` in another process."""
+    return {
         "root": str(package.root.absolute()),
         "index": package.index.to_bytes().decode(),
         "variant": variant,
@@ -55,8 +79,48 @@ def try_in_child(package: Package, variant: str, launch: Launch, progress: Progr
         "allow_cpu_fallback": launch.allow_cpu_fallback,
         "options": {name: _plain(options) for name, options in launch.options.items()},
         "compiled": None if launch.compiled is None else [str(launch.compiled.root.parent), launch.compiled.root.name],
-        "deadline_s": deadline_s,
     }
+
+
+def open_described(request: Mapping[str, Any]) -> Package:
+    """The package of what `describe` wrote; raises `PackageError`."""
+    return Package.open(Path(request["root"]), index=Index.parse(request["index"].encode()))
+
+
+def load_described(package: Package, request: Mapping[str, Any]) -> ModelSession:
+    """The session of what `describe` wrote; raises `ModelLoadError`."""
+    compiled = None if request["compiled"] is None else Compiled(Path(request["compiled"][0]), request["compiled"][1])
+    return ModelSession.load(
+        package,
+        request["variant"],
+        request["provider"],
+        policy=request["policy"],
+        threads=request["threads"],
+        allow_cpu_fallback=request["allow_cpu_fallback"],
+        options=read_options(request["options"]),
+        compiled=compiled,
+    )
+
+
+def ask_child(
+    module: str,
+    request: Mapping[str, Any],
+    watch: Callable[[int], str],
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Have ``main`` of a module answer in a process of its own, which is killed when it is watched no longer.
+
+    Args:
+        module: reads the request as JSON from standard input, and writes an object with a ``reason`` as the last line
+            of its standard output.
+        request: plain values.
+        watch: asked about every `WATCH_S` with the child's process id; why the child has to end, or "".
+        environment: of the child; None: this process's.
+
+    Returns:
+        What the child wrote; only ``reason`` where it was killed, crashed or gave no answer.
+    """
     import tempfile
 
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as asked:
@@ -64,46 +128,41 @@ def try_in_child(package: Package, variant: str, launch: Launch, progress: Progr
         asked.seek(0)
         child = subprocess.Popen(
             # -P: a file named json.py in the folder that we stand in is not imported.
-            [sys.executable, "-P", "-c", "import sys; from edgeloop.runtime.isolated import main; sys.exit(main())"],
+            [sys.executable, "-P", "-c", f"import sys; from {module} import main; sys.exit(main())"],
             stdin=asked,
             stdout=out,
             stderr=err,
+            env=environment,
         )
         try:
-            if not _wait(child, f"{variant} is tried on {launch.provider}", progress, deadline_s):
-                return f"it took longer than {deadline_s:.0f} s and was stopped"
+            while child.poll() is None:
+                if reason := watch(child.pid):
+                    return {"reason": reason}
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(WATCH_S)
         finally:
             if child.poll() is None:
                 child.kill()
                 child.wait()
         out.seek(0)
         err.seek(0)
-        return _verdict(child.returncode, out.read(), err.read().decode(errors="replace"))
+        return _verdict(child.returncode, out.read(MOST_ANSWER_BYTES), err.read(MOST_ANSWER_BYTES))
 
 
-def _wait(child: subprocess.Popen[bytes], what: str, progress: Progress, deadline_s: float) -> bool:
-    start = time.monotonic()
-    while (left := start + deadline_s - time.monotonic()) > 0:
-        try:
-            child.wait(min(PROGRESS_S, left))
-            return True
-        except subprocess.TimeoutExpired:
-            progress(f"{what}, {time.monotonic() - start:.0f} s so far")
-    return False
-
-
-def _verdict(status: int, out: bytes, err: str) -> str:
+def _verdict(status: int, out: bytes, told: bytes) -> dict[str, Any]:
+    err = told.decode(errors="replace")
     library = _LIBRARY.search(err)
     try:
-        reason = str(json.loads(out.splitlines()[-1])["reason"])
-        return f"{MISSING_LIBRARY}: {library[1]}" if reason and library else reason
+        answer = dict(json.loads(out.splitlines()[-1]))
+        reason = str(answer["reason"])
+        return answer | {"reason": f"{MISSING_LIBRARY}: {library[1]}" if reason and library else reason}
     except (ValueError, IndexError, KeyError, TypeError):
         pass
     last = "".join(err.strip().splitlines()[-1:])[:300]
     if status < 0:
         name = next((number.name for number in signal.Signals if number == -status), f"signal {-status}")
-        return f"it crashed the process ({name}). {last}".strip()
-    return f"the process that tried it ended with status {status}. {last}".strip()
+        return {"reason": f"it crashed the process ({name}). {last}".strip()}
+    return {"reason": f"the process that tried it ended with status {status}. {last}".strip()}
 
 
 def _plain(options: Any) -> dict[str, Any]:
@@ -113,19 +172,9 @@ def _plain(options: Any) -> dict[str, Any]:
 def main() -> int:
     """The child."""
     request = json.loads(sys.stdin.buffer.read())
-    package = Package.open(Path(request["root"]), index=Index.parse(request["index"].encode()))
-    compiled = None if request["compiled"] is None else Compiled(Path(request["compiled"][0]), request["compiled"][1])
     try:
-        session = ModelSession.load(
-            package,
-            request["variant"],
-            request["provider"],
-            policy=request["policy"],
-            threads=request["threads"],
-            allow_cpu_fallback=request["allow_cpu_fallback"],
-            options=read_options(request["options"]),
-            compiled=compiled,
-        )
+        package = open_described(request)
+        session = load_described(package, request)
         report = check_golden(session, package, request["deadline_s"])
         row = {name: values[:1] for name, values in package.golden().inputs.items()}
         if report.ok:

@@ -19,6 +19,7 @@ from edgeloop.protocol.messages import (
 )
 from edgeloop.protocol.parts import schema_of
 from edgeloop.protocol.topics import DEVICE_KINDS, RETAINED_KINDS, Topics
+from edgeloop.protocol.trials import TrialReport, TrialRequest, TrialRow
 
 PATH = Path(__file__).resolve().parents[3] / "docs" / "reference" / "asyncapi.yaml"
 DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text(encoding="utf-8"))
@@ -40,6 +41,7 @@ def test_it_is_asyncapi_3() -> None:
 
 def test_schemas_are_those_of_the_messages() -> None:
     inside = [Desired, ChannelDocument, UpdateReport, DeviceAlarm, ReleaseRef, RolloutRef, TeacherAnswer, Tensor]
+    inside += [TrialRequest, TrialRow, TrialReport]
     parts = [*DEVICE_MESSAGES.values(), *inside]
     assert without_descriptions(DOCUMENT["components"]["schemas"]) == {part.__name__: schema_of(part) for part in parts}
 

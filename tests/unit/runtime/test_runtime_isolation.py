@@ -101,7 +101,7 @@ def test_a_load_that_hangs_in_this_process_is_left_behind(
     ],
 )
 def test_what_a_child_leaves_behind_becomes_one_sentence(status: int, out: bytes, err: str, said: str) -> None:
-    assert isolated._verdict(status, out, err) == said
+    assert isolated._verdict(status, out, err.encode()) == {"reason": said}
 
 
 def test_an_error_is_said_without_its_place_in_the_source() -> None:
