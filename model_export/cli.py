@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from edgeloop import __version__
-from model_export import build_cli, keys_cli
+from model_export import build_cli, keys_cli, trial_cli
 from model_export.console import HubCaCert, HubToken, Json, out, print_json, progress, reporting, say, size
 from model_export.errors import RequestError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(keys_cli.app)
 app.command()(build_cli.build)
+app.command()(trial_cli.trial)
 PackagePath = Annotated[Path, typer.Argument(help="The package's folder.")]
 
 

@@ -75,6 +75,10 @@ class HubRefusedError(ExportError):
         self.status = status
 
 
+class DeviceTrialError(ExportError):
+    """A device did not measure: its owner does not allow it, it found fault with the package, or it did not answer."""
+
+
 class KeyFileError(ExportError):
     """A key cannot be read or used: its file, its passphrase, or the device that keeps it."""
 

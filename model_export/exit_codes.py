@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     UNTRUSTED = 15
     SIGNATURES_MISSING = 16
     UNPROVEN = 17
+    DEVICE_TRIAL = 18
 
 
 #: The most specific class comes first where one derives from another.
@@ -48,6 +49,7 @@ CODES: tuple[tuple[type[errors.ExportError], ExitCode], ...] = (
     (errors.UntrustedError, ExitCode.UNTRUSTED),
     (errors.SignaturesMissingError, ExitCode.SIGNATURES_MISSING),
     (errors.UnprovenError, ExitCode.UNPROVEN),
+    (errors.DeviceTrialError, ExitCode.DEVICE_TRIAL),
 )
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
 from edgeloop.package import Package
 from model_export import provenance
-from model_export.errors import HubRefusedError, InvalidPackageError
 from model_export.hub import Hub
 from model_export.provenance import Documents
+from model_export.sending import API, JSON, send_missing
 from model_export.signing import ReleaseSigner
-
-_API = "/api/v1"
-_JSON = {"Content-Type": "application/json"}
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,19 +66,12 @@ def publish(
         HubRefusedError: the hub said no; the message carries its reason.
         ExportError: what `ReleaseSigner.sign` raises.
     """
-    index = package.index.to_bytes()
-    missing = _missing(hub, index)
-    sent: dict[str, int] = {}
-    for entry in package.index.entries:
-        if entry.sha256 in missing and entry.sha256 not in sent:
-            _upload(hub, package.root / entry.path, entry.sha256, entry.size)
-            sent[entry.sha256] = entry.size
-            on_file(entry.path, entry.size)
+    sent = send_missing(hub, package, on_file=on_file)
     target = "" if signer is None else str(signer.sign(package))
-    release = hub.ask("POST", f"{_API}/releases", content=index, headers=_JSON)
+    release = hub.ask("POST", f"{API}/releases", content=package.index.to_bytes(), headers=JSON)
     if documents is not None:
         _attest(hub, package, documents if signer is None else signer.vouch(documents), signs=signer is not None)
-    path = f"{_API}/channels/{quote(channel, safe='')}/releases"
+    path = f"{API}/channels/{quote(channel, safe='')}/releases"
     assigned = hub.ask("POST", path, json={"digest": release["digest"]})
     return Published(
         digest=str(release["digest"]),
@@ -100,17 +88,6 @@ def publish(
     )
 
 
-def _missing(hub: Hub, index: bytes) -> set[str]:
-    try:
-        answer = hub.ask("POST", f"{_API}/releases/missing", content=index, headers=_JSON)
-    except HubRefusedError as error:
-        raise hub.stranger() if error.status == 404 else error from error
-    missing = answer.get("missing")
-    if not isinstance(missing, list):
-        raise hub.stranger()
-    return {str(sha256) for sha256 in missing}
-
-
 def _attest(hub: Hub, package: Package, documents: Documents, *, signs: bool) -> None:
     """Send what is known of how the package was built, and keep the signatures beside it.
 
@@ -122,18 +99,4 @@ def _attest(hub: Hub, package: Package, documents: Documents, *, signs: bool) ->
             return
     # The provenance first: it names the bill of materials.
     for kind, data in (("provenance", documents.provenance), ("sbom", documents.bill)):
-        hub.put(f"{_API}/releases/{package.digest}/attestations/{kind}", data)
-
-
-def _upload(hub: Hub, path: Path, sha256: str, size: int) -> None:
-    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-    try:
-        hub.send("PUT", f"{_API}/blobs/{sha256}", lambda: {"content": _chunks(path), "headers": headers})
-    except OSError as error:
-        raise InvalidPackageError(f"{path} changed while it was published: {error}", "verify the package") from error
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+        hub.put(f"{API}/releases/{package.digest}/attestations/{kind}", data)

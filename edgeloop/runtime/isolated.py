@@ -6,6 +6,7 @@ The child loads one candidate, checks its golden cases and runs one row. It tell
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -32,6 +33,10 @@ PROGRESS_S = 3.0
 WATCH_S = 0.05
 #: Of what a child writes, so much is read.
 MOST_ANSWER_BYTES = 1 << 20
+#: A child ends by itself so long after it should have been killed, seconds.
+GRACE_S = 5.0
+#: sys/prctl.h of Linux.
+_PR_SET_PDEATHSIG = 1
 MISSING_LIBRARY = "a library is missing"
 #: ONNX Runtime writes to its log, and not into the exception, which library is missing.
 _LIBRARY = re.compile(r"with error: (\S+: cannot open shared object file)")
@@ -124,7 +129,7 @@ def ask_child(
     import tempfile
 
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as asked:
-        asked.write(json.dumps(request).encode())
+        asked.write(json.dumps({**request, "parent": os.getpid()}).encode())
         asked.seek(0)
         child = subprocess.Popen(
             # -P: a file named json.py in the folder that we stand in is not imported.
@@ -169,9 +174,30 @@ def _plain(options: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if value is not None}
 
 
+def end_in_time(request: Mapping[str, Any], seconds: float) -> None:
+    """In a child: the kernel ends this process then, whatever hangs in it, and with the one that started it.
+
+    Whoever started it kills it in time; this is for the child of a process that was killed itself.
+
+    Args:
+        request: of `ask_child`.
+        seconds: from now on.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != request["parent"]:  # it was killed while this one imported what it needs
+        os._exit(1)
+
+
 def main() -> int:
     """The child."""
     request = json.loads(sys.stdin.buffer.read())
+    end_in_time(request, request["deadline_s"] + GRACE_S)
     try:
         package = open_described(request)
         session = load_described(package, request)

@@ -19,7 +19,7 @@ from edgeloop.package import Package, PackageError
 from edgeloop.records import dataclass
 from edgeloop.runtime.errors import InferenceError, ModelLoadError
 from edgeloop.runtime.golden import agreeing_cases, check_golden
-from edgeloop.runtime.isolated import ask_child, describe, load_described, open_described
+from edgeloop.runtime.isolated import GRACE_S, ask_child, describe, end_in_time, load_described, open_described
 from edgeloop.runtime.launch import Launch
 from edgeloop.runtime.memory import resident_bytes
 
@@ -89,7 +89,7 @@ def measure_in_child(
 
     def watch(child: int) -> str:
         if time.monotonic() > end:
-            return f"it took longer than {bounds.seconds:.0f} s and was stopped"
+            return f"it took longer than {bounds.seconds:.3g} s and was stopped"
         takes = _resident_of(child)
         if bounds.memory_bytes and takes > bounds.memory_bytes:
             return f"it took {takes:,} bytes of memory and was stopped; {bounds.memory_bytes:,} are allowed"
@@ -132,6 +132,7 @@ def _resident_of(process: int) -> int:
 def main() -> int:
     """The child."""
     request = json.loads(sys.stdin.buffer.read())
+    end_in_time(request, request["seconds"] + GRACE_S)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # Linux: this one goes first
     print(json.dumps(_measure(request, time.monotonic() + request["seconds"] * TIMED_SHARE)), flush=True)

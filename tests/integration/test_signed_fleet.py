@@ -62,5 +62,14 @@ def test_a_signed_release_reaches_a_device_and_the_hub_may_be_killed_meanwhile(h
         serial = hub.get("channels/stable")["serial"]
         wait_for(lambda: agent.status()["messaging"]["serial"] == serial, what="what was changed since", timeout_s=60)
         assert agent.status()["trust"]["refused"] == 0
+        index = package.index.to_bytes()
+        assert hub.api.put(f"/api/v1/blobs/{digest.removeprefix('sha256:')}", content=index).status_code == 201
+        asked = hub.api.post("/api/v1/trials", json={"device": "cam-1", "digest": digest})
+        assert asked.status_code == 202, asked.text
+        trial = f"trials/{asked.json()['id']}"
+        # The wish is signed, and the device's owner has not allowed any.
+        wait_for(lambda: hub.get(trial)["state"] == "refused", what="the device's answer", timeout_s=60)
+        assert "trials = false" in hub.get(trial)["reason"]
+        assert agent.status()["trust"]["refused"] == 0
     finally:
         agent.close()

@@ -7,11 +7,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from edgeloop.package import Draft, DraftVariant, OutputSpec, Package, TensorSpec, write_package
+from edgeloop.package import Package, TensorSpec
 from edgeloop.runtime import (
     CPU,
     DeadlineExceeded,
@@ -25,6 +23,7 @@ from edgeloop.runtime import (
 )
 from edgeloop.runtime.datatypes import OIP_TO_NUMPY, ORT_TO_OIP, numpy_dtype, oip_name
 from edgeloop.runtime.policy import threads_of
+from tests.doubles.endless import endless_package
 from tests.doubles.packages import answers, make_model, make_package
 
 NEVER = "QNNExecutionProvider"
@@ -40,42 +39,9 @@ def x() -> np.ndarray:
     return np.random.default_rng(1).random((7, 64)).astype(np.float32)
 
 
-def endless_model() -> onnx.ModelProto:
-    """A Loop whose condition stays true: without a deadline it runs for ever."""
-    value = helper.make_tensor_value_info
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["still"]), helper.make_node("Sin", ["v"], ["w"])],
-        "body",
-        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("v", TensorProto.FLOAT, None)],
-        [value("still", TensorProto.BOOL, []), value("w", TensorProto.FLOAT, None)],
-    )
-    yes = numpy_helper.from_array(np.array(True), "yes")
-    graph = helper.make_graph(
-        [helper.make_node("Loop", ["", "yes", "x"], ["y"], body=body)],
-        "endless",
-        [value("x", TensorProto.FLOAT, ["N", 2])],
-        [value("y", TensorProto.FLOAT, ["N", 2])],
-        [yes],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-
-
 @pytest.fixture
 def endless(tmp_path: Path) -> Package:
-    x = np.zeros((2, 2), np.float32)
-    return write_package(
-        tmp_path / "endless",
-        Draft(
-            name="endless",
-            version="1",
-            variants=[DraftVariant("cpu-fp32", "fp32", endless_model())],
-            labels=["a", "b"],
-            inputs=[TensorSpec("x", "FP32", (-1, 2))],
-            outputs=[OutputSpec("y", "FP32", (-1, 2), "logits")],
-            golden_inputs={"x": x},
-            golden_outputs={"fp32": {"y": x}},
-        ),
-    )
+    return endless_package(tmp_path / "endless")
 
 
 def test_answers_are_the_networks(package: Package, x: np.ndarray) -> None:
