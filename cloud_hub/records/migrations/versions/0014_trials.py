@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012_trials"
-down_revision = "0011_costs"
+revision = "0014_trials"
+down_revision = "0013_calibrated_teachers"
 branch_labels = None
 depends_on = None
 
