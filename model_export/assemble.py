@@ -74,10 +74,24 @@ def write_proven(destination: Path, parts: Parts, on_step: Callable[[str], None]
         InvalidPackageError: the audit refuses what was written, which is a defect of this tool.
     """
     draft = _draft(parts)
+    return appear_proven(destination, lambda staged: _write(staged, draft), on_step)
+
+
+def appear_proven(destination: Path, write: Callable[[Path], None], on_step: Callable[[str], None]) -> Package:
+    """Let a package appear at ``destination`` once it has passed its audit and its golden cases.
+
+    Args:
+        destination: where it shall be; nothing is there yet.
+        write: writes it into a folder, which does not exist yet.
+        on_step: told what begins.
+
+    Raises:
+        DestinationError, GoldenMismatchError, InvalidPackageError: as of `write_proven`.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as folder:
             staged = Path(folder) / "package"
-            _write(staged, draft)
+            write(staged)
             failed = [c for c in check_variants(open_audited(staged), DEADLINE_S, on_step) if c.ok is False]
             if failed:
                 reasons = "; ".join(f"{check.variant}: {check.reason}" for check in failed)
@@ -210,7 +224,7 @@ def _lineage(parts: Parts) -> Mapping[str, Any]:
     """Where everything came from, without times: the same input gives the same package."""
     source = parts.source
     quantized = [v.recipe.describe() for v in parts.variants if v.precision in ("int8", "int4")]
-    own = {
+    own: dict[str, Any] = {
         "source": {"kind": source.kind, "file": source.file or source.name, "sha256": source.sha256},
         "parent": None if parts.base is None else parts.base.digest,
         "trainer": None,
@@ -229,4 +243,16 @@ def _lineage(parts: Parts) -> Mapping[str, Any]:
             **source.tools,
         },
     }
+    if source.parity is not None:
+        own["parity"] = _shares(source.parity)
     return own | {name: value for name, value in parts.lineage.items() if own.get(name) is None}
+
+
+def _shares(parity: Mapping[str, Any]) -> dict[str, Any]:
+    """How a model stands to its source, in shares of rows: differences of numbers are others on another processor."""
+    told = ("agreeing_rows", "equal_decisions")
+    outputs = {
+        name: {key: round(output[key], 4) for key in told if output[key] is not None}
+        for name, output in parity["outputs"].items()
+    }
+    return {"how": parity["how"], "rows": parity["rows"], "outputs": outputs}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from model_export.console import Json, err, out, print_json, progress, reporting, size
+from model_export.console import Json, err, out, print_json, progress, reporting, say, size
 from model_export.errors import RequestError
+from model_export.steps import BUILD
+
+if TYPE_CHECKING:
+    from model_export.planning import Plan
 
 
 def build(
@@ -60,41 +64,50 @@ def build(
     lineage: Annotated[
         Path | None, typer.Option(help="JSON file with what its lineage shall tell besides: trainer, run, …")
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(envvar="MODEL_EXPORT_CACHE", help="Folder of what earlier builds have made.", show_envvar=True),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Make everything anew, and keep nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built; build nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a package from an ONNX file, a scikit-learn classifier or a PyTorch module."""
     with reporting(as_json):
         from model_export.building import build as build_it
+        from model_export.cache import Cache, default_folder
+        from model_export.planning import plan
         from model_export.provenance import Licences
         from model_export.recipes import Int8Options
 
         if like is not None:
             _nothing_besides(context)
-        with progress() as step:
-            report = build_it(
-                source,
-                output,
-                data,
-                labels=_labels(labels),
-                label_column=label_column or None,
-                precision=tuple(p.strip() for p in precision.split(",")) if precision else None,
-                targets=tuple(t.strip() for t in target.split(",")),
-                name=name or None,
-                version=version,
-                trust_source=trust_source,
-                roles=_roles(role or []),
-                calibration_share=calibration_share,
-                int8=Int8Options(int8_scheme, calibration, reduce_range),
-                max_loss=max_loss,
-                validation_rows=validation_rows,
-                reproducible=reproducible,
-                input_kind=input_kind,
-                processing=processing,
-                licences=Licences(model_license, data_license),
-                like=like,
-                lineage=None if lineage is None else _told_lineage(lineage),
-                on_step=step,
-            )
+        options: dict[str, Any] = {
+            "labels": _labels(labels),
+            "label_column": label_column or None,
+            "precision": tuple(p.strip() for p in precision.split(",")) if precision else None,
+            "targets": tuple(t.strip() for t in target.split(",")),
+            "name": name or None,
+            "version": version,
+            "trust_source": trust_source,
+            "roles": _roles(role or []),
+            "calibration_share": calibration_share,
+            "int8": Int8Options(int8_scheme, calibration, reduce_range),
+            "max_loss": max_loss,
+            "validation_rows": validation_rows,
+            "reproducible": reproducible,
+            "input_kind": input_kind,
+            "processing": processing,
+            "licences": Licences(model_license, data_license),
+            "like": like,
+            "lineage": None if lineage is None else _told_lineage(lineage),
+            "cache": Cache(None if no_cache else cache or default_folder()),
+        }
+        if dry_run:
+            _show(plan(source, output, data, **options), as_json)
+            return
+        with progress(BUILD) as step:
+            report = build_it(source, output, data, **options, on_step=step)
         if as_json:
             print_json(report.as_dict())
             return
@@ -106,6 +119,24 @@ def build(
         for note in report.notes:
             err.print(f"note: {note}", highlight=False, markup=False)
         out.print(f"{report.path}\n{report.digest}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _show(found: Plan, as_json: bool) -> None:
+    if as_json:
+        print_json(found.as_dict())
+        return
+    data = found.data
+    say(f"source: {found.source}")
+    say(f"data: {data['file']}, {data['rows']} rows, classes {', '.join(data['classes'])}")
+    for name, shape in data["columns"].items():
+        say(f"  {name}: {shape}")
+    say(f"rows: about {found.calibration} calibrate, {found.validation} validate")
+    say(f"variants: {', '.join(found.variants)}")
+    for step, state in found.steps.items():
+        say(f"{step}: {state}")
+    for library in found.missing:
+        say(f"missing: {library}")
+    say(f"nothing was built; without --dry-run it would be {found.destination}")
 
 
 def _told_lineage(path: Path) -> dict[str, Any]:
@@ -120,7 +151,20 @@ def _told_lineage(path: Path) -> dict[str, Any]:
 
 def _nothing_besides(context: typer.Context) -> None:
     """With --like the base decides: what else is said would be silently forgotten."""
-    own = ("source", "output", "data", "version", "model_license", "data_license", "like", "lineage", "as_json")
+    own = (
+        "source",
+        "output",
+        "data",
+        "version",
+        "model_license",
+        "data_license",
+        "like",
+        "lineage",
+        "cache",
+        "no_cache",
+        "dry_run",
+        "as_json",
+    )
     for name in context.params:
         source = context.get_parameter_source(name)
         if name not in own and source is not None and source.name != "DEFAULT":

@@ -5,60 +5,34 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgeloop.insights.calibrating import FEWEST_ROWS
 from edgeloop.insights.forms import Kind
+from edgeloop.package import Package
 from model_export import data as tables
+from model_export import finished, provenance
 from model_export import processing as around
-from model_export import provenance
 from model_export.assemble import Parts, write_proven
 from model_export.audited import open_audited
+from model_export.build_report import BuildReport
+from model_export.cache import Cache
+from model_export.content_keys import plain
+from model_export.converting import opened
 from model_export.data import CALIBRATION_SHARE, VALIDATION_ROWS
 from model_export.errors import DestinationError, RequestError
-from model_export.likeness import Kept, Recipe
-from model_export.measure import Metrics
+from model_export.likeness import KEY, Kept, Recipe
 from model_export.prepare import prepare
 from model_export.recipes import Int8Options, one_of
-from model_export.sources import open_source, parity
-from model_export.sources.parity import Parity
+from model_export.sources import Source, open_source, parity
 from model_export.targets import PRECISIONS, target_of
 from model_export.variants import MAX_LOSS, make_variants
 
+#: Options that do not change the package, or whose content is a part of its key already.
+BESIDES = ("source", "destination", "data", "trust_source", "licences", "cache", "on_step")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What was built.
-
-    Attributes:
-        path: the package's folder.
-        digest: of the release that it would be.
-        metrics: of each variant, latency exact.
-        head: whether the hub's head trainer can retrain it.
-        labels: names of the classes.
-        notes: what the person should know.
-        parity: how the converted model stands to its source; None where the source is ONNX.
-    """
-
-    path: Path
-    name: str
-    version: str
-    digest: str
-    bytes: int
-    metrics: Mapping[str, Metrics]
-    head: bool
-    labels: tuple[str, ...]
-    lineage: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    parity: Parity | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {**asdict(self), "path": str(self.path)}
 
 
 def build(
@@ -84,6 +58,7 @@ def build(
     licences: provenance.Licences | None = None,
     like: Path | None = None,
     lineage: Mapping[str, Any] | None = None,
+    cache: Cache | None = None,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> BuildReport:
     """Make a package from a trained classifier and labelled data; it appears whole, audited and tested, or not at all.
@@ -115,12 +90,15 @@ def build(
         like: folder of a package: this one gets its name, labels, recipe, golden inputs and validation set, whatever
             else is given; and it has to have its inputs and outputs.
         lineage: what the package's lineage tells besides: of what this tool says nothing, who trained it and why.
+        cache: of what earlier builds have made; None: nothing is kept.
         on_step: told what begins.
 
     Raises:
         ExportError: one of `model_export.errors`, by who is at fault.
     """
-    _check_request(destination, precision, targets, name, version)
+    request = {option: value for option, value in locals().items() if option not in BESIDES}
+    destination, cache = Path(destination), cache or Cache(None)
+    check_request(destination, precision, targets, name, version)
     started = time.time()
     recipe = Recipe(
         precision=None if precision is None else tuple(map(one_of(PRECISIONS), precision)),
@@ -137,22 +115,49 @@ def build(
     if like is not None:
         on_step("reading the package that it shall be like")
         base = open_audited(Path(like))
+        request["like"] = base.digest
         # Without a measured latency the same data give the same package, whenever and wherever it is built.
         name, labels, recipe = base.name, base.meta.labels, replace(Recipe.of(base), reproducible=True)
     on_step("reading data")
     table = tables.read_table(Path(data), label_column)
     declared = around.declared(source, processing, table, base)
+    request["processing"] = declared
     recipe = replace(recipe, processing=declared.to_json())
     raw, table = around.applied(declared, table)
     on_step("converting the model")
-    found = open_source(source, table, trust_source=trust_source)
-    on_step("comparing it with its source")
-    same = parity.check(found, table)
-    found = around.recent_enough(found, declared)
-    prepared = around.with_output(prepare(found, table, labels=labels, given=recipe.roles), declared.output)
+
+    def convert() -> Source:
+        found = open_source(source, table, trust_source=trust_source)
+        on_step("comparing it with its source")
+        same = parity.check(found, table)
+        return replace(around.recent_enough(found, declared), parity=None if same is None else same.as_dict())
+
+    found = opened(source, cache, decides(table, declared, {**request, "trust_source": trust_source}), convert)
+
+    def describe(package: Package) -> None:
+        asked = {
+            "labels": None if labels is None else list(labels),
+            "label_column": label_column,
+            "name": name,
+            "version": version,
+            "trust_source": trust_source,
+            "like": None if base is None else base.digest,
+            **package.meta.extra[KEY],
+            "int8": recipe.int8.describe(),
+        }
+        told = provenance.describe(package, asked, started, licences or provenance.Licences())
+        provenance.write(destination, told)
+
+    key = finished.key_for(request, found, table)
+    if (before := finished.restore(cache, key, destination, on_step)) is not None:
+        describe(before[0])
+        return before[1]
+    on_step("bringing the graph into its canonical form")
+    prepared = prepare(found, table, labels=labels, given=recipe.roles, cache=cache)
+    prepared = around.with_output(prepared, declared.output)
     calibration, validation = tables.parts_of(table, prepared.truth, recipe.calibration_share)
     on_step("making and measuring variants")
-    made = make_variants(prepared, calibration, validation, recipe.rules(by_clock=not recipe.reproducible))
+    made = make_variants(prepared, calibration, validation, recipe.rules(by_clock=not recipe.reproducible), cache)
     notes = [*made.notes]
     if made.by_clock:
         recipe = replace(recipe, variants=tuple(variant.recipe for variant in made.variants))
@@ -179,18 +184,8 @@ def build(
         )
     on_step("writing and testing the package")
     package = write_proven(destination, parts, on_step)
-    asked = {
-        "labels": None if labels is None else list(labels),
-        "label_column": label_column,
-        "name": name,
-        "version": version,
-        "trust_source": trust_source,
-        "like": None if base is None else base.digest,
-        **recipe.to_json(),
-        "int8": recipe.int8.describe(),
-    }
-    provenance.write(destination, provenance.describe(package, asked, started, licences or provenance.Licences()))
-    return BuildReport(
+    describe(package)
+    report = BuildReport(
         path=destination,
         name=package.name,
         version=package.version,
@@ -201,15 +196,22 @@ def build(
         labels=prepared.class_names,
         lineage=dict(package.meta.lineage),
         notes=(*prepared.notes, *notes),
-        parity=same,
+        parity=found.parity,
     )
+    finished.keep(cache, key, report)
+    return report
 
 
-def _check_request(
+def decides(table: tables.Table, declared: around.Processing, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides how a source is opened, besides the source: an exporter traces it with rows of the data."""
+    told = {name: options[name] for name in ("label_column", "trust_source")}
+    return {"data": table.sha256, "processing": plain(declared), **told}
+
+
+def check_request(
     destination: Path, precision: Sequence[str] | None, targets: Sequence[str], name: str | None, version: str
 ) -> None:
     """Everything that can be refused before work begins."""
-    destination = Path(destination)
     if destination.exists() or destination.is_symlink():
         raise DestinationError(f"{destination} exists already", "choose another folder, or remove it first")
     if not destination.parent.is_dir():

@@ -31,10 +31,15 @@ _STALE_S = 24 * 3600.0
 _STEP, _KEY = re.compile(r"[a-z][a-z0-9-]{0,31}"), re.compile(r"[0-9a-f]{64}")
 
 
-def default_folder() -> Path:
-    """Where the platform keeps what can be made again: `ENVIRONMENT`, else the user's cache folder."""
-    if chosen := os.environ.get(ENVIRONMENT):
-        return Path(chosen)
+def default_folder() -> Path | None:
+    """Where the platform keeps what can be made again: `ENVIRONMENT`, else the user's cache folder.
+
+    Returns:
+        None where the variable is there and empty: nothing shall be kept.
+    """
+    chosen = os.environ.get(ENVIRONMENT)
+    if chosen is not None:
+        return Path(chosen) if chosen else None
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from model_export.errors import ExportError
 from model_export.exit_codes import exit_code_of
+from model_export.steps import Steps
 
 #: Results go to stdout, everything else to stderr, so that --json can be piped.
 out, err = Console(), Console(stderr=True)
@@ -45,18 +46,36 @@ def reporting(as_json: bool) -> Iterator[None]:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Steps as they begin: a spinner on a terminal, plain lines elsewhere, on stderr always."""
+def progress(weights: Mapping[str, float] | None = None) -> Iterator[Callable[[str], None]]:
+    """Steps as they begin: a bar with the time left on a terminal, plain lines elsewhere, on stderr always.
+
+    Args:
+        weights: of the steps, see `model_export.steps`; None: they are not known, so there is no bar.
+    """
     if not err.is_terminal:
         yield lambda text: err.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
         return
-    with err.status("starting") as status:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    steps = Steps(weights or {})
+    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
+    if weights:
+        columns += [BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[left]}")]
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as bar:
+        task = bar.add_task(steps.text, total=1.0, left="")
 
         def step(text: str) -> None:
-            err.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
-            status.update(text)
+            steps.begin(text)
+            left = "" if steps.left_s is None else f"about {_duration(steps.left_s)} left"
+            bar.update(task, description=text, completed=steps.done, left=left)
 
         yield step
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def say(text: str) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 from onnx import ModelProto
 
+from model_export.cache import Cache
 from model_export.errors import QuantizationError, UnsupportedModelError
 from model_export.fourbit import to_int4
 from model_export.fusing import fused
 from model_export.graph import Array
 from model_export.half import to_half
+from model_export.keeping import kept_model
 from model_export.prepare import Prepared
 from model_export.quantize import quantizable, ranges_of, to_int8
 from model_export.recipes import Calibration, Int8Options, VariantRecipe
@@ -27,10 +29,12 @@ class Maker:
     Attributes:
         prepared: the model.
         calibration: rows [N, …] by input that show int8 the ranges of the activations.
+        cache: of graphs that were made before.
     """
 
     prepared: Prepared
     calibration: Mapping[str, Array]
+    cache: Cache = field(default_factory=lambda: Cache(None))
     _ranges: dict[tuple[bool, float, Calibration], Any] = field(default_factory=dict)
 
     def graph(self, recipe: VariantRecipe) -> ModelProto:
@@ -40,6 +44,12 @@ class Maker:
             QuantizationError: the precision cannot be had.
             UnsupportedModelError: fusion or a smaller input cannot be had.
         """
+        if recipe == VariantRecipe("fp32"):
+            return self.prepared.model
+        parts = {"model": self.prepared.model, "calibration": self.calibration, "recipe": recipe.to_json()}
+        return kept_model(self.cache, "graph", parts, lambda: self._made(recipe))
+
+    def _made(self, recipe: VariantRecipe) -> ModelProto:
         model = self.float_graph(recipe.fused, recipe.input_scale)
         if recipe.int8 is not None:
             model = self._int8(model, recipe, recipe.int8)

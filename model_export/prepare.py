@@ -14,11 +14,13 @@ from edgeloop.package import PackageError
 from edgeloop.package.manifest import check_text
 from model_export import head as heads
 from model_export import roles as output_roles
-from model_export.canonical import canonical, inputs_of
+from model_export.cache import Cache
+from model_export.canonical import COMPARED_ROWS, canonical, inputs_of
 from model_export.data import InputSpec, Table, bind, class_indices
 from model_export.errors import DataError, UnsupportedModelError
 from model_export.graph import Array
 from model_export.head import Head
+from model_export.keeping import kept_model
 from model_export.measure import non_finite, softmax
 from model_export.probe import Probe
 from model_export.sources import Source
@@ -67,7 +69,14 @@ class Prepared:
         return {name: array[rows] for name, array in self.rows.items()}, self.truth[rows]
 
 
-def prepare(source: Source, table: Table, *, labels: Sequence[str] | None, given: Mapping[str, str]) -> Prepared:
+def prepare(
+    source: Source,
+    table: Table,
+    *,
+    labels: Sequence[str] | None,
+    given: Mapping[str, str],
+    cache: Cache | None = None,
+) -> Prepared:
     """Make a source ready to be packaged.
 
     Args:
@@ -75,6 +84,7 @@ def prepare(source: Source, table: Table, *, labels: Sequence[str] | None, given
         table: labelled examples.
         labels: names of the classes; None: the source's own, else their indices.
         given: roles of outputs that the person set.
+        cache: of canonical graphs that were made before; None: nothing is kept.
 
     Raises:
         UnsupportedModelError: the model is no classifier that edgeloop can watch.
@@ -87,7 +97,9 @@ def prepare(source: Source, table: Table, *, labels: Sequence[str] | None, given
         )
     specs = inputs_of(source.model)
     rows = bind(table, specs)
-    model = canonical(source.model, rows)
+    first = {name: array[:COMPARED_ROWS] for name, array in rows.items()}
+    parts = {"model": source.model, "rows": first}
+    model = kept_model(cache or Cache(None), "canonical", parts, lambda: canonical(source.model, first))
     outputs = Probe(model).run({name: array[:ROLE_ROWS] for name, array in rows.items()})
     bad = non_finite(outputs)
     if bad:

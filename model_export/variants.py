@@ -13,8 +13,10 @@ from onnx import ModelProto
 
 from edgeloop.runtime.golden import judge
 from model_export import golden
+from model_export.cache import Cache
 from model_export.errors import ExportError, QuantizationError, UnsupportedModelError
 from model_export.graph import Array
+from model_export.keeping import kept_arrays
 from model_export.making import Maker
 from model_export.measure import Metrics, accuracy, non_finite, size_of
 from model_export.prepare import Prepared
@@ -122,7 +124,9 @@ class Made:
     by_clock: bool = False
 
 
-def make_variants(prepared: Prepared, calibration: Array, validation: Array, rules: Rules) -> Made:
+def make_variants(
+    prepared: Prepared, calibration: Array, validation: Array, rules: Rules, cache: Cache | None = None
+) -> Made:
     """One variant a recipe; what cannot be had, or is not worth it, is left out with a note.
 
     Args:
@@ -130,11 +134,12 @@ def make_variants(prepared: Prepared, calibration: Array, validation: Array, rul
         calibration: row numbers that show int8 the ranges of the activations.
         validation: row numbers on which variants are measured.
         rules: which, and what they may lose.
+        cache: of graphs and outputs that were made before; None: nothing is kept.
 
     Raises:
         QuantizationError: a variant was named, and cannot be made or loses too much.
     """
-    maker = Maker(prepared, prepared.part(calibration)[0])
+    maker = Maker(prepared, prepared.part(calibration)[0], cache or Cache(None))
     rows, truth = prepared.part(validation)
     plain = VariantRecipe("fp32")
     base = measured(maker, plain, rows, truth)
@@ -172,7 +177,9 @@ def measured(maker: Maker, recipe: VariantRecipe, rows: Mapping[str, Array], tru
         UnsupportedModelError: it does not run, or gives numbers that are not finite.
     """
     model = maker.graph(recipe)
-    outputs = Probe(model, exact=not runs_here(recipe)).run(rows)
+    exact = not runs_here(recipe)
+    parts = {"model": model, "rows": rows, "exact": exact}
+    outputs = kept_arrays(maker.cache, "outputs", parts, lambda: Probe(model, exact=exact).run(rows))
     bad = non_finite(outputs)
     if bad:
         raise UnsupportedModelError(f"output {bad[0]} of the {recipe.name} variant has numbers that are not finite")

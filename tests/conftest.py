@@ -26,3 +26,5 @@ settings.register_profile("edgeloop", deadline=None, suppress_health_check=[Heal
 settings.load_profile("edgeloop")
 
 os.environ["CLOUD_HUB_INSECURE"] = os.environ["EDGE_AGENT_INSECURE"] = "true"
+# Tests that build twice want two builds, and the user's own cache is not theirs.
+os.environ["MODEL_EXPORT_CACHE"] = ""

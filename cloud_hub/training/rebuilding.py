@@ -58,7 +58,18 @@ def rebuild(
     told = place / "lineage.json"
     told.write_text(json.dumps(lineage))
     built = place / "output" / package.name
-    command = [*_COMMAND, "build", str(model), "--like", str(base), "--data", str(data), "--output", str(built)]
+    command = [
+        *_COMMAND,
+        "build",
+        str(model),
+        "--like",
+        str(base),
+        "--data",
+        str(data),
+        "--output",
+        str(built),
+        "--no-cache",
+    ]
     command += ["--version", version, "--lineage", str(told)]
     call = Call("model-export", command, place, told, limits)
     end = runner.run(call, lambda line: say(line.text), stopped)

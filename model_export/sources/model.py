@@ -28,6 +28,7 @@ class Source:
         tools: versions of the libraries that converted it.
         notes: what the person should know about the conversion.
         how: what converted it: ``torch.export``, ``TorchScript``, ``skl2onnx``, …; empty where nothing did.
+        parity: what `model_export.sources.parity` has found, as JSON values; None where nothing was compared.
         reference: what the source itself gives, in evaluation mode; None where the source is ONNX already.
     """
 
@@ -40,6 +41,7 @@ class Source:
     tools: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     how: str = ""
+    parity: Mapping[str, Any] | None = None
     reference: Reference | None = None
 
     def with_sha256(self, sha256: str) -> Source:

@@ -149,3 +149,5 @@ def test_the_default_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, 
     assert default_folder() == Path.home() / ".cache" / "edgeloop" / "model-export"
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "mine"))
     assert default_folder() == tmp_path / "mine"
+    monkeypatch.setenv(ENVIRONMENT, "")
+    assert default_folder() is None
