@@ -34,6 +34,8 @@ from model_export.graph import (
 from model_export.probe import Probe, alike
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+#: Operators of ONNX Runtime's own domain that a source may have: scikit-learn's vectorizers of texts need one.
+OWN = {("com.microsoft", "Tokenizer")}
 #: The oldest opset whose operators the quantizer can treat per channel is 13; what is older is brought here.
 OLDEST_OPSET, UPGRADE_TO = 13, 17
 #: Rows on which the rewritten graph is compared with the source.
@@ -95,7 +97,8 @@ def canonical(source: ModelProto, inputs: Mapping[str, Array]) -> ModelProto:
 
 def _check_operators(model: ModelProto) -> None:
     known = {function.domain for function in model.functions} | set(DOMAINS)
-    foreign = sorted({f"{n.domain}.{n.op_type}" for n in all_nodes(model.graph) if n.domain not in known})
+    nodes = [node for node in all_nodes(model.graph) if (node.domain, node.op_type) not in OWN]
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in known})
     if foreign:
         raise UnsupportedModelError(
             f"the model uses operators that are not standard ONNX: {', '.join(foreign)}",
@@ -176,7 +179,8 @@ def _optimised(model: ModelProto) -> ModelProto:
                 "export it with a dynamic first dimension",
             ) from error
         optimised = onnx.load(file)
-    foreign = any(node.domain not in DOMAINS for node in all_nodes(optimised.graph))
+    nodes = all_nodes(optimised.graph)
+    foreign = any(node.domain not in DOMAINS and (node.domain, node.op_type) not in OWN for node in nodes)
     return model if foreign else optimised
 
 

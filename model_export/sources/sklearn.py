@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from model_export.data import Table
 from model_export.errors import MissingLibraryError, SourceError, UnsupportedModelError
 from model_export.graph import Array
 from model_export.sources import boosting, parity
 from model_export.sources.model import Reference, Source
+from model_export.sources.taken import Taken, taken_by
 
 #: What onnxruntime 1.20 and later runs, and skl2onnx 1.18 and later writes; and of ai.onnx.ml.
 OPSET, ML_OPSET = 17, 3
-INPUT = "input"
+LOCALE = "C"
 
 
 def is_estimator(found: object) -> bool:
@@ -63,8 +64,8 @@ def from_estimator(estimator: Any, table: Table, *, name: str, file: str, opset:
     title = type(estimator).__name__
     if not is_classifier(estimator):
         raise UnsupportedModelError(f"{title} is no classifier", "edgeloop watches classes; give a fitted classifier")
-    classes, columns = getattr(estimator, "classes_", None), getattr(estimator, "n_features_in_", None)
-    if classes is None or columns is None:
+    classes, taken = getattr(estimator, "classes_", None), taken_by(estimator, table)
+    if classes is None or taken is None:
         raise UnsupportedModelError(f"{title} is not fitted", "call fit() before you save it")
     if isinstance(classes, list):
         raise UnsupportedModelError(f"{title} predicts several labels at once", "export one classifier a label")
@@ -73,13 +74,13 @@ def from_estimator(estimator: Any, table: Table, *, name: str, file: str, opset:
     scalings = _scalings(estimator)
     for scaling in scalings:
         try:
-            model = _converted(estimator, int(columns), scaling, opset)
+            model = _converted(estimator, taken, scaling, opset)
         except Exception as error:
             raise UnsupportedModelError(
                 f"skl2onnx cannot convert {title}: {type(error).__name__}: {error}",
-                "only numeric input columns are supported; export to ONNX yourself and give the .onnx file",
+                "leave out the step that it cannot convert, or export to ONNX yourself and give the .onnx file",
             ) from error
-        reference = _reference(estimator, [output.name for output in model.graph.output])
+        reference = _reference(estimator, taken, [output.name for output in model.graph.output])
         if scaling == scalings[-1]:
             break
         found = parity.compare(model, reference, parity.rows_of(model, table), "skl2onnx")
@@ -113,9 +114,8 @@ def _scalings(estimator: Any) -> list[dict[Any, Any]]:
     return [{}, {StandardScaler: {"div": "div"}}, {StandardScaler: {"div": "div_cast"}}]
 
 
-def _converted(estimator: Any, columns: int, scaling: Mapping[Any, Any], opset: int | None) -> ModelProto:
+def _converted(estimator: Any, taken: Taken, scaling: Mapping[Any, Any], opset: int | None) -> ModelProto:
     import skl2onnx
-    from skl2onnx.common.data_types import FloatTensorType
 
     title = type(estimator).__name__
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else {}
@@ -124,21 +124,25 @@ def _converted(estimator: Any, columns: int, scaling: Mapping[Any, Any], opset: 
         model: ModelProto = skl2onnx.convert_sklearn(
             estimator,
             name=title,
-            initial_types=[(INPUT, FloatTensorType([None, columns]))],
+            initial_types=taken.types(),
             options={**options, **scaling} or None,
             target_opset={"": min(opset or OPSET, OPSET), "ai.onnx.ml": ML_OPSET},
         )
     # Softer than the operators' need: skl2onnx names the graph after a random id where it is given none.
     model.graph.name = title
+    for node in model.graph.node:
+        if node.op_type == "StringNormalizer" and not any(a.name == "locale" for a in node.attribute):
+            # The default is American English, which few devices have; the one that all have knows ASCII's letters.
+            node.attribute.append(helper.make_attribute("locale", LOCALE))
     return model
 
 
-def _reference(estimator: Any, outputs: list[str]) -> Reference:
+def _reference(estimator: Any, taken: Taken, outputs: list[str]) -> Reference:
     """The class that the estimator predicts, and its scores, under the names that skl2onnx gave them."""
     scores = getattr(estimator, "predict_proba", None) or estimator.decision_function
 
     def run(rows: Mapping[str, Array]) -> dict[str, Array]:
-        x = rows[INPUT]
+        x = taken.rows(rows)
         with warnings.catch_warnings():
             # Names of columns that the estimator was fitted with, and the data do not have.
             warnings.simplefilter("ignore")
