@@ -82,7 +82,7 @@ def _run(run: Document) -> Iterator[str]:
 
 def _data(data: Document) -> Iterator[str]:
     """Whatever a trainer tells of what it was given; the names are its own."""
-    told = dict(data)
+    told = {name: value for name, value in data.items() if value not in (None, "", (), [], {})}
     since, until = told.pop("since", None), told.pop("until", None)
     releases = told.pop("releases", ())
     span = f"from {_time(since)}" if since is not None else "from the beginning"

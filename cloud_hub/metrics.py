@@ -36,6 +36,9 @@ class HubCollector(Collector):
         yield from self._trust()
         yield from self._teachers()
         yield from self._thresholds()
+        samples = self._hub.samples
+        yield _counters("cloud_hub_samples", "Samples by what became of them.", "outcome", samples.intake.totals)
+        yield _gauge("cloud_hub_samples_bytes", "Bytes of the samples that are kept.", samples.store.bytes)
         states = self._hub.workers.states
         up = {state.name: state.alive for state in states}
         failures = {state.name: state.failures for state in states}

@@ -370,6 +370,14 @@ class ChannelPolicy(_Policy):
     teaching: TeachingPolicy = TeachingPolicy()
     samples: SamplingPolicy = SamplingPolicy()
 
+    @model_validator(mode="after")
+    def _trains_on_inputs(self) -> ChannelPolicy:
+        if self.retraining.trainer == "command" and self.samples.strategies and self.samples.travels == "features":
+            raise ValueError(
+                "a training program gets the inputs of samples, and samples.travels is features: say input, or small"
+            )
+        return self
+
     def for_devices(
         self, thresholds: Mapping[str, float] | None = None, release: str | None = None
     ) -> dict[str, dict[str, Any]]:

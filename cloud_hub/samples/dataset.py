@@ -112,8 +112,8 @@ class SampleDatasets:
         while page := self._store.list(wanted, after=after, limit=_PAGE):
             after = page[-1].number
             for row in page:
-                if row.form != "input":
-                    left_out["form"] += 1
+                if row.form == "features":  # of the device's model: the program is to make its own
+                    left_out["features"] += 1
                 elif row.label is None or not 0 <= row.label < len(base.meta.labels):
                     left_out["label"] += 1
                 elif (tensors := self._tensors(row, left_out)) is not None:

@@ -145,6 +145,11 @@ class SampleStore:
         self._db, self.files, self._most_bytes, self._clock = db, files, most_bytes, clock
         self._bytes = self._count()
 
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return self._bytes.total()
+
     def add(self, sample: Sample, label: int | None, keep_s: float | None) -> bool:
         """Keep a sample; False where it is here already, or was deleted on somebody's request.
 

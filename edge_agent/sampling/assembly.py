@@ -77,6 +77,7 @@ class SamplesStatus:
         looked_at: requests.
         kept: samples.
         sent: samples, again included.
+        sent_bytes: of them.
         acknowledged: by the hub.
         refused: by the hub, for good.
         dropped: that had to make room.
@@ -94,6 +95,7 @@ class SamplesStatus:
     looked_at: int = 0
     kept: int = 0
     sent: int = 0
+    sent_bytes: int = 0
     acknowledged: int = 0
     refused: int = 0
     dropped: int = 0

@@ -37,9 +37,10 @@ _LOOK_S = 1.0
 
 @dataclass
 class Sent:
-    """Since the start: samples that were sent, that the hub has acknowledged, and that it refused for good."""
+    """Since the start: samples that were sent, their bytes, that the hub has acknowledged, and refused for good."""
 
     sent: int = 0
+    sent_bytes: int = 0
     acknowledged: int = 0
     refused: int = 0
 
@@ -165,6 +166,7 @@ class SampleSender:
         with self._lock:
             self._after = max(self._after, waiting.number)
         self.tally.sent += 1
+        self.tally.sent_bytes += len(waiting.body)
         self._pause_s, self.trouble = PAUSE_S, ""
         wait_s = self._bucket.take(len(waiting.body), self._clock.monotonic())
         if wait_s > 0:

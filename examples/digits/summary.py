@@ -84,7 +84,10 @@ class Figures:
     def show(self) -> bool:
         """Print the table; returns whether every bound holds."""
         console = Console()
-        console.print(f"where the last release comes from:\n{self.lineage}", highlight=False, markup=False)
+        # Each line whole: whoever reads it from a file searches for digests.
+        console.print(
+            f"where the last release comes from:\n{self.lineage}", highlight=False, markup=False, soft_wrap=True
+        )
         table = Table(title="The loop in figures")
         for title in ("what", "measured", "bound", ""):
             table.add_column(title)
