@@ -108,5 +108,5 @@ def hub_line(
             return Hub(url, own_tls() if own_tls is not None and url.startswith("https:") else None)
 
         carriers = Carriers(messaging.link, topics.escalations(settings.device), hub_now)
-        escalator.join(carriers, lambda: messaging.channel)
+        escalator.join(carriers, lambda: messaging.channel, messaging.sender.silent_s)
     return messaging

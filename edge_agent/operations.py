@@ -184,6 +184,8 @@ def _escalation(status: Mapping[str, Any]) -> tuple[Metric, ...]:
         Metric("escalations_late_total", "Labels that came when their client had gone on.", status["late"]),
         Metric("escalation_share", "Share of the answers that is escalated now.", status["share"]),
         Metric("escalation_held", "Whether nothing is escalated now, for a reason.", bool(status["held"])),
+        Metric("escalations_pending", "Inputs that were sent and have no answer yet.", status["pending"]),
+        Metric("escalation_hub_silent_seconds", "How long a hub acknowledges nothing.", status["hub_silent_s"]),
         Metric("escalation_clients_waiting", "Clients that wait for the teacher's answer.", status["clients_waiting"]),
     )
 

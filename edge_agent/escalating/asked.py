@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 WAITING, ANSWERED, UNANSWERED = "waiting", "answered", "unanswered"
 """States of a row: the teacher's answer may still come; it has come; there will be none."""
+UNREACHABLE = "unreachable"
+"""What a client is told of a row that waits while there is nobody who would answer."""
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Asked:
         rows: indices.
         waits: whether the client is to wait.
         until: when it has waited long enough, monotonic seconds.
+        since: when it was asked, unix seconds.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Asked:
         classes: int,
         roles: Mapping[str, str],
         until: float | None,
+        since: float,
         send: Callable[[Asked], None],
         done: Callable[[Asked], None],
     ) -> None:
@@ -88,12 +92,14 @@ class Asked:
             classes: how many there are.
             roles: name → role of the model's outputs.
             until: monotonic seconds up to which the client waits; None: it does not.
+            since: unix seconds of now.
             send: sends all rows.
             done: told when nobody waits any more.
         """
         self.id, self.release, self.segment = prediction_id, release, segment
         self.of_index = {row.index: row for row in rows}
         self.rows, self.waits, self.until = tuple(self.of_index), until is not None, until or 0.0
+        self.since = since
         self._names, self._classes, self._roles = names, classes, roles
         self._send, self._done = send, done
         self._lock = threading.Lock()
@@ -145,9 +151,13 @@ class Asked:
             self._resolve()
             self._done(self)
 
-    def described(self) -> list[dict[str, Any]]:
-        """Each row as JSON types."""
-        return [self._described(row) for row in self.of_index.values()]
+    def described(self, unreachable: str = "") -> list[dict[str, Any]]:
+        """Each row as JSON types.
+
+        Args:
+            unreachable: why nobody answers now, or "".
+        """
+        return [self._described(row, unreachable) for row in self.of_index.values()]
 
     def _look(self) -> None:
         if all(row.state != WAITING for row in self.of_index.values()):
@@ -179,8 +189,12 @@ class Asked:
             outvoted={index: found.teacher for index, found in heard.items() if found.outvoted},
         )
 
-    def _described(self, row: AskedRow) -> dict[str, Any]:
+    def _described(self, row: AskedRow, unreachable: str) -> dict[str, Any]:
         found: dict[str, Any] = {"index": row.index, "predicted": row.predicted, "state": row.state}
+        if row.state == WAITING:
+            found["since"] = self.since
+            if unreachable:
+                found |= {"state": UNREACHABLE, "reason": f"{unreachable}; the answer may still come"}
         if row.better is not None:
             label = row.predicted if row.better.outvoted else row.better.label
             found |= {"label": label, "confidence": row.better.confidence, "teacher": row.better.teacher}

@@ -104,6 +104,7 @@ class Escalator:
         self._changed = threading.Condition()
         self._carriers: Carriers | None = None
         self._channel: Callable[[], str] = str
+        self._silent_s: Callable[[], float] = float
         self._board: OrderedDict[str, Asked] = OrderedDict()
         self._queue: deque[tuple[Asked, AskedRow]] = deque()
         self._queued_bytes = 0
@@ -171,7 +172,8 @@ class Escalator:
             drawn = self._allowance.draw(loaded.digest, scores.shape[1], prediction_id, signals, now)
             if not drawn.drawn.any():
                 return None
-            waits = policy.mode == "wait" and not (self._doubt or self._leaving) and len(self._waiting) < MOST_WAITING
+            doubt = self._doubt or self._leaving or self._silent_s() > 0
+            waits = policy.mode == "wait" and not doubt and len(self._waiting) < MOST_WAITING
             wait_s = min(policy.deadline_ms / 1e3, timeout_s)
             self._probe_until = moment + PROBE_S
         rows: list[AskedRow] = []
@@ -219,6 +221,7 @@ class Escalator:
             classes=scores.shape[1],
             roles={output.name: output.role for output in loaded.session.outputs},
             until=moment + wait_s if waits else None,
+            since=now,
             send=self._send,
             done=self._done,
         )
@@ -235,6 +238,8 @@ class Escalator:
         if self._carriers is None or not self._carriers.connected:
             return "the broker is away"
         moment = self._clock.monotonic()
+        if moment < self._probe_until and (unreachable := self._unreachable()):
+            return unreachable
         if moment < self._cool_until:
             return f"the hub could not answer: {self._last_reason}"
         if self._doubt and moment < self._probe_until:
@@ -242,6 +247,13 @@ class Escalator:
         if len(self._queue) >= MOST_QUEUED or self._queued_bytes >= MOST_QUEUED_BYTES:
             return "too many wait to be sent"
         return ""
+
+    def _unreachable(self) -> str:
+        """Why what was sent is not answered now, or ""."""
+        if self._carriers is None or not self._carriers.connected:
+            return "the broker is away"
+        silent_s = self._silent_s()
+        return f"the hub has acknowledged nothing for {silent_s:.0f} s" if silent_s else ""
 
     def _take(self, size: int, now: float) -> bool:
         with self._changed:
@@ -269,9 +281,15 @@ class Escalator:
 
     # -- the hub's side -------------------------------------------------------------------------------------------
 
-    def join(self, carriers: Carriers, channel: Callable[[], str]) -> None:
-        """There is a line to the hub now; ``channel`` gives the one that the device follows."""
-        self._channel, self._carriers = channel, carriers
+    def join(self, carriers: Carriers, channel: Callable[[], str], silent_s: Callable[[], float] = float) -> None:
+        """There is a line to the hub now.
+
+        Args:
+            carriers: to it.
+            channel: gives the one that the device follows.
+            silent_s: gives how long the hub has been silent behind a broker that is there; 0: it is not.
+        """
+        self._channel, self._silent_s, self._carriers = channel, silent_s, carriers
 
     def take(self, answers: Sequence[TeacherAnswer]) -> None:
         """Take what the teacher says: clients first, then the windows."""
@@ -307,7 +325,7 @@ class Escalator:
         """What has become of the rows of a request that were escalated, as JSON types; None: none is known."""
         with self._changed:
             asked = self._board.get(prediction_id)
-        return None if asked is None else asked.described()
+        return None if asked is None else asked.described(self._unreachable())
 
     def status(self) -> dict[str, Any]:
         """What status shows, as JSON types."""
@@ -324,6 +342,8 @@ class Escalator:
                 "held": held,
                 "trouble": self._last_reason,
                 "clients_waiting": len(self._waiting),
+                "pending": max(self._totals["sent"] - self._totals["answered"] - self._totals["unanswered"], 0),
+                "hub_silent_s": round(self._silent_s(), 1),
                 **self._totals,
             }
 

@@ -28,6 +28,8 @@ IN_FLIGHT_ROWS = 16
 # Rows that were sent cannot be merged any more, so they may take a part of the outbox's limit only.
 IN_FLIGHT_SHARE = 4
 ACK_TIMEOUT_S = 10.0
+#: A hub that acknowledges nothing for so long is not there, though its broker is; a busy one takes a few seconds.
+SILENT_S = 3 * ACK_TIMEOUT_S
 # An acknowledgement without progress says that the hub waits for an earlier row.
 REPEAT_S = 0.2
 # While no acknowledgement comes at all, such as from a broker without a hub, rows are sent again ever less often.
@@ -92,6 +94,7 @@ class Sender:
         self._resend_at = 0.0
         self._patience = 1
         self._restart = False
+        self._owed_since: float | None = None
         self._totals = {"sent": 0, "resent": 0, "acknowledged": 0, "refused": 0, "ignored": 0}
         self._wake = threading.Event()
         self._stopping = False
@@ -129,8 +132,11 @@ class Sender:
         forgotten = self._outbox.acknowledge(ack.last)
         with self._lock:
             self._patience = 1
+            self._owed_since = None
             while self._in_flight and self._in_flight[0].last <= ack.last:
                 self._in_flight.popleft()
+            if self._in_flight:
+                self._owed_since = self._clock.monotonic()
             if forgotten:
                 self._totals["acknowledged"] += forgotten
                 self._resend_at = self._deadline()
@@ -145,6 +151,12 @@ class Sender:
         """Running totals since the start."""
         with self._lock:
             return SenderState(**self._totals)
+
+    def silent_s(self) -> float:
+        """How long the hub has acknowledged nothing of what the broker took, seconds; 0 below `SILENT_S`."""
+        since = self._owed_since
+        silent = 0.0 if since is None or not self._link.connected else self._clock.monotonic() - since
+        return silent if silent >= SILENT_S else 0.0
 
     def outbox_state(self) -> OutboxState:
         """How much waits.
@@ -189,6 +201,7 @@ class Sender:
             if self._restart or (self._in_flight and now >= self._resend_at):
                 if self._restart:
                     self._pace.connected(now)
+                    self._owed_since = None
                 self._patience = 1 if self._restart else min(2 * self._patience, MOST_PATIENCE)
                 self._restart = False
                 self._totals["resent"] += len(self._in_flight)
@@ -225,6 +238,8 @@ class Sender:
             self._pace.sent(len(payload))
             with self._lock:
                 self._totals["sent"] += 1
+                if self._owed_since is None and self._in_flight:
+                    self._owed_since = self._clock.monotonic()
             return True
         with self._lock:
             self._in_flight = deque(other for other in self._in_flight if other is not row)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from tests.doubles import digits
 from tests.doubles.installed import install
 from tests.doubles.teacher_hub import TeacherHub
 from tests.integration.agent_process import FLEET, AgentProcess
-from tests.integration.brokers import BrokerProcess, broker_or_skip
+from tests.integration.brokers import BrokerProcess, broker_or_skip, free_port
 from tests.integration.digits_package import digits_package  # noqa: F401
 from tests.integration.hub_process import wait_for
 
 #: Everything is harder than this, and next to everything is drawn.
 ALL = {"threshold": 0.0, "softness": 1e-6, "floor": 1.0, "max_share": 1.0}
+
+
+GRPC_PORT = free_port() if find_spec("grpc") else None
 
 
 def teach(escalation: Escalation) -> TeacherAnswer:
@@ -47,6 +51,7 @@ class World:
             hub=self.hub.url,
             broker_port=self.broker.port,
             escalation_travels=["input", "features"],
+            **({} if GRPC_PORT is None else {"grpc_port": GRPC_PORT}),
         )
         install(package, self.agent.data)
         self.agent.start(ready=True)
@@ -232,6 +237,33 @@ def test_features_travel_instead_where_that_is_asked_for(world: World) -> None:
     wait_for(lambda: world.got("features"), 20, "the escalation")
     (escalation,) = world.got("features")
     assert escalation.form == "features" and {n: t.shape for n, t in escalation.tensors.items()} == {"features": (64,)}
+
+
+@pytest.mark.skipif(GRPC_PORT is None, reason="pip install 'edgeloop[agent,grpc]'")
+def test_a_client_of_the_grpc_door_waits_as_well(world: World) -> None:
+    from edge_agent.serving.grpc import inference_pb2 as pb
+    from tests.doubles.grpc_door import calling, request
+
+    world.follow(mode="wait", deadline_ms=20_000, **ALL)
+    world.hub.teacher, world.hub.delay_s = teach, 0.2
+    test = digits.splits().test
+    asked = request(("input", "FP32", [2, 64], test.x[:2].tobytes()), id="grpc-1")
+    assert GRPC_PORT is not None
+    with calling(GRPC_PORT) as caller:
+        said = pb.ModelInferResponse.FromString(caller.infer(asked.SerializeToString(), timeout=20.0))
+    parameters = {name: value.string_param or value.bool_param for name, value in said.parameters.items()}
+    assert parameters["escalated"] is True and parameters["teacher"] == "big" and parameters["teacher_rows"] == "0,1"
+    place = [output.name for output in said.outputs].index("label")
+    assert np.frombuffer(said.raw_output_contents[place], np.int64).tolist() == test.y[:2].tolist()
+    assert all(escalation.wait for escalation in world.got("grpc"))
+    # A client that waits for less gets the edge's own.
+    world.hub.silent = True
+    late = request(("input", "FP32", [1, 64], test.x[:1].tobytes()), id="grpc-2")
+    late.parameters["timeout"].int64_param = 300_000
+    with calling(GRPC_PORT) as caller:
+        said = pb.ModelInferResponse.FromString(caller.infer(late.SerializeToString(), timeout=20.0))
+    assert said.parameters["escalated"].bool_param and "teacher" not in said.parameters
+    world.hub.say(world.agent.device, TeacherAnswer("grpc-2", 0, 1, None, "big"))  # it ends the doubt
 
 
 def test_what_the_owner_does_not_let_travel_stays(world: World) -> None:

@@ -52,7 +52,7 @@ class World:
         self.store = Store(folder / "agent.db")
         limits = EscalationLimits(("input", "small", "features"))
         policy = PolicyInForce(self.store, limits, EscalationPolicy, KEY)
-        self.recorder, self.carriers = NotingRecorder("p", "f"), Carriers()
+        self.recorder, self.carriers, self.silent_s = NotingRecorder("p", "f"), Carriers(), 0.0
         self.escalator = Escalator(policy, Allowance(self.store, policy.current), self.recorder, "dev-1")
         self.escalator.start()
         outputs = (SimpleNamespace(name="p", role="probabilities"), SimpleNamespace(name="f", role="features"))
@@ -68,7 +68,7 @@ class World:
         self.escalator.policy.take(EscalationPolicy(**{**ALL, **policy}).to_wire())
 
     def join(self) -> None:
-        self.escalator.join(self.carriers, lambda: "stable")  # type: ignore[arg-type]
+        self.escalator.join(self.carriers, lambda: "stable", lambda: self.silent_s)  # type: ignore[arg-type]
 
     def draw(self, name: str, x: Any = None, rows: int = 1) -> Any:
         x = np.ones((rows, 4), np.float32) if x is None else x
@@ -267,3 +267,28 @@ def test_draws_and_answers_from_many_threads_are_all_counted(world: World) -> No
     until(lambda: world.escalator.status()["sent"] == 120)
     status = world.escalator.status()
     assert (status["answered"], status["late"], status["clients_waiting"]) == (120, 0, 0)
+
+
+def test_a_hub_that_is_gone_behind_its_broker_is_said_to_be(world: World) -> None:
+    world.follow(mode="async")
+    assert world.draw("lost") is not None
+    world.sent(1)
+    (row,) = world.escalator.answers("lost") or []
+    assert row["state"] == "waiting" and row["since"] > 1e9 and "reason" not in row
+    world.silent_s = 42.0
+    (row,) = world.escalator.answers("lost") or []
+    assert row["state"] == "unreachable"
+    assert row["reason"] == "the hub has acknowledged nothing for 42 s; the answer may still come"
+    until(lambda: world.escalator.status()["pending"] == 1)
+    told = world.escalator.status()
+    assert told["hub_silent_s"] == 42.0 and told["held"] == "the hub has acknowledged nothing for 42 s"
+    assert world.draw("held") is None, "the one before tries whether it is back"
+    # No client waits for a hub that is not there, and what comes late is taken.
+    world.follow(mode="wait", deadline_ms=20_000)
+    world.escalator._probe_until = 0.0
+    assert not world.draw("probe").waits
+    world.silent_s = 0.0
+    world.escalator.take([TeacherAnswer("lost", 0, 2, 0.9, "big")])
+    (row,) = world.escalator.answers("lost") or []
+    assert row["state"] == "answered" and "since" not in row
+    assert world.draw("back").waits

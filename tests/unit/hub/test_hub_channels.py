@@ -165,6 +165,7 @@ def test_devices_are_told_the_part_of_the_policy_that_concerns_them(api: ApiHub)
         {"drift": {"alpha": 0}},
         {"gate": {"validation_floor": 2}},
         {"retraining": {"trigger": "moon"}},
+        {"retraining": {"trainer": "command"}, "samples": {"strategies": {"random": 1.0}, "travels": "features"}},
         {"roolout": {}},
         {"rollout": {"bake_seconds": 3}},
         7,

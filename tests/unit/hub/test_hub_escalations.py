@@ -221,6 +221,26 @@ def test_one_device_does_not_take_the_room_of_the_others(api: TeachingHub, told:
     assert asked(api, id="calm", device="calm", channel="told").label == 7
 
 
+def test_a_budget_that_is_spent_has_no_teacher_asked(api: TeachingHub, told: Told) -> None:
+    told.outcome = lambda _question: Opinion(7, 0.9, cost=2.0)
+    budget = {"channel": "told", "money": 3.0, "stops": ["escalations"]}
+    api.put("costs/settings", {"budgets": [budget]})
+    for name in ("first", "second"):
+        assert asked(api, id=f"dear-{name}", device="spender", channel="told").label == 7
+        record(api, f"dear-{name}")
+        api.hub.costs.tick()
+    before = len(told.asked)
+    refused = asked(api, id="dear-third", device="spender", channel="told")
+    assert refused.label is None and "3 EUR" in refused.reason.replace("3.00", "3").replace("3.0", "3")
+    assert len(told.asked) == before, "nobody was asked"
+    written = record(api, "dear-third")
+    assert (written["state"], written["cost"]) == ("unanswered", 0.0)
+    assert asked(api, id="cheap", device="spender").label is not None, "another channel's teachers go on"
+    api.put("costs/settings", {"budgets": [{**budget, "money": 9.0}]})
+    assert asked(api, id="dear-third", device="spender", channel="told").label == 7, "it may be asked about again"
+    api.put("costs/settings", {})
+
+
 def test_wrong_bodies_are_refused(api: TeachingHub) -> None:
     for body in (b"", b"\xff" * 100, b"{}", Answers(()).to_bytes()):
         ask(api, body, 422)

@@ -125,7 +125,7 @@ def test_what_does_not_fit_the_model_is_left_out_and_counted(
 ) -> None:
     fill(store, range(12))
     odd = {
-        "form": {"form": "features", "tensors": {"f": Tensor.of(np.zeros(16, np.float32))}},
+        "features": {"form": "features", "tensors": {"f": Tensor.of(np.zeros(16, np.float32))}},
         "inputs": {"tensors": {"x": Tensor.of(np.zeros(64))}},
         "label": {},
         "unreadable": {},
@@ -134,14 +134,15 @@ def test_what_does_not_fit_the_model_is_left_out_and_counted(
         store.add(sample(number, **changed), 77 if why == "label" else 1, None)
     (row,) = [row for row in store.list(Wanted()) if row.prediction == "p103"]
     store.files.path(row.sha256).write_bytes(b"damaged")
+    store.add(sample(99, form="small"), 1, None)  # as large as the model wants it: it was no larger
     store.add(sample(200), None, None)
     store.add(sample(201, channel="night"), 1, None)
     store.add(sample(202, taken=5000.0), 1, None)
     dataset = write(store, package, tmp_path / "dataset", since=1002.0)
-    assert dataset.facts["left_out"] == {"form": 1, "inputs": 1, "label": 1, "unreadable": 1}
-    assert dataset.training + dataset.holdout == 10
+    assert dataset.facts["left_out"] == {"features": 1, "inputs": 1, "label": 1, "unreadable": 1}
+    assert dataset.training + dataset.holdout == 11
     datasets = SampleDatasets(store)
-    assert datasets.count(channel="stable", since=None) == 17 and datasets.count(channel="night", since=None) == 1
+    assert datasets.count(channel="stable", since=None) == 18 and datasets.count(channel="night", since=None) == 1
     store.add(sample(203, channel="night"), 1, None)
     assert datasets.count(channel="night", since=None) == 1, "it need not read them every second"
 
@@ -150,8 +151,8 @@ def test_without_a_labelled_sample_there_is_no_dataset(store: SampleStore, packa
     store.add(sample(1), None, None)
     with pytest.raises(TrainingError, match="keep-samples"):
         write(store, package, tmp_path / "dataset")
-    store.add(sample(2, form="small"), 1, None)
-    with pytest.raises(TrainingError, match=r"left out: \{\"form\": 1\}"):
+    store.add(sample(2, form="features"), 1, None)
+    with pytest.raises(TrainingError, match=r"left out: \{\"features\": 1\}"):
         write(store, package, tmp_path / "dataset")
     assert not (tmp_path / "dataset").exists()
 

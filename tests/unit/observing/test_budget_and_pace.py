@@ -13,7 +13,7 @@ import pytest
 from edge_agent.observing.budget import DAY_S, Budget
 from edge_agent.observing.outbox import GIVE_UP_S, Outbox, pack
 from edge_agent.observing.pace import BACKLOG_ROWS, Pace, ReplayRules
-from edge_agent.observing.sender import IN_FLIGHT_ROWS, MOST_PATIENCE, Sender
+from edge_agent.observing.sender import IN_FLIGHT_ROWS, MOST_PATIENCE, SILENT_S, Sender
 from edge_agent.observing.store import Store
 from edgeloop.insights import Window, WindowSchema
 from edgeloop.protocol import Ack, Insights
@@ -101,6 +101,30 @@ def device(tmp_path: Path) -> Iterator[Device]:
     made = Device(tmp_path)
     yield made
     made.store.close(clean=True)
+
+
+def test_a_hub_that_acknowledges_nothing_is_silent_and_one_that_has_nothing_to_is_not(device: Device) -> None:
+    device.clock.advance(1000)
+    assert device.sender.silent_s() == 0.0, "nothing was sent"
+    device.close()
+    assert device.send(acknowledge=False)
+    device.clock.advance(SILENT_S - 1)
+    assert device.sender.silent_s() == 0.0, "it may be busy"
+    device.send(acknowledge=False)
+    device.clock.advance(20)
+    assert device.sender.silent_s() == SILENT_S + 19, "sending again is no word of the hub"
+    device.cable.connected = False
+    assert device.sender.silent_s() == 0.0, "the broker is away"
+    device.cable.connected = True
+    device.sender.connected()
+    device.send(acknowledge=False)
+    assert device.sender.silent_s() == 0.0, "a new line is a new chance"
+    device.clock.advance(SILENT_S)
+    assert device.sender.silent_s() == SILENT_S
+    device.send()
+    assert device.sender.silent_s() == 0.0 and device.counted == device.closed
+    device.clock.advance(1000)
+    assert device.sender.silent_s() == 0.0, "it has acknowledged everything"
 
 
 # -- the budget --------------------------------------------------------------------------------------------------------
