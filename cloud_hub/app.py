@@ -32,7 +32,8 @@ from cloud_hub.identities import RENEWAL_TICK_S, Identities
 from cloud_hub.ingest import KINDS, Ingest
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.labels import Labels
-from cloud_hub.light_windows import Layout, LightWindows
+from cloud_hub.light_rows import Layout
+from cloud_hub.light_windows import LightWindows
 from cloud_hub.lineage import Lineages
 from cloud_hub.quarantine import Quarantine
 from cloud_hub.records.database import Database

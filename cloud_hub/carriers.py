@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cloud_hub.light_windows import KINDS, Group, Kind, Members
+from cloud_hub.light_rows import Members
+from cloud_hub.light_windows import KINDS, Group, Kind
 from cloud_hub.policy import DriftPolicy
 from edgeloop.insights import Profile, Window
 from edgeloop.insights.alarming import Streak, alpha_of

@@ -75,7 +75,10 @@ class Counted:
 
     def count(self, device: str, counts: Mapping[str, int], classes: Sequence[int] = ()) -> None:
         """Add to a device's totals."""
-        self.devices.setdefault((device,), Sums()).add(counts, classes)
+        if (sums := self.devices.get((device,))) is None:
+            self.devices[(device,)] = Sums(dict(counts), list(classes))
+        else:
+            sums.add(counts, classes)
 
 
 class Counting:

@@ -14,7 +14,7 @@ from cloud_hub.access import audit
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.ports import Publisher, Sealer
 from cloud_hub.records.counters import DEVICE_COUNTS, read_counts
-from cloud_hub.records.database import Database, add_rows, chunks
+from cloud_hub.records.database import Database, add_rows, select_in
 from cloud_hub.records.tables import device_totals
 from cloud_hub.records.tables import devices as table
 from cloud_hub.sealing import Unsigned
@@ -163,13 +163,8 @@ class Devices:
 
     def skews(self, devices: Sequence[str]) -> dict[str, float]:
         """Device → its clock minus the hub's, seconds, for those whose clock is known."""
-        found: dict[str, float] = {}
         with self._db.read() as connection:
-            for some in chunks(devices):
-                query = select(table.c.device, table.c.clock_skew_s)
-                query = query.where(table.c.device.in_(some), table.c.clock_skew_s.is_not(None))
-                found.update((row.device, row.clock_skew_s) for row in connection.execute(query))
-        return found
+            return {row[0]: row[1] for row in select_in(connection, _SKEWS, table.c.device, devices)}
 
     def set_desired(self, device: str, desired: Desired) -> None:
         """Say what the hub wants of a device, which need not have been seen yet.
@@ -245,6 +240,9 @@ class Devices:
         if device is not None:
             query = query.where(device_totals.c.device == device)
         return {row.device: read_counts(row, DEVICE_COUNTS) for row in connection.execute(query)}
+
+
+_SKEWS = select(table.c.device, table.c.clock_skew_s).where(table.c.clock_skew_s.is_not(None))
 
 
 def _device(row: Row[Any], totals: Mapping[str, Any] | None) -> Device:

@@ -11,25 +11,22 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import and_, select
 
+from cloud_hub.light_rows import Fresh, Layout, Members, State
 from cloud_hub.records.database import Database
 from cloud_hub.records.decision_tables import light_windows as table
 from cloud_hub.seen import Seen
-from edgeloop.insights import HISTOGRAMS, Window, WindowSchema
 from edgeloop.insights.alarming import Streak
 from edgeloop.insights.aspects.counts import PREDICTIONS
 from edgeloop.insights.aspects.privacy import NOISED, WITHHELD
-from edgeloop.insights.drift import class_groups, counts_of, group_classes
 
 Kind = Literal["device", "segment"]
 KINDS: tuple[Kind, ...] = ("device", "segment")
-Array = npt.NDArray[Any]
 
 #: A window that comes so much later than others of its device is of the past: it counts in every total, and does not
 #: say what the device is like now. Relative to its own others, since clocks are wrong.
@@ -38,138 +35,8 @@ LATE_S = 3600.0
 IDLE_S = 86_400.0
 #: Segments of one release on a channel; names come from devices.
 MOST_SEGMENTS = 64
-#: No bin counts more: 32 bits hold it, and its share is then certain.
-MOST_IN_BIN = 1 << 30
 FLUSH_S = 30.0
 _ROWS_AT_ONCE = 500
-
-
-class Layout:
-    """Where each count stands in a row of L counts.
-
-    Args:
-        schema: of the release's windows.
-        reference: the profile's; its class counts say which classes are counted together.
-    """
-
-    def __init__(self, schema: WindowSchema, reference: Window) -> None:
-        self.starts = class_groups(reference.arrays["classes"])
-        shapes = {name: array.shape for name, array in counts_of(Window.zero(schema), self.starts).items()}
-        self._shapes = {"classes": shapes["classes"]}
-        self._shapes |= {found.name: shapes[found.name] for found in HISTOGRAMS if found.name in shapes}
-        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in self._shapes.values())])
-        self._places = {name: slice(a, b) for name, a, b in zip(self._shapes, ends[:-1], ends[1:], strict=True)}
-        self.size = int(ends[-1])
-
-    def rows(self, arrays: Mapping[str, Array], count: int) -> Array:
-        """The arrays [G, …] of ``count`` windows as rows [G, L]; what they know only coarsely is left out."""
-        rows = np.zeros((count, self.size), np.int64)
-        for name, place in self._places.items():
-            if (counts := arrays.get(name)) is not None:
-                counts = group_classes(counts, self.starts) if name == "classes" else counts.reshape(count, -1)
-                rows[:, place] = np.minimum(counts, MOST_IN_BIN)
-        return rows
-
-    def counts(self, rows: Array) -> dict[str, Array]:
-        """Rows [..., L] as the counts that a `Comparison` takes."""
-        many = rows.shape[:-1]
-        return {name: rows[..., place].reshape(*many, *self._shapes[name]) for name, place in self._places.items()}
-
-    def predictions(self, rows: Array) -> Array:
-        """Predictions in each row [..., L]."""
-        return np.asarray(rows[..., self._places["classes"]].sum(axis=-1))
-
-
-@dataclass
-class State:
-    """How far a device or segment has been compared.
-
-    Attributes:
-        since: unix seconds, the hub's clock: begin of the stretch that is being gathered.
-        until: unix seconds of what came last.
-        streak: what its latest comparisons said.
-        carries: it is named in an alarm.
-        moved: the aspects that moved in its latest drifted comparison, plain.
-        p_value: of that comparison.
-    """
-
-    since: float = 0.0
-    until: float = 0.0
-    streak: Streak = field(default_factory=Streak)
-    carries: bool = False
-    moved: list[dict[str, Any]] = field(default_factory=list)
-    p_value: float = 1.0
-
-
-class Members:
-    """All devices, or all segments, of one release on one channel: a row each in three arrays.
-
-    Attributes:
-        layout: of the rows.
-        names: by row.
-        states: by row.
-        now: int32 [N, L], the stretch that is being gathered.
-        last: int32 [N, L], the one before it, which was compared.
-        lately: int32 [N, L], what came since the fleet's latest stretch was compared.
-    """
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.names: list[str] = []
-        self.states: list[State] = []
-        self._places: dict[str, int] = {}
-        self._rows = np.zeros((3, 0, layout.size), np.int32)
-        self.changed: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def now(self) -> Array:
-        """See the class."""
-        return self._rows[0, : len(self)]
-
-    @property
-    def last(self) -> Array:
-        """See the class."""
-        return self._rows[1, : len(self)]
-
-    @property
-    def lately(self) -> Array:
-        """See the class."""
-        return self._rows[2, : len(self)]
-
-    def place(self, name: str) -> int:
-        """The row of a name, made where it is missing."""
-        if (found := self._places.get(name)) is None:
-            found = self._places[name] = len(self.names)
-            self.names.append(name)
-            self.states.append(State())
-            if found >= self._rows.shape[1]:
-                more = np.zeros((3, max(16, found), self.layout.size), np.int32)
-                self._rows = np.concatenate([self._rows, more], axis=1)
-        return found
-
-    def add(self, name: str, counts: Array, since: float, until: float) -> None:
-        """Add what has come."""
-        row = self.place(name)
-        state = self.states[row]
-        if not state.since or not self.layout.predictions(self.now[row]):
-            state.since = since
-        state.since, state.until = min(state.since, since), max(state.until, until)
-        for rows in (self.now, self.lately):
-            rows[row] = np.minimum(rows[row].astype(np.int64) + counts, MOST_IN_BIN)
-        self.changed.add(name)
-
-    def keep(self, wanted: Sequence[bool]) -> None:
-        """Forget the rows that are not wanted."""
-        if all(wanted):
-            return
-        chosen = np.flatnonzero(wanted)
-        self._rows = self._rows[:, chosen]
-        self.names = [self.names[row] for row in chosen]
-        self.states = [self.states[row] for row in chosen]
-        self._places = {name: row for row, name in enumerate(self.names)}
 
 
 Group = Mapping[Kind, Members]
@@ -189,7 +56,7 @@ class LightWindows:
     ) -> None:
         self._db, self._layout_of, self._clock = db, layout_of, clock
         self._lock = threading.Lock()
-        self._fresh: dict[tuple[str, str, Kind, str], tuple[Array, float, float]] = {}
+        self._fresh: dict[tuple[str, str, Kind], Fresh] = {}
         self._offsets: dict[str, float] = {}
         self._layouts: dict[str, Layout | None] = {}
         self._groups: dict[tuple[str, str], Group] = {}
@@ -201,28 +68,34 @@ class LightWindows:
         if counts is None or (layout := self._layout(seen.release)) is None:
             return
         now, rows = self._clock(), layout.rows(seen.arrays, len(seen.devices))
-        wanted = counts[:, PREDICTIONS] > 0
+        counted = counts[:, PREDICTIONS] > 0
         if (marks := seen.arrays.get("privacy")) is not None:
-            wanted &= ~marks[:, [NOISED, WITHHELD]].any(axis=1)  # noise hides who carries a drift, as it is meant to
+            counted &= ~marks[:, [NOISED, WITHHELD]].any(axis=1)  # noise hides who carries a drift, as it is meant to
+        lengths = np.clip(np.asarray(seen.ends) - np.asarray(seen.starts), 0.0, IDLE_S)
+        since = (now - lengths).tolist()
         with self._lock:
-            for place, (device, end) in enumerate(zip(seen.devices, seen.ends, strict=True)):
-                offset = now - end
-                self._offsets[device] = best = min(offset, self._offsets.get(device, offset))
-                if wanted[place] and offset - best <= LATE_S:
-                    self._note(seen, place, rows[place], now)
+            present = self._are_present(seen.devices, seen.ends, now)
+            wanted = [place for place, (one, other) in enumerate(zip(counted, present, strict=True)) if one and other]
+            for channel in {seen.channels[place] for place in wanted}:
+                here = [place for place in wanted if seen.channels[place] == channel]
+                named = [place for place in here if seen.segments[place]]
+                chosen: tuple[tuple[Kind, Sequence[str], list[int]], ...] = (
+                    ("device", seen.devices, here),
+                    ("segment", seen.segments, named),
+                )
+                for kind, names, places in chosen:
+                    if places:
+                        fresh = self._fresh.setdefault((channel, seen.release, kind), Fresh(layout))
+                        fresh.add([names[at] for at in places], rows[places], [since[at] for at in places], now)
 
-    def _note(self, seen: Seen, place: int, row: Array, now: float) -> None:
-        channel, segment = seen.channels[place], seen.segments[place]
-        since = now - min(max(seen.ends[place] - seen.starts[place], 0.0), IDLE_S)
-        names: list[tuple[Kind, str]] = [("device", seen.devices[place])]
-        if segment:
-            names.append(("segment", segment))
-        for kind, name in names:
-            key = (channel, seen.release, kind, name)
-            counts, first = row.copy(), since  # of many rows, which are not to be kept with it
-            if (found := self._fresh.get(key)) is not None:
-                counts, first = found[0] + row, min(found[1], since)
-            self._fresh[key] = counts, first, now
+    def _are_present(self, devices: Sequence[str], ends: Sequence[float], now: float) -> list[bool]:
+        """Whether each window is of the present: not much later than others of its device."""
+        found = []
+        for device, end in zip(devices, ends, strict=True):
+            offset = now - end
+            self._offsets[device] = best = min(offset, self._offsets.get(device, offset))
+            found.append(offset - best <= LATE_S)
+        return found
 
     def group(self, channel: str, release: str) -> Group | None:
         """The members of a release on a channel with all that has come; None for a release without a profile."""
@@ -233,12 +106,10 @@ class LightWindows:
             self._groups[key] = self._load(channel, release, layout)
         group = self._groups[key]
         with self._lock:
-            mine = [found for found in self._fresh if found[:2] == key]
-            fresh = {found: self._fresh.pop(found) for found in mine}
-        for (_, _, kind, name), (counts, since, until) in fresh.items():
-            members = group[kind]
-            if kind == "device" or name in members.names or len(members) < MOST_SEGMENTS:
-                members.add(name, counts, since, until)
+            fresh = {kind: self._fresh.pop((channel, release, kind), None) for kind in KINDS}
+        for kind, found in fresh.items():
+            if found is not None:
+                found.give(group[kind], None if kind == "device" else MOST_SEGMENTS)
         return group
 
     def tidy(self, watched: Iterable[tuple[str, str]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import cbor2
 from sqlalchemy import Connection, bindparam, select
 
-from cloud_hub.records.database import Database, chunks, execute_rows
+from cloud_hub.records.database import Database, execute_rows, select_in
 from cloud_hub.records.tables import marks as table
 
 CHECKSUM_BYTES = 8
@@ -23,7 +23,7 @@ class MarksMoved(Exception):
     """Another process moved a mark between our reading and our writing; the batch is judged anew."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Mark:
     """What is known of one device's epoch.
 
@@ -54,16 +54,14 @@ class Marks:
         self._before: dict[Key, int] = {}
         self._bodies: dict[Key, Mapping[str, Any]] = {}
         with db.read() as connection:
-            for devices in chunks(sorted({device for device, _ in wanted})):
-                for *key, last, sum_, newest, owner in connection.execute(_SELECT.where(table.c.device.in_(devices))):
-                    if (found := (key[0], key[1])) in wanted:
-                        self._marks[found] = Mark(last, sum_, newest, owner)
-                        self._before[found] = last
+            devices = sorted({device for device, _ in wanted})
+            for device, epoch, last, sum_, newest, owner in select_in(connection, _SELECT, table.c.device, devices):
+                if (key := (device, epoch)) in wanted:
+                    self._marks[key] = Mark(last, sum_, newest, owner)
+                    self._before[key] = last
             fresh = sorted({epoch for device, epoch in wanted if (device, epoch) not in self._marks})
-            self._owners: dict[int, str] = {}
-            for epochs in chunks(fresh):
-                query = select(table.c.device, table.c.epoch).where(table.c.epoch.in_(epochs), table.c.owner.is_(None))
-                self._owners.update((row.epoch, row.device) for row in connection.execute(query))
+            owned = select_in(connection, _OWNED, table.c.epoch, fresh)
+            self._owners: dict[int, str] = {epoch: device for device, epoch in owned}
 
     def last(self, key: Key) -> int | None:
         """The highest number dealt with, as this transaction leaves it; None for an epoch that is new."""
@@ -129,6 +127,7 @@ def checksum(window: Mapping[str, Any]) -> bytes:
 
 _NAMES, _KEYS = ("device", "epoch", "last", "checksum", "newest"), ("the_device", "the_epoch")
 _SELECT = select(*(table.c[name] for name in (*_NAMES, "owner")))
+_OWNED = select(table.c.device, table.c.epoch).where(table.c.owner.is_(None))
 _INSERT = table.insert()
 _MOVE = (
     table.update()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import add
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, select, tuple_
+from sqlalchemy import Connection, Row, Select, Table, select
 
-from cloud_hub.records.database import add_rows, chunks
+from cloud_hub.records.database import add_rows, select_in
 
 #: Counts that a window holds.
 WINDOW_COUNTS = ("predictions", "errors", "feedback", "escalations", "nonfinite", "windows")
@@ -48,30 +50,35 @@ def add_sums(connection: Connection, table: Table, sums: Mapping[tuple[str, ...]
         sums: what is added, by primary key.
         names: all columns that count.
     """
-    columns = list(table.primary_key.columns)
-    known: dict[tuple[str, ...], str] = {}
-    counted = [key for key, added in sums.items() if any(added.classes)]
-    for keys in chunks(counted):
-        wanted = columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
-        for found in connection.execute(select(*columns, table.c.classes_json).where(wanted)):
-            known[tuple(found[:-1])] = found[-1]
-    plain: list[tuple[Any, ...]] = []
-    with_classes: list[tuple[Any, ...]] = []
-    for key, added in sums.items():
-        row = (*key, *[added.counts.get(name, 0) for name in names])
-        if not any(added.classes):
-            plain.append((*row, "[]"))
-        elif (text := known.get(key)) is None:
-            with_classes.append((*row, json.dumps(added.classes)))
-        else:
-            with_classes.append((*row, json.dumps(add_lists(json.loads(text), added.classes))))
-    every = [*(column.name for column in columns), *names, "classes_json"]
-    add_rows(connection, table, every, plain, raised=names)
-    add_rows(connection, table, every, with_classes, raised=names, replaced=["classes_json"])
+    keys = tuple(table.primary_key.columns)
+    with_classes = [key for key, added in sums.items() if any(added.classes)]
+    known = _known_classes(connection, table, with_classes)
+    rows = {key: [*key, *[added.counts.get(name, 0) for name in names]] for key, added in sums.items()}
+    changed = []
+    for key in with_classes:
+        classes, text = sums[key].classes, known.get(key)
+        changed.append([*rows.pop(key), json.dumps(classes if text is None else add_lists(json.loads(text), classes))])
+    every = [*(column.name for column in keys), *names, "classes_json"]
+    add_rows(connection, table, every, [[*row, "[]"] for row in rows.values()], raised=names)
+    add_rows(connection, table, every, changed, raised=names, replaced=["classes_json"])
+
+
+def _known_classes(connection: Connection, table: Table, keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """The lists of the rows that are there, by primary key."""
+    query, wanted = _classes_of(table), set(keys)
+    *_, column = table.primary_key.columns  # the release rather than the channel: there are many on one
+    found = select_in(connection, query, column, sorted({key[-1] for key in keys}))
+    rows = ((tuple(key), text) for *key, text in found)
+    return {key: text for key, text in rows if key in wanted}
+
+
+@lru_cache(maxsize=16)
+def _classes_of(table: Table) -> Select[Any]:
+    return select(*table.primary_key.columns, table.c.classes_json)
 
 
 def add_lists(left: Sequence[int], right: Sequence[int]) -> list[int]:
     """Element by element; the shorter one is taken as ending in zeros (releases may differ in classes)."""
     if len(left) < len(right):
         left, right = right, left
-    return [int(a) + int(b) for a, b in zip(left, right, strict=False)] + [int(a) for a in left[len(right) :]]
+    return [*map(add, left, right), *left[len(right) :]]

@@ -26,9 +26,9 @@ from edgeloop.insights.sums import Sums
 from edgeloop.insights.window import MAX_SEGMENT, MAX_TEXT, MAX_TIME, MIXED, Window
 from edgeloop.insights.wire import ARRAY_FIELDS, MAX_DEVICE_COUNT
 
-#: Elements of all arrays of the windows that are read at once: 16 MiB, were they all counted. Memory that is taken and
+#: Elements of all arrays of the windows that are read at once: 8 MiB, were they all counted. Memory that is taken and
 #: given back for each batch anew costs more than all the rest: twice as many take three times as long a window.
-MAX_ELEMENTS = 1 << 21
+MAX_ELEMENTS = 1 << 20
 _fields = itemgetter("release", "variant", "provider", "start", "end", *ARRAY_FIELDS)
 _TYPES = (str, str, str, float, float, str, bytes, bytes)
 

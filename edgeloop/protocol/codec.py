@@ -72,9 +72,9 @@ def encode(mapping: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> bytes:
         raise ProtocolError(f"the payload cannot be encoded: {error}") from error
     _check_size(data, max_bytes)
     try:
-        _check(payload, MAX_DEPTH)
+        check(payload)
     except ProtocolError:
-        _read(data, max_bytes, MAX_DEPTH)  # a tuple is no list, and is written as one: what counts is what is read
+        check(read(data, max_bytes))  # a tuple is no list, and is written as one: what counts is what is read
     return data
 
 
@@ -92,7 +92,13 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) 
     Raises:
         ProtocolError: the bytes are not in the dialect, are too large or too deep, or are of another version.
     """
-    value = _read(data, max_bytes, max_depth)
+    value = read(data, max_bytes, max_depth)
+    check(value, max_depth)
+    return opened(value)
+
+
+def opened(value: Any) -> dict[str, Any]:
+    """What is in a payload without its ``v``; raises `ProtocolError` for another version."""
     if not isinstance(value, dict):
         raise ProtocolError(f"the payload is a {type(value).__name__}; it has to be a map")
     version = value.pop("v", None)
@@ -101,7 +107,11 @@ def decode(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) 
     return value
 
 
-def _read(data: bytes, max_bytes: int, max_depth: int) -> Any:
+def read(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Any:
+    """What is in the bytes, before :func:`check` has looked at it; raises `ProtocolError`.
+
+    No tags, no indefinite lengths, no key twice, and nested no deeper than ``max_depth`` + 1.
+    """
     _check_size(data, max_bytes)
     if len(data) > _SHORT:
         _count(data)
@@ -112,7 +122,6 @@ def _read(data: bytes, max_bytes: int, max_depth: int) -> Any:
         raise ProtocolError(f"the payload is not plain CBOR: {error.__cause__ or error}"[:500]) from error
     if (end := stream.tell()) != len(data):
         raise ProtocolError(f"{len(data) - end} bytes follow the payload at offset {end}")
-    _check(value, max_depth)
     return value
 
 
@@ -121,8 +130,8 @@ def _check_size(data: bytes, max_bytes: int) -> None:
         raise ProtocolError(f"the payload has {len(data)} bytes; at most {max_bytes} are read")
 
 
-def _check(payload: Any, max_depth: int) -> None:
-    """Refuse what is not in the dialect, one level of nesting after the other."""
+def check(payload: Any, max_depth: int = MAX_DEPTH) -> None:
+    """Refuse what is not in the dialect, one level of nesting after the other; raises `ProtocolError`."""
     level, depth, left = [payload], 0, MAX_ITEMS
     while level:
         left -= len(level)

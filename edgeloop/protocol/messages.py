@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from edgeloop.protocol.codec import MAX_WINDOW_BYTES
+from edgeloop.protocol.codec import MAX_WINDOW_BYTES, check, opened, read
 from edgeloop.protocol.fields import (
     CLOCK,
     COUNT,
@@ -35,6 +35,7 @@ from edgeloop.protocol.fields import (
 from edgeloop.protocol.inputs import Escalation, Sample, TeacherAnswer
 from edgeloop.protocol.parts import Message, Part, PartOf
 from edgeloop.protocol.trials import TrialReport, TrialRequest
+from edgeloop.protocol.usual import is_usual_window
 from edgeloop.records import dataclass
 
 
@@ -165,6 +166,19 @@ class Insights(Message):
     base: Annotated[int, SEQUENCE]
     window: Annotated[Mapping[str, Any], Plain()]
     channel: Annotated[str, NAME]
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read a payload; a hub reads thousands of these a second, so one that is as usual is looked at once.
+
+        Raises:
+            ProtocolError: the bytes are not such a message.
+        """
+        value = read(data, cls.max_bytes)
+        if is_usual_window(value):
+            return cls.of_fields(opened(value))
+        check(value)
+        return cls.from_wire(opened(value))
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,14 @@ class Part:
                 raise ProtocolError(f"{where or cls.__name__}.{name} is missing")
         if len(read) < len(fields):
             return cls(**read, extra=rest)
+        return cls.of_fields(read, rest)
+
+    @classmethod
+    def of_fields(cls, fields: dict[str, Any], extra: Mapping[str, Any] | None = None) -> Self:
+        """The part with these fields, all of them, which were checked; the map becomes the part's own."""
         part = cls.__new__(cls)  # as __init__ would; setting each field of a frozen object takes five times as long
-        part.__dict__.update(read, extra=rest)
+        fields["extra"] = {} if extra is None else extra
+        object.__setattr__(part, "__dict__", fields)
         return part
 
     def to_wire(self, where: str = "") -> dict[str, Any]:

@@ -21,7 +21,8 @@ from cloud_hub.channels import Channels
 from cloud_hub.devices import Devices
 from cloud_hub.drift import DriftWatch
 from cloud_hub.insights_store import Additions, InsightStore
-from cloud_hub.light_windows import Layout, LightWindows
+from cloud_hub.light_rows import Layout
+from cloud_hub.light_windows import LightWindows
 from cloud_hub.policy import ChannelPolicy
 from cloud_hub.ports import Sealer
 from cloud_hub.records.database import Database

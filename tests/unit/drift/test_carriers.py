@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cloud_hub.carriers import bounded, look, named, weights
-from cloud_hub.light_windows import FLUSH_S, IDLE_S, LATE_S, MOST_IN_BIN, MOST_SEGMENTS, Layout, LightWindows
+from cloud_hub.light_rows import MOST_IN_BIN, Layout
+from cloud_hub.light_windows import FLUSH_S, IDLE_S, LATE_S, MOST_SEGMENTS, LightWindows
 from cloud_hub.policy import DriftPolicy
 from cloud_hub.records.database import Database
 from cloud_hub.seen import Seen
@@ -143,8 +144,8 @@ def test_ten_thousand_devices_are_compared_at_once(kept: Kept) -> None:
     """No loop over devices but for their states: a bound in calls, not in seconds, which are a benchmark's."""
     group = kept.group
     members, layout = group["device"], group["device"].layout
-    (one,) = layout.rows(Seen.of("d", "stable", window(120, kept.clock())).arrays, 1)
-    for i in range(3_000):
-        members.add(f"d{i}", one, kept.clock() - 5, kept.clock())
+    one = layout.rows(Seen.of("d", "stable", window(120, kept.clock())).arrays, 1)
+    names, since, until = [f"d{i}" for i in range(3_000)], kept.clock() - 5, kept.clock()
+    members.add(names, np.repeat(one, 3_000, axis=0), [since] * 3_000, [until] * 3_000)
     assert look(group, profile(), profile().reference, POLICY)
     assert not named(group, "device") and not members.now.any() and members.last.any()

@@ -246,7 +246,7 @@ def test_a_defect_of_ours_sets_one_message_aside_and_counts_the_others(
 def test_another_process_that_moved_the_mark_makes_the_batch_fail_and_not_count_twice(hub: Pipeline) -> None:
     hub.send("a", envelope("a", 1))
     hub.work()
-    batch = hub.ingest._gather([Incoming("insights", "a", envelope("a", 2), 0.0)])
+    batch = hub.ingest._gatherer.gather([Incoming("insights", "a", envelope("a", 2), 0.0)], observing=False)
     with hub.db.begin() as connection:
         connection.execute(marks.update().values(last=2))
     with pytest.raises(MarksMoved), hub.db.begin() as connection:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from cloud_hub.records import Database
 from cloud_hub.records.all_tables import metadata
 from cloud_hub.records.counters import RELEASE_COUNTS, Sums, add_lists, add_sums
+from cloud_hub.records.database import add_rows, select_in
 from cloud_hub.records.tables import insight_totals, marks
 
 
@@ -125,3 +126,19 @@ def test_counts_add_up_and_lists_grow(db: Database) -> None:
         (0, 0, 7, "[]"),
     ]
     assert add_lists([], [1]) == [1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 512, 1_300])
+def test_many_values_are_looked_for_at_once(db: Database, count: int) -> None:
+    names = [f"d{number:04d}" for number in range(count)]
+    with db.begin() as connection:
+        add_rows(
+            connection,
+            marks,
+            ("device", "epoch", "last"),
+            [(name, 1, 1) for name in [*names, "other"]],
+            replaced=["last"],
+        )
+    with db.read() as connection:
+        found = select_in(connection, select(marks.c.device), marks.c.device, names)
+        assert sorted(name for (name,) in found) == names

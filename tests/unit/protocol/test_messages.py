@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from typing import Any
 
 import cbor2
@@ -155,3 +156,72 @@ def test_widening_a_rollout_keeps_those_who_had_the_candidate() -> None:
     assert takers(0.3) < takers(0.6) < takers(1.0) == set(devices)
     assert ChannelDocument("c", 1, current, None).release_for("d1") is current
     assert ChannelDocument("c", 1).release_for("d1") is None
+
+
+USUAL: dict[str, Any] = {
+    "v": 1,
+    "device": "dev-1",
+    "epoch": 7,
+    "first": 3,
+    "last": 5,
+    "base": 3,
+    "channel": "stable",
+    "window": {"release": A, "start": 1.0, "end": 2.0, "counts": b"\x01"},
+}
+ODD: list[Any] = [
+    *(
+        0,
+        1,
+        2,
+        -1,
+        2**63 - 1,
+        2**63,
+        2**64,
+        True,
+        None,
+        1.0,
+        math.nan,
+        math.inf,
+        "",
+        "dev-1",
+        "a b",
+        "ü",
+        "a" * 65,
+        b"a",
+    ),
+    *([], {}, {"a": math.nan}, {"a": math.inf, "b": -math.inf}, {"a": 1e308, "b": 1e308}, {"a": True}, {"a": None}),
+    *(
+        {"a": {"b": 2**63}},
+        {"a": [math.nan]},
+        {"k" * 33: 1.0},
+        {"k" * 129: b""},
+        {1: 2.0},
+        {b"a": 2.0},
+        {"ü" * 64: 1.0},
+    ),
+    {str(n): 1.0 for n in range(40)},
+]
+
+
+def read(function: Any, data: bytes) -> Any:
+    try:
+        return function(data)
+    except ProtocolError as error:
+        return str(error)
+
+
+@given(st.sampled_from([*USUAL, "more"]), st.sampled_from(ODD) | st.none(), st.booleans())
+def test_a_glance_at_a_window_finds_what_a_look_at_each_field_finds(name: str, odd: Any, left_out: bool) -> None:
+    value = {key: USUAL[key] for key in USUAL if key != name} if left_out else {**USUAL, name: odd}
+    data = cbor2.dumps(value)
+    slowly = read(lambda data: Insights.from_wire(decode(data, Insights.max_bytes)), data)
+    assert read(Insights.from_bytes, data) == slowly
+    assert isinstance(read(Insights.from_bytes, cbor2.dumps(USUAL)), Insights)
+
+
+@given(st.integers(0, 400), st.integers(0, 255))
+def test_one_changed_byte_of_a_window_is_seen_at_a_glance(at: int, byte: int) -> None:
+    data = bytearray(cbor2.dumps(USUAL))
+    data[at % len(data)] = byte
+    slowly = read(lambda data: Insights.from_wire(decode(data, Insights.max_bytes)), bytes(data))
+    assert read(Insights.from_bytes, bytes(data)) == slowly
