@@ -31,6 +31,7 @@ from model_export.graph import (
     set_array,
     shape_of,
 )
+from model_export.measure import check_finite
 from model_export.probe import Probe, alike
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
@@ -80,10 +81,12 @@ def canonical(source: ModelProto, inputs: Mapping[str, Array]) -> ModelProto:
     _check_operators(model)
     rows = {name: array[:COMPARED_ROWS] for name, array in inputs.items()}
     expected = Probe(model).run(rows)
+    check_finite(expected)
     if model.functions:
         model = inliner.inline_local_functions(model)
     _unlist_constants(model)
     _drop_zipmap(model)
+    _check_outputs(model)
     rewrites.rewrite(model)
     _free_batch(model)
     model = _optimised(_upgraded(model))
@@ -123,6 +126,16 @@ def _drop_zipmap(model: ModelProto) -> None:
         for output in graph.output:
             if output.name == node.output[0]:
                 output.CopyFrom(helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, ["N", None]))
+
+
+def _check_outputs(model: ModelProto) -> None:
+    for output in model.graph.output:
+        if not output.type.HasField("tensor_type"):
+            kind = str(output.type.WhichOneof("value")).removesuffix("_type").replace("_", " ")
+            raise UnsupportedModelError(
+                f"output {output.name} is a {kind}, no tensor",
+                "export the tensors themselves as outputs; of these, the map of a scikit-learn ZipMap alone is known",
+            )
 
 
 def _free_batch(model: ModelProto) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
+from model_export.errors import UnsupportedModelError
 from model_export.graph import Array
 
 
@@ -62,6 +63,19 @@ def accuracy(scores: Array, labels: npt.NDArray[np.int64]) -> float:
 def size_of(model: ModelProto) -> int:
     """Bytes of a graph and its tensors."""
     return int(model.ByteSize())
+
+
+def check_finite(outputs: Mapping[str, Array]) -> None:
+    """Nothing, where all outputs are numbers.
+
+    Raises:
+        UnsupportedModelError: a model gives a NaN or an infinity.
+    """
+    if bad := non_finite(outputs):
+        raise UnsupportedModelError(
+            f"output {bad[0]} has numbers that are not finite on the data",
+            "check the weights, and how inputs are scaled",
+        )
 
 
 def non_finite(outputs: Mapping[str, Array]) -> list[str]:

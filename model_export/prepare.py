@@ -17,11 +17,11 @@ from model_export import roles as output_roles
 from model_export.cache import Cache
 from model_export.canonical import COMPARED_ROWS, canonical, inputs_of
 from model_export.data import InputSpec, Table, bind, class_indices
-from model_export.errors import DataError, UnsupportedModelError
+from model_export.errors import DataError
 from model_export.graph import Array
 from model_export.head import Head
 from model_export.keeping import kept_model
-from model_export.measure import non_finite, softmax
+from model_export.measure import check_finite, softmax
 from model_export.probe import Probe
 from model_export.sources import Source
 
@@ -101,12 +101,7 @@ def prepare(
     parts = {"model": source.model, "rows": first}
     model = kept_model(cache or Cache(None), "canonical", parts, lambda: canonical(source.model, first))
     outputs = Probe(model).run({name: array[:ROLE_ROWS] for name, array in rows.items()})
-    bad = non_finite(outputs)
-    if bad:
-        raise UnsupportedModelError(
-            f"output {bad[0]} has numbers that are not finite on {table.file}",
-            "check the weights, and how inputs are scaled",
-        )
+    check_finite(outputs)
     roles = output_roles.assign(outputs, given)
     scores = next(name for name, role in roles.items() if role in ("probabilities", "logits"))
     count = outputs[scores].shape[1]

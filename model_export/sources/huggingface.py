@@ -26,7 +26,7 @@ from model_export.errors import (
     UntrustedSourceError,
 )
 from model_export.sources import torch as torch_source
-from model_export.sources.model import Source
+from model_export.sources.model import Source, refuse_huge
 
 CONFIG = "config.json"
 #: End of an architecture's name → (transformers' class that loads it, optimum's name of the task).
@@ -66,6 +66,7 @@ def from_folder(path: Path, table: Table, *, trust_source: bool = False, opset: 
     _refuse_code(path, config)
     architecture, loader, task = _task(path, config)
     weights = _weights(path, trust_source)
+    refuse_huge(sum(file.stat().st_size for file in weights), path.name)
     classes = _classes(path, config)
     with _offline():
         try:

@@ -8,8 +8,11 @@ from typing import Any
 
 from onnx import ModelProto
 
+from model_export.errors import UnsupportedModelError
 from model_export.graph import Array
 
+#: What one protobuf message, and so a graph in memory, can hold.
+LARGEST_BYTES = (1 << 31) - 1
 #: Rows by input → outputs by name, as the source itself computes them in evaluation mode.
 Reference = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -47,3 +50,17 @@ class Source:
     def with_sha256(self, sha256: str) -> Source:
         """The same source with its digest."""
         return replace(self, sha256=sha256)
+
+
+def refuse_huge(size: int, name: str) -> None:
+    """Nothing, where weights of this many bytes can be packaged.
+
+    Raises:
+        UnsupportedModelError: they are too large; said before they are read.
+    """
+    if size > LARGEST_BYTES:
+        raise UnsupportedModelError(
+            f"{name} has {size / (1 << 30):.1f} GiB of weights; 2 GiB is the most",
+            "edgeloop is made for models that devices hold in memory: give a smaller or a distilled one, or one with "
+            "its weights in float16",
+        )

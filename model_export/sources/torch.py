@@ -22,7 +22,7 @@ from model_export.data import InputSpec, Table, bind
 from model_export.errors import ExportError, MissingLibraryError, SourceError, UnsupportedModelError
 from model_export.graph import Array
 from model_export.sources import parity
-from model_export.sources.model import Reference, Source
+from model_export.sources.model import Reference, Source, refuse_huge
 
 #: Rows that a module is traced with. Two or more, or the exporter takes the batch for a constant 1.
 EXAMPLE_ROWS = 4
@@ -55,6 +55,7 @@ def from_module(module: Any, table: Table, *, name: str, file: str, opset: int |
         import torch.export
     except ImportError as error:
         raise MissingLibraryError("PyTorch sources need torch", "pip install 'edgeloop[torch]'") from error
+    refuse_huge(sum(p.numel() * p.element_size() for p in module.parameters()), type(module).__name__)
     module = module.cpu().eval()
     names = _inputs_of(module)
     arrays = bind(table, [_spec(table, name, alone=len(names) == 1) for name in names])
