@@ -15,7 +15,7 @@ from edgeloop.package.audit_graph import audit_graph
 from edgeloop.package.graph_limits import GraphLimits
 from edgeloop.package.manifest import Manifest
 from edgeloop.package.needs import EXTENSIONS, EXTENSIONS_DOMAIN
-from edgeloop.package.texts import packed, unpacked
+from edgeloop.package.texts import LONGEST, packed, unpacked
 from edgeloop.runtime import extensions
 from edgeloop.runtime.errors import ModelLoadError
 from tests.doubles.packages import make_package
@@ -116,7 +116,13 @@ def test_texts_come_back_as_they_were(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros(3, np.uint8), np.zeros((2, 3), np.float32), np.array([[0xC3, 0x28]], np.uint8)]
+    "array",
+    [
+        np.zeros(3, np.uint8),
+        np.zeros((2, 3), np.float32),
+        np.array([[0xC3, 0x28]], np.uint8),
+        np.zeros((1, LONGEST + 1), np.uint8),
+    ],
 )
 def test_texts_that_are_none(array: Any) -> None:
     with pytest.raises(PackageError, match=r"text"):
