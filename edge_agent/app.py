@@ -278,6 +278,9 @@ class Agent:
         }
         if loaded is None:
             return Vitals(health=health)
+        from edgeloop.runtime import runtime_version  # it is there, since a model is loaded
+
+        health["runtime"] = runtime_version()
         session = loaded.session
         placement = dict(session.placement)
         return Vitals(session.variant, session.provider, placement, health, self._observing.told_alarms)

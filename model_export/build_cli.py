@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from model_export.console import Json, err, out, print_json, progress, reporting, say, size
+from model_export.console import HubCaCert, HubToken, Json, err, out, print_json, progress, reporting, say, size
 from model_export.errors import RequestError
 from model_export.steps import BUILD
 
@@ -55,6 +55,13 @@ def build(
         Path | None,
         typer.Option(help="TOML file with what comes before and after the model, to be put into the graph."),
     ] = None,
+    min_runtime: Annotated[
+        str, typer.Option(help="Oldest ONNX Runtime that shall read the package, as 1.17; or hub: that of its devices.")
+    ] = "",
+    hub: Annotated[str, typer.Option(help="With --min-runtime hub: address of the hub.")] = "",
+    channel: Annotated[str, typer.Option(help="With --min-runtime hub: channel that its devices follow.")] = "",
+    token: HubToken = "",
+    ca_cert: HubCaCert = "",
     model_license: Annotated[str, typer.Option("--license", help="The model's licence, as SPDX names it.")] = "",
     data_license: Annotated[str, typer.Option(help="The data's licence, as SPDX names it.")] = "",
     like: Annotated[
@@ -82,6 +89,7 @@ def build(
 
         if like is not None:
             _nothing_besides(context)
+        runtime = _oldest_runtime(hub, channel, token, ca_cert) if min_runtime == "hub" else min_runtime
         options: dict[str, Any] = {
             "labels": _labels(labels),
             "label_column": label_column or None,
@@ -98,6 +106,7 @@ def build(
             "reproducible": reproducible,
             "input_kind": input_kind,
             "processing": processing,
+            "min_runtime": runtime or None,
             "licences": Licences(model_license, data_license),
             "like": like,
             "lineage": None if lineage is None else _told_lineage(lineage),
@@ -193,3 +202,13 @@ def _roles(pairs: list[str]) -> dict[str, str]:
             raise typer.BadParameter(f"--role {pair} is not NAME=ROLE with a role of {', '.join(ROLES)}")
         roles[name] = role
     return roles
+
+
+def _oldest_runtime(address: str, channel: str, token: str, ca_cert: str) -> str:
+    from model_export.hub import Hub
+    from model_export.opsets import oldest_in_fleet
+
+    if not address or not channel:
+        raise RequestError("whose devices are asked is not said", "give --hub URL and --channel NAME")
+    with Hub(address, token=token, ca_cert=Path(ca_cert) if ca_cert else None) as hub:
+        return oldest_in_fleet(hub, channel)

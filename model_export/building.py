@@ -24,11 +24,13 @@ from model_export.converting import opened
 from model_export.data import CALIBRATION_SHARE, VALIDATION_ROWS
 from model_export.errors import DestinationError, RequestError
 from model_export.likeness import KEY, Kept, Recipe
+from model_export.opsets import Limits, limits_of, within
 from model_export.prepare import prepare
 from model_export.recipes import Int8Options, one_of
 from model_export.sources import Source, open_source, parity
+from model_export.sources.capping import capped
 from model_export.targets import PRECISIONS, target_of
-from model_export.variants import MAX_LOSS, make_variants
+from model_export.variants import MAX_LOSS, Variant, make_variants
 
 #: Options that do not change the package, or whose content is a part of its key already.
 BESIDES = ("source", "destination", "data", "trust_source", "licences", "cache", "on_step")
@@ -55,6 +57,7 @@ def build(
     reproducible: bool = False,
     input_kind: Kind | None = None,
     processing: Path | None = None,
+    min_runtime: str | None = None,
     licences: provenance.Licences | None = None,
     like: Path | None = None,
     lineage: Mapping[str, Any] | None = None,
@@ -86,6 +89,7 @@ def build(
         reproducible: leave measured latency out of the package.
         input_kind: what insights take the first input for: ``numbers``, ``image``, ``tokens`` or ``text``; None: found.
         processing: TOML file with what comes before and after the model; None: found in a source's folder.
+        min_runtime: the oldest ONNX Runtime that shall read the package, such as ``1.17``; None: this one.
         licences: of model and data, for the bill of materials.
         like: folder of a package: this one gets its name, labels, recipe, golden inputs and validation set, whatever
             else is given; and it has to have its inputs and outputs.
@@ -110,6 +114,7 @@ def build(
         roles=roles or {},
         input_kind=input_kind,
         reproducible=reproducible,
+        min_runtime=min_runtime,
     )
     base = None
     if like is not None:
@@ -118,6 +123,7 @@ def build(
         request["like"] = base.digest
         # Without a measured latency the same data give the same package, whenever and wherever it is built.
         name, labels, recipe = base.name, base.meta.labels, replace(Recipe.of(base), reproducible=True)
+    limits = None if recipe.min_runtime is None else limits_of(recipe.min_runtime)
     on_step("reading data")
     table = tables.read_table(Path(data), label_column)
     declared = around.declared(source, processing, table, base)
@@ -127,12 +133,10 @@ def build(
     on_step("converting the model")
 
     def convert() -> Source:
-        found = open_source(source, table, trust_source=trust_source)
-        on_step("comparing it with its source")
-        same = parity.check(found, table)
-        return replace(around.recent_enough(found, declared), parity=None if same is None else same.as_dict())
+        return _converted(source, table, declared, limits, trust_source, on_step)
 
-    found = opened(source, cache, decides(table, declared, {**request, "trust_source": trust_source}), convert)
+    asked = {**request, "trust_source": trust_source, "min_runtime": recipe.min_runtime}
+    found = opened(source, cache, decides(table, declared, asked), convert)
 
     def describe(package: Package) -> None:
         asked = {
@@ -168,7 +172,7 @@ def build(
         source=found,
         table=table,
         prepared=prepared,
-        variants=tuple(variants),
+        variants=tuple(variants if limits is None else _readable(variants, limits)),
         calibration=calibration,
         validation=validation,
         recipe=recipe,
@@ -202,9 +206,29 @@ def build(
     return report
 
 
+def _converted(
+    source: object,
+    table: tables.Table,
+    declared: around.Processing,
+    limits: Limits | None,
+    trust_source: bool,
+    on_step: Callable[[str], None],
+) -> Source:
+    """The source as ONNX that the oldest runtime reads, and that gives what the source itself gives."""
+    found = open_source(source, table, trust_source=trust_source, opset=None if limits is None else limits.opset)
+    on_step("comparing it with its source")
+    found = found if limits is None else capped(found, table, limits)
+    same = parity.check(found, table)
+    return replace(around.recent_enough(found, declared), parity=None if same is None else same.as_dict())
+
+
+def _readable(variants: Sequence[Variant], limits: Limits) -> list[Variant]:
+    return [replace(variant, model=within(variant.model, limits)) for variant in variants]
+
+
 def decides(table: tables.Table, declared: around.Processing, options: Mapping[str, Any]) -> dict[str, Any]:
     """What decides how a source is opened, besides the source: an exporter traces it with rows of the data."""
-    told = {name: options[name] for name in ("label_column", "trust_source")}
+    told = {name: options[name] for name in ("label_column", "trust_source", "min_runtime")}
     return {"data": table.sha256, "processing": plain(declared), **told}
 
 

@@ -44,6 +44,7 @@ class Recipe:
         processing: what comes before and after the model, as JSON types; a vocabulary is in the graph instead.
         reproducible: whether measured latency is left out.
         targets: what variants are made for.
+        min_runtime: the oldest ONNX Runtime that shall read the package; None: the one that built it.
         variants: what a search or a clock has chosen; empty: what follows from the others.
     """
 
@@ -57,6 +58,7 @@ class Recipe:
     processing: Mapping[str, Any] = field(default_factory=dict)
     reproducible: bool = False
     targets: tuple[str, ...] = ("cpu",)
+    min_runtime: str | None = None
     variants: tuple[VariantRecipe, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class Recipe:
             "input_kind": self.input_kind,
             "processing": dict(self.processing),
             "reproducible": self.reproducible,
+            "min_runtime": self.min_runtime,
         }
         return {name: value for name, value in told.items() if value is not None and value != {}}
 
@@ -121,6 +124,7 @@ class Recipe:
                 input_kind=one_of(KINDS)(told["input_kind"]) if "input_kind" in told else None,
                 processing=dict(told.get("processing", {})),
                 reproducible=bool(told["reproducible"]),
+                min_runtime=str(told["min_runtime"]) if "min_runtime" in told else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidPackageError(

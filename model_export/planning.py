@@ -74,7 +74,8 @@ def plan(source: object, destination: Path, data: Path, **options: Any) -> Plan:
         request["like"], recipe = base.digest, Recipe.of(base)
     table = tables.read_table(Path(data), asked["label_column"])
     declared = request["processing"] = around.declared(source, asked["processing"], table, base)
-    found = kept(source, cache, decides(table, declared, asked))
+    deciding = {**asked, "min_runtime": asked["min_runtime"] or recipe.min_runtime}
+    found = kept(source, cache, decides(table, declared, deciding))
     key = None if found is None else finished.key_for(request, found, table)
     there = key is not None and cache.get(finished.STEP, key) is not None
     steps = {
