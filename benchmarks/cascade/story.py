@@ -26,7 +26,7 @@ PER_SECOND = 20.0
 #: Views of the held-out digits that a curve is taken over: in a slipped world the noise differs.
 VIEWS = 3
 OURS, BELIEVED = "edgeloop", "… teacher believed"
-"""The rule with `better`, and without: then clients get what the teacher says, as they do from an agent."""
+"""The rule with `better`, as agents have it of a calibrated teacher; and of any other, whose answers they give."""
 
 
 @dataclass
