@@ -19,6 +19,7 @@ from benchmarks.cascade.worlds import cast
 #: The first split, and how many. Nothing was chosen on these: that was done on 107 to 118.
 FIRST, SPLITS = 7, 6
 
+
 def main() -> int:
     """Exit status: 0 when every bound holds."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cascade", description=__doc__)
@@ -58,9 +59,7 @@ def checked(told: list[Told]) -> list[tuple[str, str, str, bool]]:
         above, within = ahead(phases)
         at = int(above.argmin())
         found = f"{above[at]:+.4f} ± {within[at]:.4f} at {SHARES[at]:.0%}"
-        rows.append(
-            (f"{name}: ours above the best other rule, at its worst share", found, "≥ 0", above[at] >= 0)
-        )
+        rows.append((f"{name}: ours above the best other rule, at its worst share", found, "≥ 0", above[at] >= 0))
     at = SHARES.index(0.2)
     gap = mean(before, "all_sent") - float(np.mean([phase.curves[OURS][at] for phase in before]))
     rows.append(("clean, 20 % escalated: behind sending everything", f"{gap:+.4f}", "≤ 0.01", gap <= 0.01))
