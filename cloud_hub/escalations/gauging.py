@@ -115,7 +115,8 @@ def _through(package: Package, variant: str, inputs: Mapping[str, Array], policy
             part = {name: tensor[start : start + BATCH] for name, tensor in inputs.items()}
             outputs = dict(zip(names, session.run(part, names, DEADLINE_S), strict=True))
             scores = session.probabilities(outputs)
-            assert scores is not None
+            if scores is None or scores.ndim != 2:
+                raise InferenceError(f"output {scored} is no row of scores for each row; it is no classifier")
             classes = scores.shape[1]
             features = None if featured is None else outputs[featured].reshape(len(scores), -1)
             signals = Gauge(profile, classes).signals(scores, features, next(iter(part.values())))

@@ -116,6 +116,9 @@ class Thresholds:
             found = gauged(self._releases.open(release), policy, channel.name, ask)
         except (PackageError, ModelLoadError, InferenceError) as error:
             found, why = None, f"its validation set cannot be run: {error}"[:500]
+        except Exception as error:  # a model that nobody has thought of must not keep other channels from their fits
+            log.exception("the validation set of %s cannot be looked at", release)
+            found, why = None, f"its validation set cannot be run: {type(error).__name__}: {error}"[:500]
         recipe = fits.recipe_of(channel.policy)
         nothing = Fit(channel.name, release, recipe, None, NOTHING, None, None, "", None, 0, 0.0, why, now, now, now)
         if found is None:
