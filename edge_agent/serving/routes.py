@@ -29,6 +29,8 @@ from edgeloop import __version__
 from edgeloop.package import TensorSpec
 
 if TYPE_CHECKING:  # a device that shares no memory does not pay for it
+    from concurrent.futures import ThreadPoolExecutor
+
     from edge_agent.serving.shared_memory import SharedMemory
 
 #: What is always on; the protocol's names for it.
@@ -236,11 +238,18 @@ class Routes:
         answer = self._plane.infer(Call(path.model, path.version, "", {spec.name: array}))
         return self._shown(answer, model) if isinstance(answer, Answer) else self._shown_later(answer, model)
 
+    @functools.cached_property
+    def _decoder(self) -> ThreadPoolExecutor:
+        """One picture after the other: while it is decoded, one of 25 million pixels takes 200 MB."""
+        from concurrent.futures import ThreadPoolExecutor  # only an agent that is sent pictures pays for it
+
+        return ThreadPoolExecutor(1, "pictures")
+
     async def _picture(self, body: bytes, spec: TensorSpec, model: Described, path: ModelPath) -> Response:
-        """Decoded in a thread: predictions do not wait for it."""
+        """Decoded in a thread of its own: predictions do not wait for it."""
         work = functools.partial(read_picture, body, spec, model, self._max_picture_pixels)
         try:
-            pixels = await asyncio.get_running_loop().run_in_executor(None, work)
+            pixels = await asyncio.get_running_loop().run_in_executor(self._decoder, work)
             answer = self._plane.infer(Call(path.model, path.version, "", {spec.name: pixels}))
         except ServingError as error:
             return as_error(error)
