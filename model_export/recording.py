@@ -27,11 +27,11 @@ from model_export.data import sha256_of
 _BEYOND = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 #: Programs by which libraries ask for facts about the machine, which is a part of every key.
 _HARMLESS = ("uname", "ldconfig", "gcc", "cc", "lscpu", "nvidia-smi", "file", "objdump", "ld", "arch")
-#: Suffixes of what is read beside a file: weights, tables, vocabularies.
+#: Suffixes of what native code reads beside a file: weights and tables. Text is mostly read by Python itself, and what a
+#: shell or a build writes beside a program is mostly text.
 _BESIDE = (
-    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".hdf5", ".keras", ".onnx", ".data", ".model", ".msgpack"),
-    *(".parquet", ".arrow", ".feather", ".npz", ".npy", ".csv", ".joblib", ".pkl"),
-    *(".txt", ".json", ".ubj", ".toml", ".yaml", ".yml"),
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".hdf5", ".keras", ".onnx", ".data", ".model", ".ubj"),
+    *(".parquet", ".arrow", ".feather", ".npz", ".npy"),
 )
 #: More files than this are no model's inputs; hashing more bytes takes longer than most conversions.
 MOST_FILES, MOST_BYTES = 2_000, 4 << 30
@@ -123,7 +123,7 @@ def inputs_of(recording: Recording) -> dict[str, Any] | None:
         files = {path for path in recording.read - recording.written if not _is_tools(path) and Path(path).is_file()}
         files |= set(modules.values())
         for folder in {Path(path).parent for path in files}:
-            files |= _bounded(path for path in folder.iterdir() if _may_belong(path))
+            files |= _bounded(path for path in folder.iterdir() if path.suffix.lower() in _BESIDE)
         for path, texts in named.items():
             files |= _named_in(texts, Path(path).parent)
         hashes = _hashes(files - recording.written)
@@ -177,12 +177,6 @@ def _tools() -> tuple[str, ...]:
     folders += [str(Path(file).parent) for file in (edgeloop.__file__, __file__) if file]
     folders += [place for place in sys.path if place.endswith(("site-packages", "dist-packages"))]
     return (*(_absolute(folder) + os.sep for folder in folders), "/proc/", "/sys/", "/dev/", "/etc/")
-
-
-def _may_belong(path: Path) -> bool:
-    """Whether what lies beside a file may be read with it; not what builds write beside packages."""
-    written = (".provenance.json", ".sbom.json", ".tuning.json")
-    return path.suffix.lower() in _BESIDE and not path.name.endswith(written)
 
 
 def _texts(path: str) -> set[str]:
