@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from model_export.audited import open_audited
+from model_export.notebook import table_of
 
 
-def describe(root: Path) -> dict[str, Any]:
+class Contents(dict[str, Any]):
+    """A package's contents, as JSON values; a notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+            for name, value in self.items()
+        ]
+        return table_of(f"{self['name']} {self['version']}", ("", ""), rows)
+
+
+def describe(root: Path) -> Contents:
     """A package's contents for people and for ``--json``; runs nothing of it.
 
     Raises:
@@ -17,7 +30,7 @@ def describe(root: Path) -> dict[str, Any]:
     """
     package = open_audited(root)
     meta = package.meta
-    return {
+    contents = {
         "name": package.name,
         "version": package.version,
         "digest": package.digest,
@@ -40,3 +53,4 @@ def describe(root: Path) -> dict[str, Any]:
         "files": len(package.index.entries),
         "bytes": sum(entry.size for entry in package.index.entries),
     }
+    return Contents(contents)

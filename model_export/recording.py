@@ -27,8 +27,8 @@ from model_export.data import sha256_of
 _BEYOND = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 #: Programs by which libraries ask for facts about the machine, which is a part of every key.
 _HARMLESS = ("uname", "ldconfig", "gcc", "cc", "lscpu", "nvidia-smi", "file", "objdump", "ld", "arch")
-#: Suffixes of what native code reads beside a file: weights and tables. Text is mostly read by Python itself, and what a
-#: shell or a build writes beside a program is mostly text.
+#: Suffixes of what native code reads beside a file: weights and tables. Text is mostly read by Python itself, and what
+#: a shell or a build writes beside a program is mostly text.
 _BESIDE = (
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".hdf5", ".keras", ".onnx", ".data", ".model", ".ubj"),
     *(".parquet", ".arrow", ".feather", ".npz", ".npy"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model_export.errors import RequestError
+from model_export.notebook import table_of
 
 #: A search tries a few hundred recipes; a file with more points is no result of one.
 MOST_POINTS = 2_000
@@ -68,6 +69,22 @@ class Search:
     accuracy_drop: float | None
     points: tuple[Point, ...]
     sensitivity: tuple[dict[str, Any], ...] = ()
+
+    def _repr_html_(self) -> str:
+        """The front, for Jupyter."""
+        rows = [
+            (
+                point.name,
+                f"{point.accuracy:.4f}",
+                "" if point.latency_ms is None else f"{point.latency_ms:.3f} ms",
+                f"{point.size_bytes:,}",
+                "yes" if point.chosen else "",
+            )
+            for point in self.points
+            if point.front or point.chosen
+        ]
+        head = ("recipe", "accuracy", "latency", "bytes", "in the package")
+        return table_of(f"The front of {len(self.points)} recipes", head, rows)
 
 
 def read_search(path: Path) -> Search | None:

@@ -80,6 +80,19 @@ def test_what_changes_is_seen(
     assert not still_true(inputs)
 
 
+def test_what_a_shell_writes_beside_it_is_no_input_and_weights_are(
+    program: Callable[[], object], tmp_path: Path
+) -> None:
+    (tmp_path / "output.json").write_text("{")
+    (tmp_path / "weights.safetensors").write_text("w")
+    with recorded() as seen:
+        program()
+    inputs = inputs_of(seen)
+    assert inputs is not None
+    assert str(tmp_path / "weights.safetensors") in inputs["files"]
+    assert str(tmp_path / "output.json") not in inputs["files"]
+
+
 def test_what_it_wrote_itself_is_no_input(program: Callable[[], object], tmp_path: Path) -> None:
     with recorded() as seen:
         program()

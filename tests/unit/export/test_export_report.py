@@ -19,6 +19,7 @@ from edgeloop.package import Package
 from model_export import build, cli
 from model_export.errors import InvalidPackageError, RequestError
 from model_export.finished import tuning_path
+from model_export.inspect import describe
 from model_export.report import Report, render, report
 from model_export.report.front import Point, marked, read_search
 from model_export.report.layers import compared
@@ -142,6 +143,11 @@ def test_in_a_browser_the_page_draws_everything_and_complains_of_nothing(found: 
     assert "<script" not in done.stdout and done.stdout.count("<svg") == render(found).count("<svg")
 
 
+def test_a_notebook_shows_tables_in_which_a_label_is_text(package: Path, found: Report) -> None:
+    for shown in (found._repr_html_(), describe(package)._repr_html_()):
+        assert "cpu-int8" in shown and "<script" not in shown
+
+
 def test_the_command_writes_the_page_beside_the_package_and_tells_json(package: Path) -> None:
     run = CliRunner().invoke(cli.app, ["report", str(package)])
     assert run.exit_code == 0, run.output
@@ -166,6 +172,8 @@ def test_a_search_beside_the_package_is_the_front(package: Path) -> None:
         search = read_search(place)
         assert search is not None and [point.name for point in search.points] == ["fp32", "static", "dynamic"]
         assert [point.chosen for point in search.points] == [False, True, False]
+        shown = search._repr_html_()
+        assert "static" in shown and "dynamic" not in shown and "3 recipes" in shown
         page = render(report(package))
         assert "dynamic" in page and "<script" not in page
         place.write_text("{")
