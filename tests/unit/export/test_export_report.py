@@ -135,7 +135,7 @@ def test_in_a_browser_the_page_draws_everything_and_complains_of_nothing(found: 
     (tmp_path / "page.html").write_text(render(found), encoding="utf-8")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
     command += ["--enable-logging=stderr", "--dump-dom", (tmp_path / "page.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     assert "CONSOLE" not in done.stderr, done.stderr
     for name in SECTIONS:
