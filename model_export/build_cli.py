@@ -14,7 +14,11 @@ from model_export.errors import RequestError
 from model_export.steps import BUILD
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from model_export.planning import Plan
+    from model_export.tuning.search import TuneOptions
+    from model_export.tuning.trials import Objective
 
 
 def build(
@@ -62,6 +66,15 @@ def build(
     channel: Annotated[str, typer.Option(help="With --min-runtime hub: channel that its devices follow.")] = "",
     token: HubToken = "",
     ca_cert: HubCaCert = "",
+    tune: Annotated[bool, typer.Option(help="Search for the variants that are best at the objective.")] = False,
+    objective: Annotated[
+        Literal["latency", "size", "energy"], typer.Option(help="What --tune makes as little as it can.")
+    ] = "latency",
+    accuracy_drop: Annotated[
+        float, typer.Option(min=0.0001, max=1.0, help="Accuracy that a tuned variant may lose, proven on unseen rows.")
+    ] = 0.01,
+    trials: Annotated[int, typer.Option(min=1, max=10_000, help="Most recipes that --tune tries for a target.")] = 40,
+    time_limit: Annotated[float, typer.Option(min=1.0, help="Seconds after which --tune tries nothing more.")] = 300.0,
     model_license: Annotated[str, typer.Option("--license", help="The model's licence, as SPDX names it.")] = "",
     data_license: Annotated[str, typer.Option(help="The data's licence, as SPDX names it.")] = "",
     like: Annotated[
@@ -90,6 +103,8 @@ def build(
         if like is not None:
             _nothing_besides(context)
         runtime = _oldest_runtime(hub, channel, token, ca_cert) if min_runtime == "hub" else min_runtime
+        if not tune:
+            _only_with_tune(context)
         options: dict[str, Any] = {
             "labels": _labels(labels),
             "label_column": label_column or None,
@@ -110,6 +125,7 @@ def build(
             "licences": Licences(model_license, data_license),
             "like": like,
             "lineage": None if lineage is None else _told_lineage(lineage),
+            "tune": _tune_options(objective, accuracy_drop, trials, time_limit) if tune else None,
             "cache": Cache(None if no_cache else cache or default_folder()),
         }
         if dry_run:
@@ -125,9 +141,44 @@ def build(
             latency = "" if metrics.latency_ms is None else f"{metrics.latency_ms:.3f} ms"
             table.add_row(variant, f"{metrics.accuracy:.4f}", size(metrics.size_bytes), latency)
         out.print(table)
+        if report.tuning is not None:
+            _print_front(report.tuning)
         for note in report.notes:
             err.print(f"note: {note}", highlight=False, markup=False)
         out.print(f"{report.path}\n{report.digest}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _tune_options(objective: Objective, accuracy_drop: float, trials: int, time_limit: float) -> TuneOptions:
+    from model_export.tuning.search import TuneOptions
+
+    return TuneOptions(objective, accuracy_drop, trials, time_limit)
+
+
+def _print_front(tuning: Mapping[str, Any]) -> None:
+    """What a search found: fp32, and the trials that none beats in everything."""
+    for name, found in tuning["targets"].items():
+        table = Table("recipe", "accuracy", "size", "latency", "of fp32's", "memory", "")
+        front = [trial for trial in found["trials"] if trial["front"]]
+        for trial in (found["baseline"], *front):
+            table.add_row(
+                trial["description"],
+                "" if trial["accuracy"] is None else f"{trial['accuracy']:.4f}",
+                "" if trial["size_bytes"] is None else size(trial["size_bytes"]),
+                "" if trial["latency_ms"] is None else f"{trial['latency_ms']:.3f} ms",
+                "" if trial["ratio"] is None else f"{trial['ratio']:.0%}",
+                "" if trial["memory_bytes"] is None else size(trial["memory_bytes"]),
+                "chosen" if trial["recipe"] in tuning["recipes"] else "",
+            )
+        out.print(table)
+        told = f"{name}: {len(found['trials'])} recipes tried, {len(front)} on the front; all are in the tuning file"
+        err.print(told, highlight=False, markup=False)
+
+
+def _only_with_tune(context: typer.Context) -> None:
+    for name in ("objective", "accuracy_drop", "trials", "time_limit"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise RequestError(f"--{name.replace('_', '-')} says nothing without --tune", "add --tune, or leave it out")
 
 
 def _show(found: Plan, as_json: bool) -> None:

@@ -31,6 +31,9 @@ from model_export.sources import Source, open_source, parity
 from model_export.sources.capping import capped
 from model_export.targets import PRECISIONS, target_of
 from model_export.variants import MAX_LOSS, Variant, make_variants
+from model_export.tuning.search import TuneOptions
+from model_export.tuning.tune import tune as search
+from model_export.tuning.tune import write as write_tuning
 
 #: Options that do not change the package, or whose content is a part of its key already.
 BESIDES = ("source", "destination", "data", "trust_source", "licences", "cache", "on_step")
@@ -61,6 +64,7 @@ def build(
     licences: provenance.Licences | None = None,
     like: Path | None = None,
     lineage: Mapping[str, Any] | None = None,
+    tune: TuneOptions | None = None,
     cache: Cache | None = None,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> BuildReport:
@@ -94,6 +98,7 @@ def build(
         like: folder of a package: this one gets its name, labels, recipe, golden inputs and validation set, whatever
             else is given; and it has to have its inputs and outputs.
         lineage: what the package's lineage tells besides: of what this tool says nothing, who trained it and why.
+        tune: what variants a search shall look for, which loses no more than its accuracy drop; None: no search.
         cache: of what earlier builds have made; None: nothing is kept.
         on_step: told what begins.
 
@@ -108,7 +113,7 @@ def build(
         precision=None if precision is None else tuple(map(one_of(PRECISIONS), precision)),
         targets=tuple(targets),
         int8=int8 or Int8Options(),
-        max_loss=max_loss,
+        max_loss=max_loss if tune is None else tune.accuracy_drop,
         calibration_share=calibration_share,
         validation_rows=validation_rows,
         roles=roles or {},
@@ -160,10 +165,16 @@ def build(
     prepared = prepare(found, table, labels=labels, given=recipe.roles, cache=cache)
     prepared = around.with_output(prepared, declared.output)
     calibration, validation = tables.parts_of(table, prepared.truth, recipe.calibration_share)
+    tuning = None
+    if tune is not None:
+        tuning = search(
+            prepared, calibration, validation, recipe.targets, tune, int8=recipe.int8, cache=cache, on_step=on_step
+        )
+        recipe = replace(recipe, variants=tuning.recipes)
     on_step("making and measuring variants")
     made = make_variants(prepared, calibration, validation, recipe.rules(by_clock=not recipe.reproducible), cache)
-    notes = [*made.notes]
-    if made.by_clock:
+    notes = [*(() if tuning is None else tuning.notes), *made.notes]
+    if made.by_clock or tuning is not None:
         recipe = replace(recipe, variants=tuple(variant.recipe for variant in made.variants))
     prepared, variants = around.put_around(declared, prepared, made.variants, raw, validation)
     parts = Parts(
@@ -188,6 +199,8 @@ def build(
         )
     on_step("writing and testing the package")
     package = write_proven(destination, parts, on_step)
+    if tuning is not None:
+        write_tuning(destination, tuning)
     describe(package)
     report = BuildReport(
         path=destination,
@@ -201,6 +214,7 @@ def build(
         lineage=dict(package.meta.lineage),
         notes=(*prepared.notes, *notes),
         parity=found.parity,
+        tuning=None if tuning is None else tuning.to_json(),
     )
     finished.keep(cache, key, report)
     return report

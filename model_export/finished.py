@@ -15,6 +15,7 @@ from model_export.content_keys import key_of, plain
 from model_export.converting import content_of, pack, unpack
 from model_export.data import Table
 from model_export.sources import Source
+from model_export.tuning.tune import path_of as tuning_path
 
 STEP = "package"
 _REPORT, _TUNING = "report.json", "tuning.json"
@@ -36,11 +37,6 @@ def key_for(request: Mapping[str, Any], source: Source, table: Table) -> str | N
         return key_of(STEP, request=told, source=content_of(source), data=[table.file, table.sha256])
     except TypeError:
         return None
-
-
-def tuning_path(package: Path) -> Path:
-    """Where a search over recipes has left what it tried."""
-    return package.with_name(f"{package.name}.{_TUNING}")
 
 
 def restore(

@@ -69,6 +69,14 @@ class Probe:
             raise UnsupportedModelError(f"the model takes {self.fixed_batch} rows at a time, and there are {rows}")
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
+    def once(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name of one call with all rows; they may have any shape.
+
+        Raises:
+            UnsupportedModelError: the graph does not run on these rows.
+        """
+        return self._call(inputs)
+
     def _call(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         try:
             results = self._session.run(None, dict(feed))

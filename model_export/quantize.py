@@ -39,6 +39,8 @@ from model_export.recipes import Calibration, Int8Options
 COMPUTING = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 #: What dynamic int8 speeds up: convolutions become ConvInteger, which is slower than floats on every CPU seen.
 DYNAMIC = ("MatMul", "Attention", "LSTM")
+#: Activations that the quantizer dissolves into the range of the layer before them.
+ACTIVATIONS = ("Relu", "Clip")
 #: Rows a calibration step; the batch dimension is free.
 CALIBRATION_BATCH = 32
 _KINDS = {"u8": ortq.QuantType.QUInt8, "s8": ortq.QuantType.QInt8}
@@ -153,7 +155,43 @@ def to_int8(
         quantized: ModelProto = quantizer.model.model
     if not any(node.op_type == "QuantizeLinear" for node in all_nodes(quantized.graph)):
         raise QuantizationError("the quantizer left everything in float", "use --precision fp32")
+    _read_floats(quantized, model, excluded)
     return cleaned(quantized)
+
+
+def _read_floats(quantized: ModelProto, model: ModelProto, excluded: Collection[str]) -> None:
+    """Let excluded nodes read what the nodes before them computed, not what was quantized for others.
+
+    The quantizer rounds what a quantized node gives, whoever reads it: a layer that suffers from an outlier in its
+    input would go on suffering. An activation between the two is computed once more.
+    """
+    graph = quantized.graph
+    before = {name: node for node in model.graph.node for name in node.output}
+    plain = {node.name: node for node in model.graph.node}
+    there = {name for node in graph.node for name in node.output}
+    left = {node.name for node in graph.node}
+
+    def exact(tensor: str) -> str:
+        node = before.get(tensor)
+        if node is None or node.op_type not in ACTIVATIONS:
+            return tensor
+        copy = f"{tensor}.float"
+        if copy not in there:
+            there.add(copy)
+            # Of a dissolved one, the layer before it has the name of what it gave.
+            inputs = [exact(node.input[0]) if node.name in left else tensor, *node.input[1:]]
+            graph.node.append(helper.make_node(node.op_type, inputs, [copy], f"{node.name}.float"))
+            graph.node[-1].attribute.extend(node.attribute)
+            for name in node.input[1:]:  # bounds of a Clip go where the quantizer dissolves it
+                bound = initializer(model.graph, name)
+                if bound is not None and initializer(graph, name) is None:
+                    graph.initializer.append(bound)
+        return copy
+
+    for node in [node for node in graph.node if node.name in excluded and node.name in plain]:
+        for i, tensor in enumerate(plain[node.name].input):
+            if initializer(model.graph, tensor) is None:
+                node.input[i] = exact(tensor)
 
 
 def _dynamic(model: ModelProto, options: Int8Options, excluded: Collection[str]) -> ModelProto:

@@ -175,7 +175,7 @@ class VariantRecipe:
         told = [self.precision if kind is None else kind.describe()]
         told += ["fused operators"] * self.fused
         told += [f"inputs x {self.input_scale:g}"] * (self.input_scale != 1.0)
-        told += [f"{len(self.excluded)} nodes in float"] * bool(self.excluded)
+        told += [f"{len(self.excluded)} node{'s'[: len(self.excluded) - 1]} in float"] * bool(self.excluded)
         return ", ".join(told)
 
     def to_json(self) -> dict[str, Any]:

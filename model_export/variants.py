@@ -106,7 +106,7 @@ def runs_here(recipe: VariantRecipe) -> bool:
         return False
     if target.name == "cpu-arm64":
         return platform.machine().lower() in ("arm64", "aarch64")
-    return target.name != "cpu-vnni" or _has_vnni()
+    return target.name != "cpu-vnni" or has_vnni()
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def _sentence(error: ExportError) -> str:
     return f"{error}; {error.hint}" if error.hint else str(error)
 
 
-def _has_vnni() -> bool:
+def has_vnni() -> bool:
     """Whether an x86 processor multiplies bytes with sums of 32 bits."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,368 @@
+"""The search: recipes are made, judged on part of the rows, then on half of them, then timed; what wins is confirmed.
+
+Cheap questions come before expensive ones. A trial that loses too much on a quarter of the rows is not run on the rest,
+one that loses too much is not timed, and timing ends as soon as it is surely slower than the best so far.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto
+
+from model_export.errors import ExportError, MissingLibraryError, QuantizationError, UnsupportedModelError
+from model_export.graph import Array
+from model_export.making import Maker
+from model_export.measure import Metrics, accuracy, non_finite, size_of
+from model_export.probe import Probe
+from model_export.recipes import Int8Options, VariantRecipe
+from model_export.targets import Target
+from model_export.tuning.bench import Bench
+from model_export.tuning.judging import Loss, halves, loss_of, rows_needed
+from model_export.tuning.keeping import Keeping
+from model_export.tuning.sensitivity import Sensitivity, computing, node_errors, with_accuracy
+from model_export.tuning.space import Space
+from model_export.tuning.trials import Objective, Trial, with_front
+from model_export.variants import Variant, default_recipe, has_vnni, runs_here
+
+#: Every so many-th row is looked at first.
+FIRST_LOOK = 4
+#: A trial has to cost this share less than fp32 to be worth a variant; candidates this close to one another are equal,
+#: and the smaller one wins.
+CLEARLY = 0.03
+#: Candidates that may try to confirm. Each further look at the same rows makes a lucky one likelier.
+LOOKS = 5
+#: Nodes whose accuracy left in float is measured, and the share of the time that it may take.
+BLAMED, BLAME_SHARE = 8, 0.25
+#: So many suggestions in a row that were tried before: the space is searched through.
+REPEATED = 12
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What is looked for, and how long.
+
+    Attributes:
+        objective: what shall be least.
+        accuracy_drop: share of accuracy that a variant may lose against fp32.
+        trials: at most, for each target that is measured.
+        time_limit_s: for each target that is measured; what runs then is finished.
+        seed: of the sampler.
+        timing_s: seconds of timing for one trial, fp32's turns included.
+    """
+
+    objective: Objective = "latency"
+    accuracy_drop: float = 0.01
+    trials: int = 40
+    time_limit_s: float = 300.0
+    seed: int = 0
+    timing_s: float = 3.0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found for one target.
+
+    Attributes:
+        chosen: the recipe; None where nothing beats fp32.
+        baseline: fp32, as a trial.
+        trials: in their order, the front marked.
+        sensitivity: of the nodes, worst first; empty where int8 is no choice.
+        notes: what the person should know.
+    """
+
+    chosen: VariantRecipe | None
+    baseline: Trial
+    trials: tuple[Trial, ...]
+    sensitivity: tuple[Sensitivity, ...]
+    notes: tuple[str, ...]
+
+
+def search(
+    maker: Maker,
+    target: Target,
+    validation: Array,
+    options: TuneOptions,
+    keeping: Keeping,
+    on_step: Callable[[str], None] = lambda text: None,
+) -> Tuned:
+    """Look for the best recipe for a target that this machine has.
+
+    Args:
+        maker: of the model.
+        target: for which.
+        validation: row numbers of the validation set.
+        options: what is looked for.
+        keeping: what was tried before.
+        on_step: told what is tried.
+
+    Raises:
+        MissingLibraryError: Optuna is not there.
+    """
+    return _Search(maker, target, validation, options, keeping, on_step).run()
+
+
+@dataclass(eq=False)
+class _Search:
+    maker: Maker
+    target: Target
+    validation: Array
+    options: TuneOptions
+    keeping: Keeping
+    on_step: Callable[[str], None]
+    trials: dict[VariantRecipe, Trial] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        prepared = self.maker.prepared
+        self.end = time.monotonic() + self.options.time_limit_s
+        choosing, confirming = halves(self.validation, prepared.truth[self.validation])
+        self.rows, self.truth = prepared.part(choosing)
+        self.unseen, self.unseen_truth = prepared.part(confirming)
+        model = self.maker.graph(VariantRecipe("fp32"))
+        self.base = self._variant(VariantRecipe("fp32"), model, self.rows, self.truth)
+        self.right = self._right(self.base.outputs, self.truth)
+        self.baseline = Trial(
+            self.base.recipe,
+            accuracy=self.base.metrics.accuracy,
+            loss=0.0,
+            bound=0.0,
+            size_bytes=self.base.metrics.size_bytes,
+        )
+        self.bench = Bench(prepared, self.rows)
+        self.keeping = self.keeping.about(self.target.name, self.options, choosing)
+
+    def run(self) -> Tuned:
+        space = Space.of(self.maker, self.target)
+        sensitivity: list[Sensitivity] = []
+        if not space.kinds:
+            self.notes.append(f"nothing to tune for {self.target.name}: {_why_nothing(self.maker)}")
+            return Tuned(None, self.baseline, (), (), tuple(self.notes))
+        if "int8" in space.kinds:
+            sensitivity = self._sensitivity()
+            weighted = computing(sensitivity, self.maker.prepared.model)
+            space = replace(space, blamed=tuple(found.node for found in weighted[:BLAMED]))
+        self._suggest(space)
+        chosen = self._confirmed()
+        trials = with_front(list(self.trials.values()), self.options.objective, self.baseline)
+        return Tuned(chosen, self.baseline, tuple(trials), tuple(sensitivity), tuple(self.notes))
+
+    # ── which recipes ────────────────────────────────────────────────────────────────────────────
+
+    def _suggest(self, space: Space) -> None:
+        try:
+            import optuna
+        except ImportError as error:
+            raise MissingLibraryError("a search needs Optuna", "pip install 'edgeloop[tune]'") from error
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.options.seed))
+        for start in space.first():
+            study.enqueue_trial(start, skip_if_exists=True)
+        repeated = 0
+        while len(self.trials) < self.options.trials and repeated < REPEATED and time.monotonic() < self.end:
+            asked = study.ask()
+            recipe = space.suggested(asked)
+            # fp32 as it is, which a space with smaller inputs holds too, is what everything is compared with.
+            known = self.baseline if recipe == self.base.recipe else self.trials.get(recipe)
+            repeated = repeated + 1 if known else 0
+            study.tell(asked, self._value(known or self._tried(recipe)))
+        if time.monotonic() >= self.end:
+            self.notes.append(f"the search for {self.target.name} ended after {self.options.time_limit_s:.0f} s")
+
+    def _value(self, trial: Trial) -> float:
+        """What the sampler minimises: the cost; of what loses too much, more than any cost, by its loss."""
+        if trial.why:
+            return 10.0 + (trial.loss or 1.0)
+        if trial is self.baseline:
+            return 1.0
+        return min(self._cost(trial), 10.0)
+
+    def _cost(self, trial: Trial) -> float:
+        return trial.cost(self.options.objective, self.base.metrics.size_bytes)
+
+    # ── one trial ────────────────────────────────────────────────────────────────────────────────
+
+    def _tried(self, recipe: VariantRecipe) -> Trial:
+        known = self.keeping.trial(recipe)
+        if known is not None:
+            self._remember_baseline(known, None)
+            self.trials[recipe] = known
+            return known
+        self.on_step(f"trial {len(self.trials) + 1}: {recipe.name} ({recipe.describe()})")
+        start = time.monotonic()
+        try:
+            trial = self._measured(recipe)
+        except ExportError as error:
+            trial = Trial(recipe, why=str(error))
+        trial = replace(trial, seconds=round(time.monotonic() - start, 3))
+        self.trials[recipe] = trial
+        self.keeping.keep(trial)
+        return trial
+
+    def _measured(self, recipe: VariantRecipe) -> Trial:
+        model = self.keeping.graph(recipe, self.maker)
+        some = slice(None, None, FIRST_LOOK)
+        look = self._variant(recipe, model, {n: a[some] for n, a in self.rows.items()}, self.truth[some])
+        early = loss_of(self.right[some], self._right(look.outputs, self.truth[some]))
+        if early.least > self.options.accuracy_drop:
+            return Trial(
+                recipe,
+                accuracy=look.metrics.accuracy,
+                loss=early.value,
+                bound=early.bound,
+                size_bytes=size_of(model),
+                why=f"it loses {early.value:.3f} of accuracy on the first {early.rows} rows",
+            )
+        variant = self._variant(recipe, model, self.rows, self.truth)
+        loss = loss_of(self.right, self._right(variant.outputs, self.truth))
+        trial = Trial(
+            recipe,
+            accuracy=variant.metrics.accuracy,
+            loss=loss.value,
+            bound=loss.bound,
+            size_bytes=variant.metrics.size_bytes,
+        )
+        if loss.bound > self.options.accuracy_drop:
+            return replace(trial, why=self._too_lossy(loss))
+        return self._timed(trial, variant)
+
+    def _too_lossy(self, loss: Loss) -> str:
+        told = f"it loses {loss.value:.3f} of accuracy, and up to {loss.bound:.3f} by {loss.rows} rows"
+        if loss.value <= 0:
+            told += f"; with {rows_needed(self.options.accuracy_drop)} validation rows it could be proven good enough"
+        return told
+
+    def _timed(self, trial: Trial, variant: Variant) -> Trial:
+        best = min((self._cost(other) for other in self.trials.values() if not other.why), default=1.0)
+        hopeless = max(best, 1.0) * 1.2 if self.options.objective == "latency" else 1e9
+        first, second = self.bench.duel(self.base, variant, self.options.timing_s, hopeless)
+        if first.timing is None or second.timing is None:
+            return replace(trial, why=second.reason or first.reason)
+        timing = second.timing
+        trial = replace(
+            trial,
+            latency_ms=timing.median_ms,
+            baseline_ms=first.timing.median_ms,
+            ratio=timing.ratio,
+            ratio_high=timing.high,
+            cpu_ms=timing.cpu_ms,
+            baseline_cpu_ms=first.timing.cpu_ms,
+            energy_mj=timing.energy_mj,
+            baseline_energy_mj=first.timing.energy_mj,
+            memory_bytes=second.memory_bytes,
+        )
+        self._remember_baseline(trial, first.memory_bytes)
+        return trial
+
+    def _remember_baseline(self, trial: Trial, memory_bytes: int | None) -> None:
+        """What fp32 took beside the first trial that was timed."""
+        if self.baseline.latency_ms is None and trial.baseline_ms is not None:
+            self.baseline = replace(
+                self.baseline,
+                latency_ms=trial.baseline_ms,
+                baseline_ms=trial.baseline_ms,
+                ratio=1.0,
+                ratio_high=1.0,
+                cpu_ms=trial.baseline_cpu_ms,
+                baseline_cpu_ms=trial.baseline_cpu_ms,
+                energy_mj=trial.baseline_energy_mj,
+                baseline_energy_mj=trial.baseline_energy_mj,
+                memory_bytes=memory_bytes,
+            )
+
+    # ── the choice ───────────────────────────────────────────────────────────────────────────────
+
+    def _confirmed(self) -> VariantRecipe | None:
+        """The best one that also holds on rows that no trial has seen; of those about as good, the smallest."""
+        worth = sorted(
+            (trial for trial in self.trials.values() if not trial.why and self._cost(trial) < 1 - CLEARLY),
+            key=lambda trial: (self._cost(trial), trial.size_bytes or 0),
+        )
+        plain = Probe(self.base.model).run(self.unseen)
+        right = self._right(plain, self.unseen_truth)
+        good: list[Trial] = []
+        for trial in worth[:LOOKS]:
+            if good and self._cost(trial) > self._cost(good[0]) * (1 + CLEARLY):
+                break
+            self.on_step(f"confirming {trial.name} on {len(self.unseen_truth)} rows that no trial has seen")
+            model = self.keeping.graph(trial.recipe, self.maker)
+            outputs = Probe(model, exact=not runs_here(trial.recipe)).run(self.unseen)
+            loss = loss_of(right, self._right(outputs, self.unseen_truth))
+            if loss.bound <= self.options.accuracy_drop:
+                good.append(trial)
+            else:
+                why = f"on rows that it was not chosen by, {self._too_lossy(loss)}"
+                self.trials[trial.recipe] = replace(trial, why=why)
+        if not good:
+            self._say_why_nothing(worth)
+            return None
+        return min(good, key=lambda trial: (trial.size_bytes or 0, self._cost(trial))).recipe
+
+    def _say_why_nothing(self, worth: Sequence[Trial]) -> None:
+        told = f"nothing is better than fp32 in {self.options.objective} on {self.target.name}"
+        needed = rows_needed(self.options.accuracy_drop)
+        if len(self.validation) < needed:
+            told += (
+                f": {len(self.validation)} validation rows cannot show that a variant loses no more than "
+                f"{self.options.accuracy_drop:g}; give {needed}, or allow more with --accuracy-drop"
+            )
+        elif worth:
+            told += f" and loses no more than {self.options.accuracy_drop:g} on rows that no trial has seen"
+        self.notes.append(told)
+
+    # ── what int8 harms ──────────────────────────────────────────────────────────────────────────
+
+    def _sensitivity(self) -> list[Sensitivity]:
+        # On x86 without VNNI 8 bits overflow, which says nothing about the nodes.
+        narrow = Int8Options(reduce_range=self.target.name == "cpu" and not has_vnni())
+        recipe = default_recipe(self.target, "int8", narrow)
+        self.on_step("measuring what int8 does to each node")
+        try:
+            model = self.maker.graph(recipe)
+            found = node_errors(self.maker.prepared.model, model, self.rows)
+        except (QuantizationError, UnsupportedModelError) as error:
+            self.notes.append(f"no sensitivity of nodes: {error}")
+            return []
+        whole = self._variant(recipe, model, self.rows, self.truth)
+        loss = loss_of(self.right, self._right(whole.outputs, self.truth))
+        if loss.bound <= self.options.accuracy_drop:
+            return found  # nobody is to blame
+        until = time.monotonic() + BLAME_SHARE * self.options.time_limit_s
+
+        def accuracy_without(node: str) -> float | None:
+            if time.monotonic() > until:
+                return None
+            self.on_step(f"leaving {node} in float")
+            try:
+                without = self.maker.graph(replace(recipe, excluded=(node,)))
+                return self._variant(recipe, without, self.rows, self.truth).metrics.accuracy
+            except (QuantizationError, UnsupportedModelError):
+                return None
+
+        return with_accuracy(found, accuracy_without, BLAMED)
+
+    def _variant(
+        self, recipe: VariantRecipe, model: ModelProto, rows: Mapping[str, Array], truth: npt.NDArray[np.int64]
+    ) -> Variant:
+        outputs = Probe(model, exact=not runs_here(recipe)).run(rows)
+        bad = non_finite(outputs)
+        if bad:
+            raise UnsupportedModelError(f"output {bad[0]} has numbers that are not finite")
+        metrics = Metrics(accuracy(outputs[self.maker.prepared.scores], truth), size_of(model), None)
+        return Variant(recipe, model, outputs, metrics)
+
+    def _right(self, outputs: Mapping[str, Array], truth: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return np.asarray(outputs[self.maker.prepared.scores].argmax(axis=1) == truth)
+
+
+def _why_nothing(maker: Maker) -> str:
+    trees = sorted({n.op_type for n in maker.prepared.model.graph.node if n.op_type.startswith("TreeEnsemble")})
+    if trees:
+        return (
+            f"{trees[0]} holds comparisons and no products, so there is nothing to quantize; it is as small as it gets"
+        )
+    return "it has no layer besides the head that another precision would make faster or smaller"

@@ -1,0 +1,163 @@
+"""Which recipes a search may try for one model and one target, and which it tries first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from model_export.errors import UnsupportedModelError
+from model_export.graph import array_of
+from model_export.making import Maker
+from model_export.prepare import Prepared
+from model_export.quantize import left_in_float, quantizable, split_gemms
+from model_export.recipes import CALIBRATIONS, Int4Options, Int8Options, VariantRecipe
+from model_export.shrinking import images_of
+from model_export.targets import Target
+
+#: How many of the blamed nodes may stay in float.
+EXCLUDED = (0, 1, 2, 4, 8)
+SCALES = (1.0, 0.75, 0.5)
+BLOCKS = (16, 32, 64)
+
+
+class Chooser(Protocol):
+    """What suggests values: a trial of Optuna."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+        ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """What there is to choose.
+
+    Attributes:
+        target: for which.
+        kinds: ``int8``, ``dynamic``, ``int4``, ``fp16``, ``fp32`` (fused or smaller).
+        fusable: whether fused operators are a choice.
+        scales: of the input images.
+        blamed: names of the nodes that int8 harms, worst first.
+    """
+
+    target: Target
+    kinds: tuple[str, ...]
+    fusable: bool
+    scales: tuple[float, ...]
+    blamed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, maker: Maker, target: Target, blamed: Sequence[str] = ()) -> Space:
+        """What a model and a target allow."""
+        prepared = maker.prepared
+        fusable = target.contrib and maker.fusable
+        scales = tuple(scale for scale in SCALES if scale == 1.0 or _shrinks(maker, scale))
+        linear = _has_linear(prepared)
+        wanted = {
+            "int8": "int8" in target.computes and quantizable(prepared.model),
+            "dynamic": "int8" in target.computes and target.ep == "CPUExecutionProvider" and linear,
+            "int4": "int4" in target.computes and linear,
+            "fp16": "fp16" in target.computes,
+            "fp32": "fp32" in target.computes and (fusable or len(scales) > 1),
+        }
+        return cls(target, tuple(kind for kind, may in wanted.items() if may), fusable, scales, tuple(blamed))
+
+    def first(self) -> list[dict[str, Any]]:
+        """What is tried before anything is suggested: what is known to be good somewhere."""
+        found: list[dict[str, Any]] = []
+        fused = {"fused": True} if self.fusable else {}
+        if "fp32" in self.kinds and self.fusable:
+            found.append({"kind": "fp32", **fused})
+        if "int8" in self.kinds:
+            for scheme in self.target.schemes:
+                found.append({"kind": "int8", "scheme": scheme, "excluded": 0})
+                if scheme == "u8s8" and self.target.name == "cpu":
+                    found.append({"kind": "int8", "scheme": scheme, "reduce_range": True, "excluded": 0})
+        if "dynamic" in self.kinds:
+            found += [{"kind": "dynamic", **fused}, {"kind": "dynamic", "weights": "u8u8", **fused}]
+        found += [{"kind": kind} for kind in ("fp16", "int4") if kind in self.kinds]
+        if "int8" in self.kinds and self.blamed:
+            reduce = {"reduce_range": True} if self.target.name == "cpu" else {}
+            found += [
+                {"kind": "int8", "scheme": self.target.schemes[0], "excluded": count, **reduce}
+                for count in self._counts()[1:]
+            ]
+        if len(self.scales) > 1:
+            found.append({"kind": self.kinds[0], "scale": self.scales[1], "excluded": 0})
+        return [self._complete(some) for some in found]
+
+    def suggested(self, chooser: Chooser) -> VariantRecipe:
+        """The recipe that a trial suggests."""
+        kind = chooser.suggest_categorical("kind", self.kinds)
+        return self._recipe(kind, chooser.suggest_categorical)
+
+    def _recipe(self, kind: str, pick: Any) -> VariantRecipe:
+        fused = self.fusable and pick("fused", (False, True))
+        scale = pick("scale", self.scales) if len(self.scales) > 1 else 1.0
+        int8, int4, excluded = None, None, 0
+        if kind == "int8":
+            scheme = pick("scheme", self.target.schemes)
+            int8 = Int8Options(
+                scheme,
+                pick("calibration", CALIBRATIONS),
+                # 7 bits are for sums of 16: not where VNNI, Arm or a GPU adds up.
+                reduce_range=self.target.name == "cpu" and scheme == "u8s8" and pick("reduce_range", (False, True)),
+                per_channel=not self.target.fixed_shapes and pick("per_channel", (True, False)),
+                symmetric=self.target.symmetric and scheme != "s8s8",
+            )
+            excluded = pick("excluded", self._counts()) if self.blamed else 0
+        elif kind == "dynamic":
+            int8 = Int8Options(pick("weights", self._weights()), dynamic=True)
+        elif kind == "int4":
+            int4 = Int4Options(pick("block", BLOCKS), pick("accuracy_level", (4, 0)))
+        precision: Any = "int8" if kind == "dynamic" else kind
+        return VariantRecipe(
+            precision,
+            self.target.name,
+            int8=int8,
+            int4=int4,
+            fused=fused,
+            input_scale=scale,
+            excluded=tuple(sorted(self.blamed[:excluded])),
+        )
+
+    def _complete(self, some: Mapping[str, Any]) -> dict[str, Any]:
+        """A start with the first choice of everything that it does not name."""
+        told = {"kind": some["kind"]}
+
+        def pick(name: str, choices: Sequence[Any]) -> Any:
+            told[name] = some[name] if some.get(name) in choices else choices[0]
+            return told[name]
+
+        self._recipe(some["kind"], pick)
+        return told
+
+    def _counts(self) -> tuple[int, ...]:
+        return tuple(count for count in EXCLUDED if count <= max(1, len(self.blamed)) or count == 0)
+
+    def _weights(self) -> tuple[str, ...]:
+        return tuple(scheme for scheme in self.target.schemes if scheme.startswith("u8"))
+
+
+def _shrinks(maker: Maker, scale: float) -> bool:
+    from model_export.probe import Probe
+
+    prepared = maker.prepared
+    if not images_of(prepared.inputs):
+        return False
+    try:
+        Probe(maker.float_graph(False, scale)).run({name: array[:1] for name, array in prepared.rows.items()})
+    except UnsupportedModelError:
+        return False
+    return True
+
+
+def _has_linear(prepared: Prepared) -> bool:
+    """Whether there is a linear layer besides the head, which dynamic int8 and int4 are about."""
+    model = split_gemms(prepared.model)
+    kept = left_in_float(model)
+    return any(
+        node.op_type == "MatMul" and node.name not in kept and array_of(model.graph, node.input[1]) is not None
+        for node in model.graph.node
+    )
