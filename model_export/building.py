@@ -23,17 +23,19 @@ from model_export.content_keys import plain
 from model_export.converting import opened
 from model_export.data import CALIBRATION_SHARE, VALIDATION_ROWS
 from model_export.errors import DestinationError, RequestError
+from model_export.graph import Array
 from model_export.likeness import KEY, Kept, Recipe
 from model_export.opsets import Limits, limits_of, within
-from model_export.prepare import prepare
+from model_export.prepare import Prepared, prepare
 from model_export.recipes import Int8Options, one_of
 from model_export.sources import Source, open_source, parity
 from model_export.sources.capping import capped
 from model_export.targets import PRECISIONS, target_of
-from model_export.variants import MAX_LOSS, Variant, make_variants
 from model_export.tuning.search import TuneOptions
+from model_export.tuning.tune import Tuning
 from model_export.tuning.tune import tune as search
 from model_export.tuning.tune import write as write_tuning
+from model_export.variants import MAX_LOSS, Made, Variant, make_variants
 
 #: Options that do not change the package, or whose content is a part of its key already.
 BESIDES = ("source", "destination", "data", "trust_source", "licences", "cache", "on_step")
@@ -165,17 +167,8 @@ def build(
     prepared = prepare(found, table, labels=labels, given=recipe.roles, cache=cache)
     prepared = around.with_output(prepared, declared.output)
     calibration, validation = tables.parts_of(table, prepared.truth, recipe.calibration_share)
-    tuning = None
-    if tune is not None:
-        tuning = search(
-            prepared, calibration, validation, recipe.targets, tune, int8=recipe.int8, cache=cache, on_step=on_step
-        )
-        recipe = replace(recipe, variants=tuning.recipes)
-    on_step("making and measuring variants")
-    made = make_variants(prepared, calibration, validation, recipe.rules(by_clock=not recipe.reproducible), cache)
-    notes = [*(() if tuning is None else tuning.notes), *made.notes]
-    if made.by_clock or tuning is not None:
-        recipe = replace(recipe, variants=tuple(variant.recipe for variant in made.variants))
+    recipe, made, tuning = _variants(prepared, calibration, validation, recipe, tune, cache, on_step)
+    notes = [*made.notes]
     prepared, variants = around.put_around(declared, prepared, made.variants, raw, validation)
     parts = Parts(
         name=name or _safe_name(found.name),
@@ -238,6 +231,31 @@ def _converted(
 
 def _readable(variants: Sequence[Variant], limits: Limits) -> list[Variant]:
     return [replace(variant, model=within(variant.model, limits)) for variant in variants]
+
+
+def _variants(
+    prepared: Prepared,
+    calibration: Array,
+    validation: Array,
+    recipe: Recipe,
+    tune: TuneOptions | None,
+    cache: Cache,
+    on_step: Callable[[str], None],
+) -> tuple[Recipe, Made, Tuning | None]:
+    """The variants, the recipe by which a build like this one makes them again, and what a search has tried."""
+    tuning = None
+    if tune is not None:
+        tuning = search(
+            prepared, calibration, validation, recipe.targets, tune, int8=recipe.int8, cache=cache, on_step=on_step
+        )
+        recipe = replace(recipe, variants=tuning.recipes)
+    on_step("making and measuring variants")
+    made = make_variants(prepared, calibration, validation, recipe.rules(by_clock=not recipe.reproducible), cache)
+    if tuning is not None:
+        made = replace(made, notes=(*tuning.notes, *made.notes))
+    if made.by_clock or tuning is not None:
+        recipe = replace(recipe, variants=tuple(variant.recipe for variant in made.variants))
+    return recipe, made, tuning
 
 
 def decides(table: tables.Table, declared: around.Processing, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def kept_model(cache: Cache, step: str, parts: Mapping[str, Any], make: Callable
         parts: what decides the graph: models, arrays by name, JSON values.
         make: makes it; what it raises is not kept.
     """
-    if (key := _key(cache, step, parts)) is None:
+    if (key := content_key(cache, step, parts)) is None:
         return make()
     if (data := cache.read(step, key)) is not None:
         found: ModelProto = ModelProto.FromString(data)
@@ -40,7 +40,7 @@ def kept_arrays(
     cache: Cache, step: str, parts: Mapping[str, Any], make: Callable[[], dict[str, Array]]
 ) -> dict[str, Array]:
     """Arrays of numbers by name, as `kept_model` does it with a graph."""
-    if (key := _key(cache, step, parts)) is None:
+    if (key := content_key(cache, step, parts)) is None:
         return make()
     if (data := cache.read(step, key)) is not None:
         return dict(load(data))
@@ -50,8 +50,8 @@ def kept_arrays(
     return made
 
 
-def _key(cache: Cache, step: str, parts: Mapping[str, Any]) -> str | None:
-    """None where nothing is kept: hashing takes time, and some arrays hold what has no bytes of its own."""
+def content_key(cache: Cache, step: str, parts: Mapping[str, Any]) -> str | None:
+    """The key of a step; None where nothing is kept: hashing takes time, and some arrays hold no bytes of their own."""
     if cache.folder is None:
         return None
     try:

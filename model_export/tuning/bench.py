@@ -27,12 +27,14 @@ class Bench:
     Attributes:
         prepared: the float model.
         rows: of which the first are run.
+        name: of the packages that are made: a hub asks whose model it is.
         policy: of the runtime.
         threads: of one run; 0: the most that the policy allows.
     """
 
     prepared: Prepared
     rows: Mapping[str, Array]
+    name: str = "trial"
     policy: Policy = "balanced"
     threads: int = 0
 
@@ -73,7 +75,7 @@ class Bench:
             roles = prepared.roles
             answers.setdefault(variant.precision, {n: a for n, a in outputs.items() if roles[n] != "features"})
         draft = Draft(
-            name="trial",
+            name=self.name,
             version="1",
             variants=[_draft(name, variant) for name, variant in variants.items()],
             labels=prepared.class_names,

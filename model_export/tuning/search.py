@@ -6,9 +6,11 @@ one that loses too much is not timed, and timing ends as soon as it is surely sl
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +23,14 @@ from model_export.measure import Metrics, accuracy, non_finite, size_of
 from model_export.probe import Probe
 from model_export.recipes import Int8Options, VariantRecipe
 from model_export.targets import Target
-from model_export.tuning.bench import Bench
+from model_export.tuning.bench import Bench, named
+from model_export.tuning.elsewhere import Elsewhere
 from model_export.tuning.judging import Loss, halves, loss_of, rows_needed
-from model_export.tuning.keeping import Keeping
+from model_export.tuning.remembering import Remembered
 from model_export.tuning.sensitivity import Sensitivity, computing, node_errors, with_accuracy
 from model_export.tuning.space import Space
 from model_export.tuning.trials import Objective, Trial, with_front
-from model_export.variants import Variant, default_recipe, has_vnni, runs_here
+from model_export.variants import Variant, default_recipe, has_vnni, one_reference, runs_here
 
 #: Every so many-th row is looked at first.
 FIRST_LOOK = 4
@@ -36,6 +39,8 @@ FIRST_LOOK = 4
 CLEARLY = 0.03
 #: Candidates that may try to confirm. Each further look at the same rows makes a lucky one likelier.
 LOOKS = 5
+#: Candidates that another machine is asked to time.
+SHORTLIST = 12
 #: Nodes whose accuracy left in float is measured, and the share of the time that it may take.
 BLAMED, BLAME_SHARE = 8, 0.25
 #: So many suggestions in a row that were tried before: the space is searched through.
@@ -53,6 +58,8 @@ class TuneOptions:
         time_limit_s: for each target that is measured; what runs then is finished.
         seed: of the sampler.
         timing_s: seconds of timing for one trial, fp32's turns included.
+        elsewhere: measures the best candidates on another machine, which then decides; None: this one does.
+        name: of the model, by which a hub knows who may ask that of a device.
     """
 
     objective: Objective = "latency"
@@ -61,6 +68,8 @@ class TuneOptions:
     time_limit_s: float = 300.0
     seed: int = 0
     timing_s: float = 3.0
+    elsewhere: Elsewhere | None = None
+    name: str = "trial"
 
 
 @dataclass(frozen=True)
@@ -87,23 +96,21 @@ def search(
     target: Target,
     validation: Array,
     options: TuneOptions,
-    keeping: Keeping,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> Tuned:
     """Look for the best recipe for a target that this machine has.
 
     Args:
-        maker: of the model.
+        maker: of the model; its cache also keeps the trials.
         target: for which.
         validation: row numbers of the validation set.
         options: what is looked for.
-        keeping: what was tried before.
         on_step: told what is tried.
 
     Raises:
         MissingLibraryError: Optuna is not there.
     """
-    return _Search(maker, target, validation, options, keeping, on_step).run()
+    return _Search(maker, target, validation, options, on_step).run()
 
 
 @dataclass(eq=False)
@@ -112,7 +119,6 @@ class _Search:
     target: Target
     validation: Array
     options: TuneOptions
-    keeping: Keeping
     on_step: Callable[[str], None]
     trials: dict[VariantRecipe, Trial] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -133,8 +139,17 @@ class _Search:
             bound=0.0,
             size_bytes=self.base.metrics.size_bytes,
         )
-        self.bench = Bench(prepared, self.rows)
-        self.keeping = self.keeping.about(self.target.name, self.options, choosing)
+        self.bench = Bench(prepared, self.rows, self.options.name)
+        about = {
+            "model": prepared.model,
+            "calibration": self.maker.calibration,
+            "rows": self.rows,
+            "truth": self.truth,
+            "target": self.target.name,
+            # More trials or more time do not make those that were made worth less.
+            "options": [self.options.objective, self.options.accuracy_drop, self.options.timing_s],
+        }
+        self.remembered = Remembered(self.maker.cache, about)
 
     def run(self) -> Tuned:
         space = Space.of(self.maker, self.target)
@@ -147,6 +162,8 @@ class _Search:
             weighted = computing(sensitivity, self.maker.prepared.model)
             space = replace(space, blamed=tuple(found.node for found in weighted[:BLAMED]))
         self._suggest(space)
+        if self.options.elsewhere is not None:
+            self._measure_elsewhere(self.options.elsewhere)
         chosen = self._confirmed()
         trials = with_front(list(self.trials.values()), self.options.objective, self.baseline)
         return Tuned(chosen, self.baseline, tuple(trials), tuple(sensitivity), tuple(self.notes))
@@ -187,7 +204,7 @@ class _Search:
     # ── one trial ────────────────────────────────────────────────────────────────────────────────
 
     def _tried(self, recipe: VariantRecipe) -> Trial:
-        known = self.keeping.trial(recipe)
+        known = self.remembered.get(recipe)
         if known is not None:
             self._remember_baseline(known, None)
             self.trials[recipe] = known
@@ -200,11 +217,11 @@ class _Search:
             trial = Trial(recipe, why=str(error))
         trial = replace(trial, seconds=round(time.monotonic() - start, 3))
         self.trials[recipe] = trial
-        self.keeping.keep(trial)
+        self.remembered.keep(trial)
         return trial
 
     def _measured(self, recipe: VariantRecipe) -> Trial:
-        model = self.keeping.graph(recipe, self.maker)
+        model = self.maker.graph(recipe)
         some = slice(None, None, FIRST_LOOK)
         look = self._variant(recipe, model, {n: a[some] for n, a in self.rows.items()}, self.truth[some])
         early = loss_of(self.right[some], self._right(look.outputs, self.truth[some]))
@@ -274,6 +291,38 @@ class _Search:
                 memory_bytes=memory_bytes,
             )
 
+    def _measure_elsewhere(self, elsewhere: Elsewhere) -> None:
+        """Let another machine time what is right and was best here; what it did not time is out of the running."""
+        able = sorted((trial for trial in self.trials.values() if not trial.why), key=self._cost)
+        made = [
+            self._variant(trial.recipe, self.maker.graph(trial.recipe), self.rows, self.truth)
+            for trial in able[:SHORTLIST]
+        ]
+        # A device has one reference for each precision, and turns down what differs from it.
+        kept, _ = one_reference(self.maker.prepared, self.base, made, self.rows, self.truth)
+        candidates = named(kept)
+        with tempfile.TemporaryDirectory(prefix="edgeloop-trial-") as folder:
+            package = self.bench.package(Path(folder) / "package", {"baseline": self.base, **candidates})
+            figures = elsewhere(package)
+        plain = figures.get("baseline")
+        found = {variant.recipe: figures[name] for name, variant in candidates.items() if name in figures}
+        if plain is not None:
+            self.baseline = replace(self.baseline, latency_ms=plain.median_ms, memory_bytes=plain.memory_bytes)
+        for trial in able:
+            figure = found.get(trial.recipe)
+            if figure is None or plain is None:
+                self.trials[trial.recipe] = replace(trial, why="the device has not measured it, or it is wrong there")
+                continue
+            ratio = figure.median_ms / plain.median_ms
+            self.trials[trial.recipe] = replace(
+                trial,
+                latency_ms=figure.median_ms,
+                baseline_ms=plain.median_ms,
+                ratio=ratio,
+                ratio_high=ratio,
+                memory_bytes=figure.memory_bytes,
+            )
+
     # ── the choice ───────────────────────────────────────────────────────────────────────────────
 
     def _confirmed(self) -> VariantRecipe | None:
@@ -289,7 +338,7 @@ class _Search:
             if good and self._cost(trial) > self._cost(good[0]) * (1 + CLEARLY):
                 break
             self.on_step(f"confirming {trial.name} on {len(self.unseen_truth)} rows that no trial has seen")
-            model = self.keeping.graph(trial.recipe, self.maker)
+            model = self.maker.graph(trial.recipe)
             outputs = Probe(model, exact=not runs_here(trial.recipe)).run(self.unseen)
             loss = loss_of(right, self._right(outputs, self.unseen_truth))
             if loss.bound <= self.options.accuracy_drop:

@@ -16,7 +16,6 @@ from model_export.making import Maker
 from model_export.prepare import Prepared
 from model_export.recipes import Int8Options, VariantRecipe
 from model_export.targets import CPU, target_of
-from model_export.tuning.keeping import Keeping
 from model_export.tuning.search import Tuned, TuneOptions, search
 from model_export.variants import default_recipe, runs_here
 
@@ -78,8 +77,7 @@ def tune(
     Raises:
         MissingLibraryError: Optuna is not there.
     """
-    maker = Maker(prepared, prepared.part(calibration)[0])
-    keeping = Keeping.of(cache or Cache(None), prepared, calibration)
+    maker = Maker(prepared, prepared.part(calibration)[0], cache or Cache(None))
     plain = VariantRecipe("fp32")
     searched: dict[str, Tuned] = {}
     recipes: list[VariantRecipe] = []
@@ -91,7 +89,7 @@ def tune(
             notes.append(f"{name} is not tuned, since this machine has none: it gets the usual {target.default}")
             recipes.append(usual)
             continue
-        found = searched[name] = search(maker, target, validation, options, keeping, on_step)
+        found = searched[name] = search(maker, target, validation, options, on_step)
         notes += found.notes
         if found.chosen is not None:
             recipes.append(found.chosen)

@@ -15,10 +15,11 @@ from edgeloop.package import Package
 from edgeloop.runtime import timing
 from edgeloop.runtime.comparing import Setting, compare
 from model_export import build, cli
-from model_export.building import BuildReport
+from model_export.build_report import BuildReport
 from model_export.cache import Cache
 from model_export.likeness import Recipe
 from model_export.recipes import Int8Options, VariantRecipe
+from model_export.tuning.elsewhere import Figure
 from model_export.tuning.judging import halves, loss_of, rows_needed
 from model_export.tuning.search import TuneOptions
 from model_export.tuning.trials import Trial, with_front
@@ -46,17 +47,49 @@ def report_once(folder: Path) -> BuildReport:
     )
 
 
-def test_plain_int8_is_turned_down_and_something_smaller_and_right_is_chosen(report: BuildReport) -> None:
+def _told(report: BuildReport) -> Any:
     assert report.tuning is not None
-    found = report.tuning.targets["cpu"]
-    plain = [t for t in found.trials if t.recipe.precision == "int8" and not t.recipe.excluded]
+    return report.tuning
+
+
+def test_a_device_decides_where_one_is_asked(folder: Path) -> None:
+    """The double of a device finds fp16 fastest, and int8 wrong, whatever this machine says."""
+    asked: list[str] = []
+
+    def elsewhere(package: Package) -> dict[str, Figure]:
+        assert package.name == "net"
+        asked.extend(package.variants)
+        told = {"baseline": 2.0, "cpu-fp16": 1.0, "cpu-fp32": 1.9}
+        return {n: Figure(told[k], 1000) for n in package.variants for k in told if n.startswith(k)}
+
+    made = build(
+        networks.conv_net(),
+        folder / "device",
+        folder / "data.npz",
+        name="net",
+        tune=TuneOptions("latency", 0.02, 5, 120, timing_s=0.1, elsewhere=elsewhere, name="net"),
+        cache=Cache(folder / "cache"),
+    )
+    assert "baseline" in asked and any(name.startswith("cpu-int8") for name in asked)
+    assert list(made.metrics) == ["cpu-fp16", "cpu-fp32"]
+    by_name = {trial["name"]: trial for trial in _told(made)["trials"] if trial["front"]}
+    assert by_name["cpu-fp16"]["ratio"] == 0.5 and by_name["cpu-fp16"]["latency_ms"] == 1.0
+    turned_down = [t["why"] for t in _told(made)["trials"] if t["name"] == "cpu-int8"]
+    assert turned_down and all("device has not measured" in why or "loses" in why for why in turned_down)
+
+
+def test_plain_int8_is_turned_down_and_something_smaller_and_right_is_chosen(report: BuildReport) -> None:
+    told = _told(report)
+    trials = [Trial.from_json(trial) for trial in told["trials"]]
+    plain = [t for t in trials if t.recipe.precision == "int8" and not t.recipe.excluded]
     assert plain and all("loses" in trial.why for trial in plain)
-    assert found.chosen is not None and found.chosen.name in report.metrics
-    trial = next(t for t in found.trials if t.recipe == found.chosen)
+    chosen = VariantRecipe.from_json(told["recipes"][0])
+    assert chosen.target == "cpu" and chosen.name in report.metrics and chosen != VariantRecipe("fp32")
+    trial = next(t for t in trials if t.recipe == chosen)
     assert trial.bound is not None and trial.bound <= 0.02
-    assert trial.size_bytes is not None and found.baseline.size_bytes is not None
-    assert trial.size_bytes < found.baseline.size_bytes and trial.latency_ms and trial.cpu_ms
-    assert found.sensitivity[0].node == "conv_2" and found.sensitivity[0].accuracy_without == 1.0
+    assert trial.size_bytes is not None and trial.size_bytes < told["baseline"]["size_bytes"]
+    assert trial.latency_ms and trial.cpu_ms
+    assert told["sensitivity"][0]["node"] == "conv_2" and told["sensitivity"][0]["accuracy_without"] == 1.0
 
 
 def test_fp32_stays_beside_it_and_what_cannot_be_measured_is_said(report: BuildReport) -> None:
@@ -69,6 +102,7 @@ def test_fp32_stays_beside_it_and_what_cannot_be_measured_is_said(report: BuildR
 
 def test_the_tuning_file_tells_what_was_tried(report: BuildReport) -> None:
     told = json.loads(report.path.with_name("out.tuning.json").read_text())
+    assert told == report.tuning
     assert told["objective"] == "size" and told["chosen"] == list(report.metrics)
     assert [Trial.from_json(trial).to_json() for trial in told["trials"]] == told["trials"]
     front = [trial for trial in told["trials"] if trial["front"]]
@@ -83,20 +117,32 @@ def test_a_search_goes_on_where_it_was(report: BuildReport, folder: Path) -> Non
         folder / "again",
         folder / "data.npz",
         targets=("cpu", "cuda"),
-        tune=OPTIONS,
+        tune=replace(OPTIONS, time_limit_s=121),  # so that it is no package that was built before, but its trials are
         cache=Cache(folder / "cache"),
         name="net",
         on_step=steps.append,
     )
-    assert report.tuning is not None and again.tuning is not None
-    assert again.tuning.targets["cpu"].trials == report.tuning.targets["cpu"].trials
-    assert not any(step.startswith("trial ") for step in steps)
-    assert again.tuning.recipes == report.tuning.recipes
+    assert not again.cached and not any(step.startswith("trial ") for step in steps)
+    assert _told(again)["trials"] == _told(report)["trials"] and _told(again)["recipes"] == _told(report)["recipes"]
+
+
+def test_a_second_build_of_the_same_brings_the_tuning_file_back(report: BuildReport, folder: Path) -> None:
+    again = build(
+        networks.conv_net(outlier=True),
+        folder / "same",
+        folder / "data.npz",
+        targets=("cpu", "cuda"),
+        tune=OPTIONS,
+        cache=Cache(folder / "cache"),
+        name="net",
+    )
+    assert again.cached and again.digest == report.digest and again.tuning == report.tuning
+    assert json.loads((folder / "same.tuning.json").read_text()) == report.tuning
 
 
 def test_a_package_like_a_tuned_one_has_its_variants_without_a_search(report: BuildReport, folder: Path) -> None:
     base = Package.open(report.path)
-    assert Recipe.of(base).variants == report.tuning.recipes if report.tuning else False
+    assert [recipe.to_json() for recipe in Recipe.of(base).variants] == _told(report)["recipes"]
     made = [
         build(networks.conv_net(outlier=True), folder / name, folder / "data.npz", like=report.path)
         for name in ("like-1", "like-2")
