@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,8 +16,9 @@ from model_export.errors import RequestError
 from model_export.steps import BUILD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from model_export.hub import Hub
     from model_export.planning import Plan
     from model_export.tuning.search import TuneOptions
     from model_export.tuning.trials import Objective
@@ -75,6 +78,10 @@ def build(
     ] = 0.01,
     trials: Annotated[int, typer.Option(min=1, max=10_000, help="Most recipes that --tune tries for a target.")] = 40,
     time_limit: Annotated[float, typer.Option(min=1.0, help="Seconds after which --tune tries nothing more.")] = 300.0,
+    on_device: Annotated[str, typer.Option(help="Device that times what --tune found, and decides; needs --hub.")] = "",
+    hub: Annotated[str, typer.Option(help="Hub that the device follows: https://host:port")] = "",
+    token: HubToken = "",
+    ca_cert: HubCaCert = "",
     model_license: Annotated[str, typer.Option("--license", help="The model's licence, as SPDX names it.")] = "",
     data_license: Annotated[str, typer.Option(help="The data's licence, as SPDX names it.")] = "",
     like: Annotated[
@@ -131,7 +138,10 @@ def build(
         if dry_run:
             _show(plan(source, output, data, **options), as_json)
             return
-        with progress(BUILD) as step:
+        with progress(BUILD) as step, ExitStack() as stack:
+            if on_device:
+                asked = stack.enter_context(_hub(hub, token, ca_cert))
+                options["tune"] = _on_device(options["tune"], asked, on_device, name, step)
             report = build_it(source, output, data, **options, on_step=step)
         if as_json:
             print_json(report.as_dict())
@@ -152,6 +162,22 @@ def _tune_options(objective: Objective, accuracy_drop: float, trials: int, time_
     from model_export.tuning.search import TuneOptions
 
     return TuneOptions(objective, accuracy_drop, trials, time_limit)
+
+
+def _hub(address: str, token: str, ca_cert: str) -> Hub:
+    if not address:
+        raise RequestError("the hub that the device follows is not said", "--hub https://host:port")
+    from model_export.hub import Hub
+
+    return Hub(address, token=token, ca_cert=Path(ca_cert) if ca_cert else None)
+
+
+def _on_device(tune: TuneOptions, hub: Hub, device: str, name: str, step: Callable[[str], None]) -> TuneOptions:
+    if not name:
+        raise RequestError("the name by which the hub knows the model is not said", "--name NAME")
+    from model_export.tuning.elsewhere import on_device
+
+    return dataclasses.replace(tune, elsewhere=on_device(hub, device, step), name=name)
 
 
 def _print_front(tuning: Mapping[str, Any]) -> None:
@@ -175,7 +201,7 @@ def _print_front(tuning: Mapping[str, Any]) -> None:
 
 
 def _only_with_tune(context: typer.Context) -> None:
-    for name in ("objective", "accuracy_drop", "trials", "time_limit"):
+    for name in ("objective", "accuracy_drop", "trials", "time_limit", "on_device", "hub"):
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             raise RequestError(f"--{name.replace('_', '-')} says nothing without --tune", "add --tune, or leave it out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -50,12 +50,15 @@ class ModelSession:
         # The call below the wrapper: the wrapper checks names that are checked here already, which takes a quarter of a
         # small model's run, and answers a provider's failure by going on with another one without a word.
         self._run = session._sess.run
+        self._one_row = all(value.shape[:1] == [1] for value in session.get_inputs()) and _free_rows(package)
+        if self._one_row:  # NPUs take fixed shapes alone
+            self._run = _one_by_one(session._sess.run)
         self._names = [value.name for value in session.get_outputs()]
         self.placement = placement_of(session, lambda: zeros_for(session))
         roles = {output.name: output.role for output in package.meta.outputs}
-        self.inputs = tuple(TensorSpec(v.name, _datatype(v), _shape(v)) for v in session.get_inputs())
+        self.inputs = tuple(TensorSpec(v.name, _datatype(v), self._shape(v)) for v in session.get_inputs())
         self.outputs = tuple(
-            OutputSpec(v.name, _datatype(v), _shape(v), roles.get(v.name, "other")) for v in session.get_outputs()
+            OutputSpec(v.name, _datatype(v), self._shape(v), roles.get(v.name, "other")) for v in session.get_outputs()
         )
 
     @classmethod
@@ -152,6 +155,10 @@ class ModelSession:
                 guard.renew()
         return found
 
+    def _shape(self, value: Any) -> tuple[int, ...]:
+        shape = tuple(length if isinstance(length, int) else -1 for length in value.shape)
+        return (-1, *shape[1:]) if self._one_row and shape else shape
+
     def shrink(self, inputs: Mapping[str, Array]) -> None:
         """Run once more, and give the memory back that larger runs before it have needed.
 
@@ -201,13 +208,27 @@ def probabilities_of(roles: Mapping[str, str], outputs: Mapping[str, Array]) -> 
     return None
 
 
+def _free_rows(package: Package) -> bool:
+    """Whether callers may send any number of rows."""
+    return all(spec.shape[:1] == (-1,) for spec in package.meta.inputs)
+
+
+def _one_by_one(run: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+    """Runs of a graph that takes one row, for callers with several."""
+
+    def each(names: Sequence[str], inputs: Mapping[str, Array], options: Any) -> list[Array]:
+        rows = len(next(iter(inputs.values())))
+        if rows == 1:
+            return run(names, inputs, options)
+        found = [run(names, {n: a[i : i + 1] for n, a in inputs.items()}, options) for i in range(rows)]
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    return each
+
+
 def _closed(*_: object) -> list[Array]:
     raise InferenceError("the session is closed")
 
 
 def _datatype(value: Any) -> str:
     return ORT_TO_OIP.get(value.type, str(value.type))
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(length if isinstance(length, int) else -1 for length in value.shape)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeloop.package.provider_options import check_provider_options
+from edgeloop.runtime import ModelSession, check_golden
 from model_export.data import Table
 from model_export.errors import QuantizationError, RequestError, UnsupportedModelError
 from model_export.graph import all_nodes
@@ -19,6 +21,7 @@ from model_export.probe import Probe
 from model_export.recipes import Int4Options, Int8Options, VariantRecipe
 from model_export.sources import open_source
 from model_export.targets import TARGETS
+from model_export.tuning.bench import Bench
 from model_export.variants import Rules, default_recipe, make_variants
 from tests.unit.export import networks
 
@@ -148,3 +151,21 @@ def test_variants_for_other_targets_are_made_and_said_to_be_unmeasured(images: M
     assert any("tensorrt-fp16, qnn-int8, coreml-fp16 is not measured" in note for note in made.notes)
     qnn = made.variants[1].model.graph
     assert [dim.dim_value for dim in qnn.input[0].type.tensor_type.shape.dim] == [1, 1, 12, 12]
+
+
+def test_a_graph_of_one_row_answers_callers_with_several_and_reproduces_its_golden_cases(
+    images: Maker, tmp_path: Path
+) -> None:
+    recipes = (default_recipe(TARGETS["qnn"], "int8"), VariantRecipe("fp32"))
+    made = make_variants(images.prepared, np.arange(32), np.arange(32, 96), Rules(recipes, max_loss=1.0))
+    qnn, plain = made.variants
+    rows = images.prepared.part(np.arange(32, 96))[0]
+    package = Bench(images.prepared, rows).package(tmp_path / "package", {"plain": plain, "qnn": qnn})
+    session = ModelSession.load(package, "qnn")  # on the CPU, which takes any shape
+    assert session.inputs[0].shape == (-1, 1, 12, 12) and session.outputs[0].shape[0] == -1
+    assert check_golden(session, package).ok
+    names = [spec.name for spec in session.outputs]
+    several = dict(zip(names, session.run({"image": rows["image"][:5]}), strict=True))
+    alone = dict(zip(names, session.run({"image": rows["image"][4:5]}), strict=True))
+    assert several["probabilities"].shape == (5, networks.CLASSES)
+    np.testing.assert_array_equal(several["probabilities"][4:], alone["probabilities"])

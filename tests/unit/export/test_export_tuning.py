@@ -158,6 +158,15 @@ def test_options_of_a_search_without_one_are_refused(folder: Path) -> None:
     assert done.exit_code == 2 and "says nothing without --tune" in done.output
 
 
+@pytest.mark.parametrize(
+    ("more", "says"), [([], "hub that the device follows"), (["--hub", "http://127.0.0.1:1"], "--name NAME")]
+)
+def test_a_device_is_asked_through_a_hub_for_a_model_that_it_knows(folder: Path, more: list[str], says: str) -> None:
+    arguments = ["build", "model.onnx", "-o", str(folder / "no"), "--data", str(folder / "data.npz"), "--tune"]
+    done = CliRunner().invoke(cli.app, [*arguments, "--on-device", "cam-1", *more])
+    assert done.exit_code == 2 and says in done.output
+
+
 # ── judging ──────────────────────────────────────────────────────────────────────────────────────
 
 
