@@ -65,7 +65,7 @@ def build(
     min_runtime: Annotated[
         str, typer.Option(help="Oldest ONNX Runtime that shall read the package, as 1.17; or hub: that of its devices.")
     ] = "",
-    hub: Annotated[str, typer.Option(help="With --min-runtime hub: address of the hub.")] = "",
+    hub: Annotated[str, typer.Option(help="With --min-runtime hub or --on-device: address of the hub.")] = "",
     channel: Annotated[str, typer.Option(help="With --min-runtime hub: channel that its devices follow.")] = "",
     token: HubToken = "",
     ca_cert: HubCaCert = "",
@@ -79,9 +79,6 @@ def build(
     trials: Annotated[int, typer.Option(min=1, max=10_000, help="Most recipes that --tune tries for a target.")] = 40,
     time_limit: Annotated[float, typer.Option(min=1.0, help="Seconds after which --tune tries nothing more.")] = 300.0,
     on_device: Annotated[str, typer.Option(help="Device that times what --tune found, and decides; needs --hub.")] = "",
-    hub: Annotated[str, typer.Option(help="Hub that the device follows: https://host:port")] = "",
-    token: HubToken = "",
-    ca_cert: HubCaCert = "",
     model_license: Annotated[str, typer.Option("--license", help="The model's licence, as SPDX names it.")] = "",
     data_license: Annotated[str, typer.Option(help="The data's licence, as SPDX names it.")] = "",
     like: Annotated[
@@ -201,7 +198,7 @@ def _print_front(tuning: Mapping[str, Any]) -> None:
 
 
 def _only_with_tune(context: typer.Context) -> None:
-    for name in ("objective", "accuracy_drop", "trials", "time_limit", "on_device", "hub"):
+    for name in ("objective", "accuracy_drop", "trials", "time_limit", "on_device"):
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             raise RequestError(f"--{name.replace('_', '-')} says nothing without --tune", "add --tune, or leave it out")
