@@ -134,6 +134,15 @@ class Allowance:
         self._store.set_note(_SPENT, ahead.state)
         self._covered = ahead
 
+    def writes(self, now: float, moment: float) -> bool:
+        """Whether something is to be written when the next message leaves.
+
+        Args:
+            now: unix seconds.
+            moment: monotonic seconds.
+        """
+        return moment >= self._saved_at + SAVE_S or self.ahead(now) is not None
+
     def to_save(self, moment: float) -> bytes | None:
         """What the steering has learned, for `save`; None: it is not time yet.
 

@@ -126,6 +126,10 @@ class Escalator:
 
     # -- the data plane's side ------------------------------------------------------------------------------------
 
+    def draws(self) -> bool:
+        """See :class:`edge_agent.serving.calls.Escalating`."""
+        return self.on and not self._held()
+
     def draw(
         self,
         loaded: LoadedRelease,
@@ -268,12 +272,28 @@ class Escalator:
             self._board.move_to_end(asked.id)
             while len(self._board) > MOST_KEPT:
                 self._board.popitem(last=False)
-            for row in asked.of_index.values():
-                self._queue.append((asked, row))
-                self._queued_bytes += len(row.payload)
             if asked.waits:
                 self._waiting.add(asked)
+            # A client waits, and nothing has to be written first: another thread would only be later.
+            clock, queued = self._clock, bool(self._queue)
+            at_once = asked.waits and not queued and not self._allowance.writes(clock.wall(), clock.monotonic())
+            if not at_once:
+                for row in asked.of_index.values():
+                    self._queue.append((asked, row))
+                    self._queued_bytes += len(row.payload)
+        if at_once:
+            self._leave_at_once(asked)
+        with self._changed:
             self._changed.notify()
+
+    def _leave_at_once(self, asked: Asked) -> None:
+        """Send all rows from the thread of the request; never raises."""
+        for row in asked.of_index.values():
+            try:
+                self._hand_over(asked, row)
+            except Exception:
+                log.exception("an escalation could not leave for an unforeseen reason")
+                self._unsent(asked, row, "an unforeseen error, see the log")
 
     def _done(self, asked: Asked) -> None:
         with self._changed:
@@ -411,9 +431,6 @@ class Escalator:
 
     def _leave(self, asked: Asked, row: AskedRow) -> None:
         """Send one row, when the store has it as spent."""
-        policy, carriers, payload = self.policy.current, self._carriers, row.payload
-        if carriers is None or not policy.on:
-            return self._unsent(asked, row, "escalation was turned off")
         with self._changed:
             ahead = self._allowance.ahead(self._clock.wall())
             steering = self._allowance.to_save(self._clock.monotonic())
@@ -424,6 +441,13 @@ class Escalator:
                 self._allowance.remember(ahead)
             except StoreError as error:
                 return self._unsent(asked, row, str(error))
+        self._hand_over(asked, row)
+
+    def _hand_over(self, asked: Asked, row: AskedRow) -> None:
+        """Send one row that is spent in the store."""
+        policy, carriers, payload = self.policy.current, self._carriers, row.payload
+        if carriers is None or not policy.on:
+            return self._unsent(asked, row, "escalation was turned off")
 
         def told(outcome: Outcome) -> None:
             row.payload = b""

@@ -111,6 +111,9 @@ class Escalating(Protocol):
 
     on: bool
 
+    def draws(self) -> bool:
+        """Whether a request may be drawn now: while nothing can leave, none is, and no features are made for it."""
+
     def draw(
         self,
         loaded: LoadedRelease,

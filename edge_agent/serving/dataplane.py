@@ -217,7 +217,10 @@ class DataPlane:
             if slot.row_ns * rows > INLINE_NS:
                 return self._queue(served, plan, call, rows)
             if slot.recorder is not None and plan.light is not None and not slot.recorder.in_full():
-                looked_at = self._sampling is not None or (self._escalating is not None and self._escalating.on)
+                escalating = self._escalating
+                looked_at = self._sampling is not None or (
+                    escalating is not None and escalating.on and escalating.draws()
+                )
                 plan = plan.sifted or plan if looked_at else plan.light
         except BaseException:
             self._leave(served)

@@ -33,7 +33,7 @@ class Plan(NamedTuple):
     Attributes:
         names: of all outputs that are computed: the client's first, then what only observing needs.
         wanted: the client's.
-        recorded: name → position of what observing gets.
+        recorded: name → position of what observing and the cascade get; none where the scores alone are computed.
         scores: positions of outputs that have to be finite.
         light: the plan of a request that is observed by its scores alone; None: there is none, or this is it.
         sifted: the same run as this, observed by its scores alone, for those who look at every answer's features.
@@ -122,7 +122,7 @@ class Slot:
         if self._recorded:
             light = self._made(mine, self._recorded[:1])
             plan = plan._replace(
-                light=light._replace(alone=light.recorded[self._recorded[0]]),
+                light=light._replace(alone=light.recorded[self._recorded[0]], recorded={}),
                 sifted=plan._replace(alone=plan.recorded[self._recorded[0]]),
             )
         if len(self._plans) >= MOST_PLANS:

@@ -31,6 +31,8 @@ from edgeloop.records import dataclass
 CONNECT_TIMEOUT_S = 10.0
 # aMQTT 0.12 reads the properties of a version 5 CONNECT as the client id and then waits for more bytes without a word.
 FIRST_ANSWER_S = 2.0
+#: What is published gathers when less than so many times the gathering's own time has passed since what went before.
+QUIET = 2.0
 _POLL_S = 0.5
 _REST_S = 5.0
 _UNSUPPORTED_VERSION = 132
@@ -117,6 +119,11 @@ class Connection:
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
         self._awake = False
+        # Whoever has it reads or writes. A publisher that finds it free writes at once: waking the loop's thread takes
+        # longer than all the rest on a busy machine.
+        self._turn = threading.Lock()
+        self._own_thread = 0
+        self._published_at = 0.0
         self._handed_out = 0
         self._closing = False
         self._outcome = Outcome.FAILED
@@ -129,6 +136,7 @@ class Connection:
     def run(self) -> Outcome:
         """Connect and serve until the connection ends; ``reason`` then says why."""
         options = self._options
+        self._own_thread = threading.get_ident()
         try:
             self._secure()
             self._client.connect(options.host, options.port, options.keepalive_s, **self._connect_properties())
@@ -159,7 +167,7 @@ class Connection:
             return False
         most, most_bytes = options.max_queued, options.max_queued_bytes
         taken = wire.publish(coded, payload, retain=retain, most=most, most_bytes=most_bytes)
-        self._wake()
+        self._push()
         return taken
 
     def _fits(self, size: int) -> bool:
@@ -175,7 +183,7 @@ class Connection:
         with self._lock:
             self._pending.append((info, size))
             self._pending_bytes += size
-        self._wake()
+        self._push()
         return info
 
     def confirm(self, topic: str, payload: bytes, retain: bool, timeout_s: float) -> bool:
@@ -271,20 +279,23 @@ class Connection:
                     self.reason = "the broker took the connection and did not answer"
                     self._outcome = Outcome.WRONG_VERSION
                     return
-                if not self._write(wire):
-                    return
-                reading = not self._holds_too_many(wire)
-                wanted = (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if wire.waits else 0)
+                with self._turn:
+                    if not self._write(wire):
+                        return
+                    reading = not self._holds_too_many(wire)
+                    wanted = (selectors.EVENT_READ if reading else 0) | (selectors.EVENT_WRITE if wire.waits else 0)
+                    patience_s = 0.0 if reading and wire.pending else self._patience_s()
                 if watched != wanted:
                     self._watch(selector, wire, wanted)
                     watched = wanted
-                ready = selector.select(0.0 if reading and wire.pending else self._patience_s())
+                ready = selector.select(patience_s)
                 if any(key.fileobj is self._wake_out for key, _ in ready):
                     if self._options.gather_s:
                         time.sleep(self._options.gather_s)
                     self._swallow_wake()
-                if (reading and not self._read(wire)) or client.loop_misc() != _SUCCESS:
-                    return
+                with self._turn:
+                    if (reading and not self._read(wire)) or client.loop_misc() != _SUCCESS:
+                        return
 
     def _holds_too_many(self, wire: Wire) -> bool:
         """Whether the broker has sent more ahead than it was told to: Mosquitto 2.0.11 does so after the first answer.
@@ -322,12 +333,28 @@ class Connection:
         """How long to wait for what wakes the loop anyway; longer once all that is left is to keep the line alive."""
         return min(_REST_S, self._options.keepalive_s / 4) if self.accepted else _POLL_S
 
+    def _push(self) -> None:
+        """Have what was published sent: now and by this thread where the line is quiet, else with what follows it."""
+        now, options, wire = time.monotonic(), self._options, self._client.wire
+        quiet = now - self._published_at >= QUIET * options.gather_s
+        self._published_at = now
+        if threading.get_ident() == self._own_thread:
+            return  # it writes when it has read
+        if wire is not None and quiet and not self._closing and self._turn.acquire(blocking=False):
+            try:
+                done = self._write(wire) and not wire.waits
+            finally:
+                self._turn.release()
+            if done:
+                return
+        self._wake()
+
     def _swallow_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_out.recv(4096)
 
     def _wake(self) -> None:
-        if self._awake:
+        if self._awake or threading.get_ident() == self._own_thread:
             return
         self._awake = True
         # A full pipe wakes just as well; a closed one belongs to a connection that has ended.
@@ -335,9 +362,10 @@ class Connection:
             self._wake_in.send(b"\0")
 
     def _abandon(self) -> None:
-        watched = self._client.socket()
-        if watched is not None:
-            watched.close()
+        with self._turn:
+            watched = self._client.socket()
+            if watched is not None:
+                watched.close()
         self._wake_in.close()
         self._wake_out.close()
 

@@ -68,8 +68,8 @@ class Link:
             it is away (3.1.1: for ever); 0 begins anew at each connect.
         receive_maximum: messages that the broker may send ahead of their acknowledgement (MQTT 5 only); 0: its choice.
             A broker that sends more is not read until there are fewer.
-        gather_s: seconds that the first of what other threads send waits for what follows it, so that they wake this
-            one's thread once for all; 0 does not wait.
+        gather_s: seconds that what other threads send waits for what follows it, so that all of it leaves at once. The
+            first after a while never waits; 0: nor does any other.
     """
 
     def __init__(

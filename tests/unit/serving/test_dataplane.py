@@ -470,6 +470,10 @@ class NotingEscalating:
         self.seen: list[dict[str, Any]] = []
         self.rows: tuple[int, ...] = ()
         self.pending: list[tuple[Answer, Future[Answer]]] = []
+        self.held = False
+
+    def draws(self) -> bool:
+        return not self.held
 
     def draw(
         self, loaded: Any, identity: str, inputs: Any, outputs: Any, places: Any, segment: str, timeout_s: float
@@ -506,6 +510,19 @@ def test_hard_answers_are_given_now_and_sent(
     assert ask(plane).parameters == {}
     escalating.on = False
     assert ask(plane).parameters == {} and len(escalating.seen) == 2
+
+
+def test_while_nothing_can_leave_no_features_are_made_for_it(
+    plane: DataPlane, recorder: NotingRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataplane, "INLINE_NS", 1 << 60)
+    ask(plane)
+    escalating = NotingEscalating()
+    plane.escalate(escalating)
+    recorder.full, escalating.held = False, True
+    assert ask(plane).parameters == {} and not escalating.seen
+    recorder.full = True
+    assert ask(plane).parameters == {"escalated": True}, "a moment later something may leave"
 
 
 @pytest.mark.parametrize("queued", [False, True])
