@@ -1,9 +1,10 @@
 """The escalator: draws hard answers, sends them to the hub's teacher, and hands its answers to clients and windows.
 
-`draw` is in the way of an answer while the policy is on, and of no answer while it is off. What it has drawn leaves in
-the escalator's own thread, which also lets clients go whose time is over. Without a broker, in a cool-down, or when a
-budget is spent nothing is drawn. After a failure clients do not wait before the hub has answered again: a network that
-is cut costs those their time who waited at that moment, and nobody else.
+`draw` is in the way of an answer while the policy is on, and of no answer while it is off. What a client waits for
+leaves in the thread of its request; the rest, and what something has to be written for first, in the escalator's own
+thread, which also lets clients go whose time is over. Without a broker, in a cool-down, or when a budget is spent
+nothing is drawn. After a failure clients do not wait before the hub has answered again: a network that is cut costs
+those their time who waited at that moment, and nobody else.
 
 Locks, in this order: ``_changed`` (all that the escalator knows), an asked request's own. Neither is held while
 something is sent, written or told.
