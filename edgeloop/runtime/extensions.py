@@ -10,7 +10,6 @@ import importlib.util
 from collections.abc import Sequence
 from functools import cache
 from importlib.machinery import PathFinder
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgeloop.package.needs import EXTENSIONS, INSTALL
@@ -26,14 +25,6 @@ def library() -> str | None:
     places = None if found is None else found.submodule_search_locations
     inside = None if places is None else PathFinder.find_spec(_LIBRARY, list(places))
     return None if inside is None else inside.origin
-
-
-def extensions_version() -> str:
-    """Version of the wheel; "" where it is not installed."""
-    try:
-        return version(EXTENSIONS)
-    except PackageNotFoundError:
-        return ""
 
 
 def lacking(needs: Sequence[str]) -> str:
