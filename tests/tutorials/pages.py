@@ -1,7 +1,7 @@
 """A tutorial is run as its reader runs it: files are written, commands typed, and what a page shows has to come.
 
-A block with a title is a file of that name. Of a ``console`` block each line that begins with ``$`` is a command (where it
-ends in a backslash, the next belongs to it), and what follows is its output, in which ``…`` stands for anything.
+A block with a title is a file of that name. Of a ``console`` block each line that begins with ``$`` is a command (where
+it ends in a backslash, the next belongs to it), and what follows is its output, in which ``…`` stands for anything.
 A console with the title ``second terminal`` goes on beside the others until the end.
 """
 
