@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from edgeloop import __version__
-from model_export import build_cli, diff_cli, keys_cli, report_cli, trial_cli
+from model_export import build_cli, convert_cli, diff_cli, keys_cli, report_cli, trial_cli
 from model_export.console import HubCaCert, HubToken, Json, out, print_json, progress, reporting, say, size
 from model_export.errors import RequestError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(keys_cli.app)
 app.command()(build_cli.build)
+app.command()(convert_cli.convert)
 app.command()(trial_cli.trial)
 app.command()(report_cli.report)
 app.command()(diff_cli.diff)

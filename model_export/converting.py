@@ -91,7 +91,8 @@ def _runs_code(source: object) -> bool:
     if not isinstance(source, str | Path):
         return False
     path = Path(source)
-    return path.suffix.lower() in (".joblib", ".pkl", ".pickle") or (":" in str(source) and not path.exists())
+    pickled = path.suffix.lower() in (".joblib", ".pkl", ".pickle", ".pt", ".pth") or (path / "MLmodel").is_file()
+    return pickled or (":" in str(source) and not path.exists())
 
 
 def _name_key(source: object, asked: Mapping[str, Any]) -> str:

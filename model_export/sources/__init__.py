@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from onnx import ModelProto
 
 from model_export.data import Table, sha256_of
 from model_export.errors import SourceError, UntrustedSourceError
-from model_export.sources import boosting, huggingface
+from model_export.sources import boosting, huggingface, keras, mlflow
 from model_export.sources import onnx as onnx_source
 from model_export.sources import sklearn as sklearn_source
 from model_export.sources import torch as torch_source
@@ -23,6 +24,15 @@ __all__ = ["Source", "open_source"]
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PICKLES = (".joblib", ".pkl", ".pickle")
+_TORCH_FILES = (".pt", ".pth", ".pt2", ".ckpt")
+_FILES = (
+    ".onnx",
+    *_PICKLES,
+    *_TORCH_FILES,
+    *keras.FILES,
+    *boosting.XGBOOST_FILES,
+    *boosting.LIGHTGBM_FILES,
+)
 
 
 def open_source(source: object, table: Table, *, trust_source: bool = False, opset: int | None = None) -> Source:
@@ -44,27 +54,44 @@ def open_source(source: object, table: Table, *, trust_source: bool = False, ops
     if not isinstance(source, (str, Path)):
         return _from_object(source, table, opset, name=type(source).__name__.lower(), sha256=None)
     text, path = str(source), Path(source)
-    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _from_folder(path, table, opset, trust_source=trust_source)
+    if path.suffix.lower() not in _FILES:
+        if _FACTORY.fullmatch(text):
+            return _from_factory(text, table, opset)
+        raise _unknown(text)
+    return _from_file(path, table, opset, trust_source=trust_source)
+
+
+def _from_folder(path: Path, table: Table, opset: int | None, *, trust_source: bool) -> Source:
+    if mlflow.is_folder(path):
+        inner = mlflow.model_in(path)
+        found = open_source(inner, table, trust_source=trust_source, opset=opset)
+        return replace(found, name=path.resolve().name, file=f"{path.name}/{inner.name}")
     if huggingface.is_folder(path):
         return huggingface.from_folder(path, table, trust_source=trust_source, opset=opset)
+    if keras.is_folder(path):
+        return keras.from_path(path, trust_source=trust_source, opset=opset)
+    raise _unknown(str(path))
+
+
+def _from_file(path: Path, table: Table, opset: int | None, *, trust_source: bool) -> Source:
+    suffix = path.suffix.lower()
     if suffix == ".onnx":
         return onnx_source.from_file(path)
     if suffix in _PICKLES:
         return _from_pickle(path, table, opset, trust_source=trust_source)
-    if suffix in (*boosting.XGBOOST_FILES, *boosting.LIGHTGBM_FILES):
-        booster = boosting.load(path)
-        return _from_object(booster, table, opset, name=path.stem, sha256=sha256_of(path), file=path.name)
-    if suffix in (".pt", ".pth", ".pt2", ".ckpt"):
-        raise SourceError(
-            f"{path.name}: saved PyTorch weights do not say how to compute",
-            "write a function that builds the module and loads them, and give it as module:function",
-        )
-    if _FACTORY.fullmatch(text):
-        return _from_factory(text, table, opset)
-    raise SourceError(
+    if suffix in keras.FILES:
+        return keras.from_path(path, trust_source=trust_source, opset=opset)
+    model = torch_source.load(path, trusted=trust_source) if suffix in _TORCH_FILES else boosting.load(path)
+    return _from_object(model, table, opset, name=path.stem, sha256=sha256_of(path), file=path.name)
+
+
+def _unknown(text: str) -> SourceError:
+    return SourceError(
         f"{text} is no source that is known",
-        "give a .onnx file, a .joblib file with --trust-source, a model file of xgboost or lightgbm, a folder of a "
-        "Hugging Face model, or module:factory",
+        "give a .onnx file, a .joblib file with --trust-source, a model file of xgboost, lightgbm or Keras, a folder "
+        "of a Hugging Face or MLflow model, or module:factory",
     )
 
 
@@ -101,7 +128,7 @@ def _from_factory(text: str, table: Table, opset: int | None) -> Source:
 
 
 def _is_model(found: object) -> bool:
-    kinds = (torch_source.is_module, sklearn_source.is_estimator, boosting.is_booster)
+    kinds = (torch_source.is_module, sklearn_source.is_estimator, boosting.is_booster, keras.is_model)
     return isinstance(found, ModelProto) or any(is_one(found) for is_one in kinds)
 
 
@@ -113,6 +140,8 @@ def _from_object(
         result = onnx_source.from_model(model, name=name, file=file)
     elif torch_source.is_module(model):
         result = torch_source.from_module(model, table, name=name, file=file, opset=opset)
+    elif keras.is_model(model):
+        result = keras.from_model(model, name=name, file=file, opset=opset)
     elif boosting.is_booster(model):
         result = boosting.from_booster(model, name=name, file=file, opset=opset)
     elif sklearn_source.is_estimator(model):

@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from model_export.errors import (
     UnsupportedModelError,
     UntrustedSourceError,
 )
+from model_export.sources import onnx as onnx_source
 from model_export.sources import torch as torch_source
 from model_export.sources.model import Source, refuse_huge
 
@@ -64,6 +66,8 @@ def from_folder(path: Path, table: Table, *, trust_source: bool = False, opset: 
     """
     config = _config(path)
     _refuse_code(path, config)
+    if (exported := _exported(path)) is not None:
+        return replace(onnx_source.from_file(exported), name=path.resolve().name, classes=_classes(path, config))
     architecture, loader, task = _task(path, config)
     weights = _weights(path, trust_source)
     refuse_huge(sum(file.stat().st_size for file in weights), path.name)
@@ -123,6 +127,13 @@ def _refuse_code(path: Path, config: Mapping[str, Any]) -> None:
             f"{path.name} brings code of its own (auto_map in {CONFIG}), which is never run here",
             "export it to ONNX where you trust that code, and give the .onnx file; or a module:factory of yours",
         )
+
+
+def _exported(path: Path) -> Path | None:
+    """The ONNX file of a folder without other weights, as optimum and `model-export convert` write it."""
+    if list(path.glob("model*.safetensors")) or list(path.glob("pytorch_model*.bin")):
+        return None
+    return next((file for file in (path / "model.onnx", path / "onnx" / "model.onnx") if file.is_file()), None)
 
 
 def _task(path: Path, config: Mapping[str, Any]) -> tuple[str, str, str]:

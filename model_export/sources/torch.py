@@ -40,6 +40,34 @@ def is_module(found: object) -> bool:
     return torch is not None and isinstance(found, torch.nn.Module)
 
 
+def load(path: Path, *, trusted: bool) -> Any:
+    """A whole module that was saved, which is a pickle.
+
+    Raises:
+        SourceError: it cannot be read, holds weights alone, or nobody said that its code may run.
+    """
+    advice = "write a function that builds the module and loads them, and give it as module:function"
+    if not trusted:
+        raise SourceError(
+            f"{path.name}: saved PyTorch weights do not say how to compute",
+            f"{advice}; where it is a whole module, a pickle of yours, say so with --trust-source",
+        )
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingLibraryError("PyTorch sources need torch", "pip install 'edgeloop[torch]'") from error
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # a pickle raises whatever its code raises
+        raise SourceError(
+            f"{path.name} cannot be loaded: {type(error).__name__}: {_first_line(error)}",
+            "install the modules that it was saved with, or give a module:factory",
+        ) from error
+    if not is_module(found):
+        raise SourceError(f"{path.name}: saved PyTorch weights do not say how to compute", advice)
+    return found
+
+
 def from_module(module: Any, table: Table, *, name: str, file: str, opset: int | None = None) -> Source:
     """Export a module in eval mode with a dynamic batch dimension.
 
