@@ -43,7 +43,7 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-$(EXTRAS)
 	@# In the order of folders, which ends with many short files: else the longest test of all would come last, alone.
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	EDGELOOP_FRESH=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/ruff check .

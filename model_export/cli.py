@@ -84,7 +84,7 @@ def verify(
 ) -> None:
     """Audit a package, and run its golden cases on this machine."""
     with reporting(as_json):
-        from model_export.verify import require, verify_package
+        from model_export.verify import require, table_of, verify_package
 
         with progress() as step:
             vouched = None
@@ -100,11 +100,7 @@ def verify(
         elif not as_json:
             if vouched is not None:
                 say(_told(vouched))
-            table = Table("variant", "golden cases", "worst difference", "result")
-            for check in report.checks:
-                worst = "" if check.worst_difference is None else f"{check.worst_difference:.2e}"
-                table.add_row(check.variant, str(check.cases), worst, "ok" if check.ok else check.reason)
-            out.print(table)
+            out.print(table_of(report))
         require(report)
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from model_export.errors import ExportError
-from model_export.exit_codes import exit_code_of
 from model_export.steps import Steps
+from model_export.telling import err, out, print_json, tell_error
 
-#: Results go to stdout, everything else to stderr, so that --json can be piped.
-out, err = Console(), Console(stderr=True)
+__all__ = ["HubCaCert", "HubToken", "Json", "err", "out", "print_json", "progress", "reporting", "say", "size"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as one JSON object on stdout.")]
 HubToken = Annotated[
@@ -36,13 +32,7 @@ def reporting(as_json: bool) -> Iterator[None]:
     try:
         yield
     except ExportError as error:
-        code = exit_code_of(error)
-        if as_json:
-            print_json({"error": str(error), "hint": error.hint, "exit_code": int(code), "kind": code.name.lower()})
-        err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        if error.hint:
-            err.print(f"  try: {error.hint}", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(int(code)) from error
+        raise typer.Exit(tell_error(error, as_json)) from error
 
 
 @contextmanager
@@ -81,11 +71,6 @@ def _duration(seconds: float) -> str:
 def say(text: str) -> None:
     """A line of a result."""
     out.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """The result as JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def size(count: int) -> str:

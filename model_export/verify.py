@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeloop.package import Package
 from edgeloop.runtime import (
@@ -18,6 +18,9 @@ from edgeloop.runtime import (
 )
 from model_export.audited import open_audited
 from model_export.errors import GoldenMismatchError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,17 @@ def _check(package: Package, variant: str, provider: str, deadline_s: float) -> 
     finally:
         session.close()
     return Check(variant, found.ok, found.cases, found.worst_difference, found.top1_agreement, found.reason)
+
+
+def table_of(report: VerifyReport) -> Table:
+    """What was found, for people."""
+    from rich.table import Table
+
+    table = Table("variant", "golden cases", "worst difference", "result")
+    for check in report.checks:
+        worst = "" if check.worst_difference is None else f"{check.worst_difference:.2e}"
+        table.add_row(check.variant, str(check.cases), worst, "ok" if check.ok else check.reason)
+    return table
 
 
 def require(report: VerifyReport) -> None:

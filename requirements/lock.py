@@ -26,8 +26,9 @@ UV = Path(sysconfig.get_path("scripts"), "uv")
 FILES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "agent": (("agent",), ()),
     "grpc": (("agent", "grpc"), ("agent",)),
+    "processing": (("agent", "processing"), ("agent",)),
     "demo": (("demo",), ("agent",)),
-    "dev": (("dev",), ("demo", "grpc")),
+    "dev": (("dev",), ("demo", "grpc", "processing")),
     "torch": (("dev", "torch", "huggingface"), ("dev",)),
     "boosting": (("demo", "boosting"), ("demo",)),
     "keras": (("demo", "keras"), ("demo",)),

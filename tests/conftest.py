@@ -10,6 +10,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.fresh_environment import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary
+
+__all__ = ["log_handlers", "pytest_sessionfinish", "pytest_sessionstart", "pytest_terminal_summary"]
+
 
 @pytest.fixture(autouse=True)
 def log_handlers() -> Iterator[None]:

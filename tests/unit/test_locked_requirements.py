@@ -20,6 +20,7 @@ LOCKS = ROOT / "requirements"
 EXTRAS = {
     "agent": ["agent"],
     "grpc": ["grpc"],
+    "processing": ["processing"],
     "demo": ["demo"],
     "dev": ["dev"],
     "torch": ["dev", "torch", "huggingface"],
