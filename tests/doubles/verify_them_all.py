@@ -16,26 +16,43 @@ def load_alone(root: Path) -> str:
     """Why ONNX Runtime by itself does not load a package, or ""."""
     import onnxruntime as ort
 
-    manifest = json.loads((root / "manifest.json").read_text())
-    variants = manifest["components"]["model"]["variants"].values()
-    options = ort.SessionOptions()
-    here = {variant["ep"] for variant in variants} & set(ort.get_available_providers())
-    if not here:
+    try:
+        manifest = json.loads((root / "manifest.json").read_text())
+    except OSError as error:
+        return str(error)
+    here = set(ort.get_available_providers())
+    variants = {name: v for name, v in manifest["components"]["model"]["variants"].items() if v["ep"] in here}
+    if not variants:
         return ""
+    options = ort.SessionOptions()
     try:
-        import onnxruntime_extensions
-    except ImportError:
-        pass
-    else:
-        options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
-    devices = [device for device in ort.get_ep_devices() if device.ep_name in here]
-    options.add_provider_for_devices(devices[:1], {})
-    try:
-        chosen = ort.ModelPackageContext(str(root)).select_component("model", ort.ModelPackageOptions(options))
-        session = chosen.create_session()
+        if (library := _extensions()) is not None:
+            # A package with processing: ONNX Runtime loads its graph, and the weights from where the manifest says.
+            name, variant = next(iter(variants.items()))
+            said = variant["executor_info"]["ort"]
+            options.register_custom_ops_library(library)
+            for key, uri in said.get("session_options", {}).items():
+                options.add_session_config_entry(key, str(root / "shared_assets" / uri.replace(":", "-")))
+            path = root / variant.get("variant_directory", name) / said["model_file"]
+            session = ort.InferenceSession(str(path), options, providers=[variant["ep"]])
+        else:
+            names = {variant["ep"] for variant in variants.values()}
+            devices = [device for device in ort.get_ep_devices() if device.ep_name in names]
+            options.add_provider_for_devices(devices[:1], {})
+            context = ort.ModelPackageContext(str(root))
+            session = context.select_component("model", ort.ModelPackageOptions(options)).create_session()
         return "" if session.get_outputs() else "it has no outputs"
     except Exception as error:
         return f"onnxruntime alone: {type(error).__name__}: {error}"
+
+
+def _extensions() -> str | None:
+    """The library of onnxruntime-extensions, where it is installed: then the packages are those that need it."""
+    try:
+        import onnxruntime_extensions
+    except ImportError:
+        return None
+    return str(onnxruntime_extensions.get_library_path())
 
 
 def main() -> int:
@@ -58,7 +75,7 @@ def main() -> int:
             bad = [f"{check.variant}: {check.reason}" for check in checks if check.ok is False]
             elsewhere = not any(check.ok for check in checks) and not bad
             reason = "; ".join([*filter(None, [reason]), *bad])
-        except PackageError as error:
+        except (PackageError, OSError) as error:
             reason = f"audit: {error}"
         print(json.dumps({"package": str(root), "reason": reason, "elsewhere": elsewhere}), flush=True)
     return 0
