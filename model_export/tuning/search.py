@@ -328,7 +328,7 @@ class _Search:
     def _confirmed(self) -> VariantRecipe | None:
         """The best one that also holds on rows that no trial has seen; of those about as good, the smallest."""
         worth = sorted(
-            (trial for trial in self.trials.values() if not trial.why and self._cost(trial) < 1 - CLEARLY),
+            (trial for trial in self.trials.values() if not trial.why and self._worth(trial)),
             key=lambda trial: (self._cost(trial), trial.size_bytes or 0),
         )
         plain = Probe(self.base.model).run(self.unseen)
@@ -350,6 +350,11 @@ class _Search:
             self._say_why_nothing(worth)
             return None
         return min(good, key=lambda trial: (trial.size_bytes or 0, self._cost(trial))).recipe
+
+    def _worth(self, trial: Trial) -> bool:
+        """Whether it clearly costs less than fp32; a latency by the upper end of what was seen, as noise is wide."""
+        surely = self.options.objective != "latency" or (trial.ratio_high is not None and trial.ratio_high < 1)
+        return surely and self._cost(trial) < 1 - CLEARLY
 
     def _say_why_nothing(self, worth: Sequence[Trial]) -> None:
         told = f"nothing is better than fp32 in {self.options.objective} on {self.target.name}"
