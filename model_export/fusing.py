@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnx import ModelProto
 
 from model_export.errors import UnsupportedModelError
+from model_export.graph import CONTRIB
 from model_export.head import NODE
 from model_export.quantize import cleaned, quiet
 
@@ -28,8 +29,11 @@ def fused(model: ModelProto, has_head: bool) -> ModelProto | None:
         except Exception as error:
             raise UnsupportedModelError(f"its operators cannot be fused: {type(error).__name__}: {error}") from error
         result: ModelProto = made.model
-    if not any(node.domain == "com.microsoft" for node in result.graph.node):
+    if not any(node.domain == CONTRIB for node in result.graph.node):
         return None
+    for i, node in enumerate(result.graph.node):
+        # Names say what stays in float: nodes without one would share their fate.
+        node.name = node.name or f"{node.op_type.lower()}_fused_{i}"
     if has_head and not any(node.name == NODE for node in result.graph.node):
         raise UnsupportedModelError("its head does not survive fusion")
     return cleaned(result)

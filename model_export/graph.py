@@ -12,6 +12,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from edgeloop.package.needs import EXTENSIONS, EXTENSIONS_DOMAIN
 
 Array = npt.NDArray[Any]
+#: Domain of the operators that ONNX Runtime adds to those of ONNX; it has one version.
+CONTRIB = "com.microsoft"
 
 
 def producer(graph: GraphProto, tensor: str) -> NodeProto | None:
@@ -89,7 +91,7 @@ def remove_nodes(graph: GraphProto, gone: Iterable[NodeProto]) -> None:
 
 
 def prune(model: ModelProto) -> None:
-    """Drop nodes, initializers, value infos and opset imports that no output needs."""
+    """Drop nodes, initializers, value infos and opset imports that no output needs; import what they need."""
     graph = model.graph
     needed = {output.name for output in graph.output}
     dead = []
@@ -107,6 +109,9 @@ def prune(model: ModelProto) -> None:
     del graph.value_info[:]
     versions = {opset.domain: opset.version for opset in model.opset_import}
     used = {node.domain for node in all_nodes(graph)} | {""}
+    if CONTRIB in used:
+        # The tools that write these operators leave the import out; onnxruntime loads that, and onnx refuses it.
+        versions.setdefault(CONTRIB, 1)
     del model.opset_import[:]
     model.opset_import.extend(helper.make_opsetid(d, v) for d, v in sorted(versions.items()) if d in used)
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from onnx import ModelProto
 
 from model_export.errors import QuantizationError
+from model_export.inferring import inferred
 from model_export.quantize import cleaned, left_in_float, quiet
 
 
@@ -24,10 +25,10 @@ def to_half(model: ModelProto, excluded: Collection[str] = ()) -> ModelProto:
     with quiet():
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-        copy = ModelProto.FromString(model.SerializeToString())
+        typed = inferred(model)
         try:
             half = convert_float_to_float16(
-                copy,
+                typed,
                 keep_io_types=True,
                 op_block_list=DEFAULT_OP_BLOCK_LIST,
                 node_block_list=sorted(before.union(excluded)),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import ModelProto, helper, shape_inference
+from onnx import ModelProto, helper
 from onnxruntime import quantization as ortq
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.onnx_model import ONNXModel
@@ -33,12 +33,15 @@ from model_export.graph import (
     set_array,
 )
 from model_export.head import NODE
+from model_export.inferring import inferred
 from model_export.recipes import Calibration, Int8Options
 
 #: What int8 speeds up. Other operators are quantized where they lie between these, so that data stays int8.
 COMPUTING = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 #: What dynamic int8 speeds up: convolutions become ConvInteger, which is slower than floats on every CPU seen.
 DYNAMIC = ("MatMul", "Attention", "LSTM")
+#: What looks rows up in a table, and which of its inputs are tables.
+LOOKUPS: Mapping[str, slice] = {"Gather": slice(0, 1), "EmbedLayerNormalization": slice(2, 5)}
 #: Activations that the quantizer dissolves into the range of the layer before them.
 ACTIVATIONS = ("Relu", "Clip")
 #: Rows a calibration step; the batch dimension is free.
@@ -77,7 +80,7 @@ def _before_computing(model: ModelProto) -> set[str]:
     computed: set[str] = set()
     before: set[str] = set()
     for node in model.graph.node:
-        if node.op_type in COMPUTING or computed.intersection(node.input):
+        if node.op_type in (*COMPUTING, *DYNAMIC) or computed.intersection(node.input):
             computed.update(node.output)
         else:
             before.add(node.name)
@@ -104,7 +107,7 @@ def ranges_of(model: ModelProto, calibration: Mapping[str, Array], method: Calib
     with tempfile.TemporaryDirectory() as folder, quiet(), _failing():
         file = Path(folder) / "float.onnx"
         # Ranges are asked for by tensor, so their shapes have to be known first.
-        onnx.save(shape_inference.infer_shapes(model), file)
+        onnx.save(inferred(model), file)
         calibrator = ortq.create_calibrator(
             file, _qdq_operators(), str(Path(folder) / "augmented.onnx"), ortq.CalibrationMethod[_METHODS[method]]
         )
@@ -138,9 +141,8 @@ def to_int8(
     symmetric = options.symmetric or options.scheme == "s8s8"
     activations, weights = _KINDS[options.scheme[:2]], _KINDS[options.scheme[2:]]
     with quiet(), _failing():
-        inferred = shape_inference.infer_shapes(model)
         quantizer = QDQQuantizer(
-            update_opset_version(inferred, weights, activations),
+            update_opset_version(inferred(model), weights, activations),
             options.per_channel,
             options.reduce_range,
             weights,
@@ -196,21 +198,34 @@ def _read_floats(quantized: ModelProto, model: ModelProto, excluded: Collection[
 
 def _dynamic(model: ModelProto, options: Int8Options, excluded: Collection[str]) -> ModelProto:
     model = split_gemms(model)
-    kept = left_in_float(model).union(excluded)
+    kept = left_in_float(model)
+    if options.embeddings:
+        kept -= _lookups(model)
+    kept |= set(excluded)
     if not any(node.op_type in DYNAMIC and node.name not in kept for node in model.graph.node):
         raise QuantizationError("no linear layer besides the head would run in dynamic int8", "use static int8")
     with tempfile.TemporaryDirectory() as folder, quiet(), _failing():
         target = Path(folder) / "int8.onnx"
         ortq.quantize_dynamic(
-            shape_inference.infer_shapes(model),
+            inferred(model),
             target,
-            op_types_to_quantize=list(DYNAMIC),
+            op_types_to_quantize=[*DYNAMIC, *LOOKUPS] if options.embeddings else list(DYNAMIC),
             per_channel=options.per_channel,
             reduce_range=options.reduce_range,
             weight_type=_KINDS[options.scheme[2:]],
             nodes_to_exclude=sorted(kept),
         )
         return cleaned(onnx.load(target))
+
+
+def _lookups(model: ModelProto) -> set[str]:
+    """Names of the nodes that look rows up in tables of floats, such as embeddings of words."""
+    floats = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
+    return {
+        node.name
+        for node in model.graph.node
+        if node.op_type in LOOKUPS and floats.intersection(node.input[LOOKUPS[node.op_type]])
+    }
 
 
 def split_gemms(model: ModelProto) -> ModelProto:
@@ -289,11 +304,11 @@ def _failing() -> Iterator[None]:
 def quiet() -> Iterator[None]:
     """Onnxruntime's tools advise and print, and set up logging when imported; stdout is for ``--json``."""
     root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    root.setLevel(logging.ERROR)
+    disabled, handlers = root.manager.disable, list(root.handlers)
+    logging.disable(logging.WARNING)
     try:
         with redirect_stdout(io.StringIO()):
             yield
     finally:
-        root.setLevel(level)
+        logging.disable(disabled)
         root.handlers[:] = handlers

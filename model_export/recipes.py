@@ -35,6 +35,7 @@ class Int8Options:
         per_channel: a scale for each output channel of a weight, instead of one for all.
         symmetric: ranges of activations around zero; ``s8s8`` always has them.
         dynamic: ranges of activations found anew at every run, without calibration; for linear layers alone.
+        embeddings: with ``dynamic``, the tables that rows are looked up in become int8 as well, a scale for each table.
     """
 
     scheme: Scheme = "u8s8"
@@ -43,12 +44,14 @@ class Int8Options:
     per_channel: bool = True
     symmetric: bool = False
     dynamic: bool = False
+    embeddings: bool = False
 
     def describe(self) -> str:
         """One line for lineage."""
         told = [f"dynamic {self.scheme}"] if self.dynamic else [f"static QDQ {self.scheme}", self.calibration]
         told.append("per channel" if self.per_channel else "per tensor")
         told += ["symmetric"] * (self.symmetric and self.scheme != "s8s8") + ["7 bits"] * self.reduce_range
+        told += ["with embeddings"] * self.embeddings
         return ", ".join(told)
 
     def to_json(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class Int8Options:
             per_channel=bool(told.get("per_channel", True)),
             symmetric=bool(told.get("symmetric", False)),
             dynamic=bool(told.get("dynamic", False)),
+            embeddings=bool(told.get("embeddings", False)),
         )
 
 
@@ -151,6 +155,8 @@ class VariantRecipe:
                 )
         if self.int8 is not None and self.int8.dynamic and made_for.ep != TARGETS["cpu"].ep:
             raise RequestError(f"dynamic int8 runs on CPUs alone, not on {self.target}", "use static int8 there")
+        if self.int8 is not None and self.int8.embeddings and not self.int8.dynamic:
+            raise RequestError("static int8 leaves embeddings in float", "use dynamic int8 for them")
         if self.int8 is not None and self.int8.scheme not in made_for.schemes and self.target != "cpu-vnni":
             raise RequestError(f"{self.target} takes int8 as {' or '.join(made_for.schemes)}, not {self.int8.scheme}")
         if self.fused and not made_for.contrib:
