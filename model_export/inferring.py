@@ -1,4 +1,4 @@
-"""Types and shapes of a graph's tensors, also behind the operators of ``com.microsoft``, of which onnx knows nothing."""
+"""Types and shapes of the tensors of a graph, also behind operators of ``com.microsoft``, which onnx does not know."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from model_export.graph import (
     consumers,
     free_name,
     initializer,
+    producer,
     prune,
     set_array,
 )
@@ -215,7 +216,22 @@ def _dynamic(model: ModelProto, options: Int8Options, excluded: Collection[str])
             weight_type=_KINDS[options.scheme[2:]],
             nodes_to_exclude=sorted(kept),
         )
-        return cleaned(onnx.load(target))
+        quantized = onnx.load(target)
+    _restore_head(quantized, model)
+    return cleaned(quantized)
+
+
+def _restore_head(quantized: ModelProto, model: ModelProto) -> None:
+    """Put the head's Gemm and its tensors back: onnxruntime splits every Gemm, the excluded ones too."""
+    head = next((node for node in model.graph.node if node.name == NODE), None)
+    last = None if head is None else producer(quantized.graph, head.output[0])
+    if head is None or last is None:
+        return
+    last.CopyFrom(head)
+    for name in head.input[1:]:
+        value = array_of(model.graph, name)
+        if value is not None:
+            set_array(quantized.graph, name, value)
 
 
 def _lookups(model: ModelProto) -> set[str]:

@@ -35,6 +35,8 @@ class Timing:
         ratio: to the first contender's time: median over the rounds.
         low, high: bounds of that median, 95 % (order statistics).
         calls: that were timed.
+        energy_high: upper bound, likewise, of the ratio of energy, or of processor time where RAPL cannot be read; None
+            where neither clock has moved.
     """
 
     median_ms: float
@@ -45,6 +47,7 @@ class Timing:
     low: float
     high: float
     calls: int
+    energy_high: float | None = None
 
 
 def interleaved(
@@ -131,7 +134,16 @@ def _timing(times: list[float], blocks: list[_Block], first: list[_Block]) -> Ti
         low=low,
         high=high,
         calls=len(times),
+        energy_high=_energy_high(blocks, first),
     )
+
+
+def _energy_high(blocks: Sequence[_Block], first: Sequence[_Block]) -> float | None:
+    pairs = [(a.energy_mj, b.energy_mj) for a, b in zip(first, blocks, strict=True)]
+    if all(None in pair for pair in pairs):
+        pairs = [(a.cpu_ms, b.cpu_ms) for a, b in zip(first, blocks, strict=True)]
+    ratios = [mine / base for base, mine in pairs if base and mine is not None]
+    return _interval(ratios)[2] if ratios else None
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,23 +39,28 @@ class Bench:
     policy: Policy = "balanced"
     threads: int = 0
 
-    def duel(self, base: Variant, candidate: Variant, budget_s: float, hopeless: float) -> tuple[Compared, Compared]:
-        """Time a candidate against fp32.
+    def compare(
+        self, base: Variant, candidates: Sequence[Variant], budget_s: float, hopeless: float = math.inf
+    ) -> list[Compared]:
+        """Time candidates against fp32.
 
         Args:
             base: fp32.
-            candidate: another one.
-            budget_s: seconds for both.
-            hopeless: timing ends when the candidate surely takes more than so many times as long.
+            candidates: others, of one target.
+            budget_s: seconds for all of them.
+            hopeless: timing ends when every candidate surely takes more than so many times as long.
+
+        Returns:
+            Of fp32, then of each candidate.
 
         Raises:
-            UnsupportedModelError: it cannot be packaged.
+            UnsupportedModelError: one cannot be packaged.
         """
-        setting = Setting(candidate.recipe.made_for.ep, self.policy, self.threads or threads_of(self.policy))
+        setting = Setting(candidates[0].recipe.made_for.ep, self.policy, self.threads or threads_of(self.policy))
+        variants = {"baseline": base, **named(candidates)}
         with tempfile.TemporaryDirectory(prefix="edgeloop-trial-") as folder:
-            package = self.package(Path(folder) / "package", {"baseline": base, "candidate": candidate})
-            first, second = compare(package, ("baseline", "candidate"), setting, budget_s, hopeless=hopeless)
-        return first, second
+            package = self.package(Path(folder) / "package", variants)
+            return compare(package, tuple(variants), setting, budget_s, hopeless=hopeless)
 
     def package(self, folder: Path, variants: Mapping[str, Variant]) -> Package:
         """A package of variants under other names, with golden cases, and without what only a hub needs.

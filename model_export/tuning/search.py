@@ -157,6 +157,9 @@ class _Search:
         if not space.kinds:
             self.notes.append(f"nothing to tune for {self.target.name}: {_why_nothing(self.maker)}")
             return Tuned(None, self.baseline, (), (), tuple(self.notes))
+        for start in space.usual():
+            if self._going_on():
+                self._tried(space.recipe(start))
         if "int8" in space.kinds:
             sensitivity = self._sensitivity()
             weighted = computing(sensitivity, self.maker.prepared.model)
@@ -177,18 +180,22 @@ class _Search:
             raise MissingLibraryError("a search needs Optuna", "pip install 'edgeloop[tune]'") from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.options.seed))
-        for start in space.first():
-            study.enqueue_trial(start, skip_if_exists=True)
+        starts = space.first()
+        for start in starts:
+            study.enqueue_trial(start)
         repeated = 0
-        while len(self.trials) < self.options.trials and repeated < REPEATED and time.monotonic() < self.end:
+        while self._going_on() and repeated < REPEATED:
             asked = study.ask()
             recipe = space.suggested(asked)
             # fp32 as it is, which a space with smaller inputs holds too, is what everything is compared with.
             known = self.baseline if recipe == self.base.recipe else self.trials.get(recipe)
-            repeated = repeated + 1 if known else 0
+            repeated = repeated + 1 if known and asked.number >= len(starts) else 0
             study.tell(asked, self._value(known or self._tried(recipe)))
         if time.monotonic() >= self.end:
             self.notes.append(f"the search for {self.target.name} ended after {self.options.time_limit_s:.0f} s")
+
+    def _going_on(self) -> bool:
+        return len(self.trials) < self.options.trials and time.monotonic() < self.end
 
     def _value(self, trial: Trial) -> float:
         """What the sampler minimises: the cost; of what loses too much, more than any cost, by its loss."""
@@ -256,22 +263,8 @@ class _Search:
     def _timed(self, trial: Trial, variant: Variant) -> Trial:
         best = min((self._cost(other) for other in self.trials.values() if not other.why), default=1.0)
         hopeless = max(best, 1.0) * 1.2 if self.options.objective == "latency" else 1e9
-        first, second = self.bench.duel(self.base, variant, self.options.timing_s, hopeless)
-        if first.timing is None or second.timing is None:
-            return replace(trial, why=second.reason or first.reason)
-        timing = second.timing
-        trial = replace(
-            trial,
-            latency_ms=timing.median_ms,
-            baseline_ms=first.timing.median_ms,
-            ratio=timing.ratio,
-            ratio_high=timing.high,
-            cpu_ms=timing.cpu_ms,
-            baseline_cpu_ms=first.timing.cpu_ms,
-            energy_mj=timing.energy_mj,
-            baseline_energy_mj=first.timing.energy_mj,
-            memory_bytes=second.memory_bytes,
-        )
+        first, second = self.bench.compare(self.base, [variant], self.options.timing_s, hopeless)
+        trial = trial.timed(first, second)
         self._remember_baseline(trial, first.memory_bytes)
         return trial
 
@@ -288,6 +281,7 @@ class _Search:
                 baseline_cpu_ms=trial.baseline_cpu_ms,
                 energy_mj=trial.baseline_energy_mj,
                 baseline_energy_mj=trial.baseline_energy_mj,
+                energy_high=1.0,
                 memory_bytes=memory_bytes,
             )
 
@@ -327,14 +321,11 @@ class _Search:
 
     def _confirmed(self) -> VariantRecipe | None:
         """The best one that also holds on rows that no trial has seen; of those about as good, the smallest."""
-        worth = sorted(
-            (trial for trial in self.trials.values() if not trial.why and self._worth(trial)),
-            key=lambda trial: (self._cost(trial), trial.size_bytes or 0),
-        )
+        worth = self._played_off(self._ranked()[:LOOKS])
         plain = Probe(self.base.model).run(self.unseen)
         right = self._right(plain, self.unseen_truth)
         good: list[Trial] = []
-        for trial in worth[:LOOKS]:
+        for trial in worth:
             if good and self._cost(trial) > self._cost(good[0]) * (1 + CLEARLY):
                 break
             self.on_step(f"confirming {trial.name} on {len(self.unseen_truth)} rows that no trial has seen")
@@ -351,10 +342,25 @@ class _Search:
             return None
         return min(good, key=lambda trial: (trial.size_bytes or 0, self._cost(trial))).recipe
 
+    def _ranked(self) -> list[Trial]:
+        worth = (trial for trial in self.trials.values() if not trial.why and self._worth(trial))
+        return sorted(worth, key=lambda trial: (self._cost(trial), trial.size_bytes or 0))
+
+    def _played_off(self, best: list[Trial]) -> list[Trial]:
+        """The best, timed once more and all in turn: the first of many that were timed apart is partly the luckiest."""
+        if self.options.objective == "size" or self.options.elsewhere is not None or len(best) < 2:
+            return best
+        self.on_step(f"timing the best {len(best)} against one another")
+        variants = [self._variant(t.recipe, self.maker.graph(t.recipe), self.rows, self.truth) for t in best]
+        first, *others = self.bench.compare(self.base, variants, self.options.timing_s * len(best))
+        for trial, told in zip(best, others, strict=True):
+            self.trials[trial.recipe] = trial.timed(first, told)
+        again = {trial.recipe for trial in best}
+        return [trial for trial in self._ranked() if trial.recipe in again]
+
     def _worth(self, trial: Trial) -> bool:
-        """Whether it clearly costs less than fp32; a latency by the upper end of what was seen, as noise is wide."""
-        surely = self.options.objective != "latency" or (trial.ratio_high is not None and trial.ratio_high < 1)
-        return surely and self._cost(trial) < 1 - CLEARLY
+        """Whether it clearly costs less than fp32."""
+        return trial.surely_less(self.options.objective) and self._cost(trial) < 1 - CLEARLY
 
     def _say_why_nothing(self, worth: Sequence[Trial]) -> None:
         told = f"nothing is better than fp32 in {self.options.objective} on {self.target.name}"

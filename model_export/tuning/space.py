@@ -63,29 +63,45 @@ class Space:
         }
         return cls(target, tuple(kind for kind, may in wanted.items() if may), fusable, scales, tuple(blamed))
 
-    def first(self) -> list[dict[str, Any]]:
-        """What is tried before anything is suggested: what is known to be good somewhere."""
+    def usual(self) -> list[dict[str, Any]]:
+        """What other tools make by default, as near as our recipes come: who has measured these chooses nothing slower.
+
+        The head, which stays in float here, makes no difference that can be measured.
+        """
         found: list[dict[str, Any]] = []
-        fused = {"fused": True} if self.fusable else {}
+        if "dynamic" in self.kinds:
+            plain = {"kind": "dynamic", "per_channel": False, "embeddings": True}
+            # onnxruntime's quantize_dynamic, optimum's avx512_vnni and arm64; optimum's avx2.
+            found += [{**plain, "weights": weights} for weights in self._weights()]
+        if "int8" in self.kinds:
+            # onnxruntime's quantize_static.
+            found.append({"kind": "int8", "scheme": "s8s8", "per_channel": False, "excluded": 0})
+        return self._distinct(found)
+
+    def first(self) -> list[dict[str, Any]]:
+        """What is tried before anything is suggested: what is usual, then what is known to be good somewhere."""
+        found = self.usual()
+        seven_bits = {"reduce_range": True} if self.target.name == "cpu" else {}
+        if "dynamic" in self.kinds:
+            for fused in (True, False) if self.fusable else (False,):
+                plain = {"kind": "dynamic", "fused": fused, "per_channel": False}
+                found += [plain, {**plain, "embeddings": True}, {**plain, **seven_bits}, {**plain, "per_channel": True}]
         if "fp32" in self.kinds and self.fusable:
-            found.append({"kind": "fp32", **fused})
+            found.append({"kind": "fp32", "fused": True})
         if "int8" in self.kinds:
             for scheme in self.target.schemes:
                 found.append({"kind": "int8", "scheme": scheme, "excluded": 0})
-                if scheme == "u8s8" and self.target.name == "cpu":
-                    found.append({"kind": "int8", "scheme": scheme, "reduce_range": True, "excluded": 0})
-        if "dynamic" in self.kinds:
-            found += [{"kind": "dynamic", **fused}, {"kind": "dynamic", "weights": "u8u8", **fused}]
+                if scheme == "u8s8":
+                    found.append({"kind": "int8", "scheme": scheme, **seven_bits, "excluded": 0})
         found += [{"kind": kind} for kind in ("fp16", "int4") if kind in self.kinds]
         if "int8" in self.kinds and self.blamed:
-            reduce = {"reduce_range": True} if self.target.name == "cpu" else {}
             found += [
-                {"kind": "int8", "scheme": self.target.schemes[0], "excluded": count, **reduce}
+                {"kind": "int8", "scheme": self.target.schemes[0], "excluded": count, **seven_bits}
                 for count in self._counts()[1:]
             ]
         if len(self.scales) > 1:
             found.append({"kind": self.kinds[0], "scale": self.scales[1], "excluded": 0})
-        return [self._complete(some) for some in found]
+        return self._distinct(found)
 
     def suggested(self, chooser: Chooser) -> VariantRecipe:
         """The recipe that a trial suggests."""
@@ -101,14 +117,20 @@ class Space:
             int8 = Int8Options(
                 scheme,
                 pick("calibration", CALIBRATIONS),
-                # 7 bits are for sums of 16: not where VNNI, Arm or a GPU adds up.
-                reduce_range=self.target.name == "cpu" and scheme == "u8s8" and pick("reduce_range", (False, True)),
+                reduce_range=self._may_reduce(scheme) and pick("reduce_range", (False, True)),
                 per_channel=not self.target.fixed_shapes and pick("per_channel", (True, False)),
                 symmetric=self.target.symmetric and scheme != "s8s8",
             )
             excluded = pick("excluded", self._counts()) if self.blamed else 0
         elif kind == "dynamic":
-            int8 = Int8Options(pick("weights", self._weights()), dynamic=True)
+            weights = pick("weights", self._weights())
+            int8 = Int8Options(
+                weights,
+                reduce_range=self._may_reduce(weights) and pick("reduce_range", (False, True)),
+                per_channel=pick("per_channel", (True, False)),
+                dynamic=True,
+                embeddings=pick("embeddings", (False, True)),
+            )
         elif kind == "int4":
             int4 = Int4Options(pick("block", BLOCKS), pick("accuracy_level", (4, 0)))
         precision: Any = "int8" if kind == "dynamic" else kind
@@ -122,6 +144,17 @@ class Space:
             excluded=tuple(sorted(self.blamed[:excluded])),
         )
 
+    def recipe(self, start: Mapping[str, Any]) -> VariantRecipe:
+        """The recipe of one of `usual` or `first`."""
+        return self._recipe(start["kind"], lambda name, choices: start[name])
+
+    def _distinct(self, starts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Starts with all their choices made, each recipe once."""
+        found: dict[VariantRecipe, dict[str, Any]] = {}
+        for some in map(self._complete, starts):
+            found.setdefault(self.recipe(some), some)
+        return list(found.values())
+
     def _complete(self, some: Mapping[str, Any]) -> dict[str, Any]:
         """A start with the first choice of everything that it does not name."""
         told = {"kind": some["kind"]}
@@ -132,6 +165,10 @@ class Space:
 
         self._recipe(some["kind"], pick)
         return told
+
+    def _may_reduce(self, scheme: str) -> bool:
+        """7 bits are for sums of 16: not where VNNI, Arm or a GPU adds up."""
+        return self.target.name == "cpu" and scheme == "u8s8"
 
     def _counts(self) -> tuple[int, ...]:
         return tuple(count for count in EXCLUDED if count <= max(1, len(self.blamed)) or count == 0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+from edgeloop.runtime.comparing import Compared
 from model_export.recipes import VariantRecipe
 
 Objective = Literal["latency", "size", "energy"]
@@ -28,6 +29,7 @@ class Trial:
         ratio_high: the upper end of its interval.
         cpu_ms: processor time of one row; ``baseline_cpu_ms`` that of fp32.
         energy_mj: energy of one row (RAPL), and ``baseline_energy_mj``; None where nobody can read it.
+        energy_high: the upper end of the interval of the ratio of energy, or of processor time instead of it.
         size_bytes: graph and tensors.
         memory_bytes: by which a process grows that loads and runs it.
         seconds: that the trial took.
@@ -47,6 +49,7 @@ class Trial:
     baseline_cpu_ms: float | None = None
     energy_mj: float | None = None
     baseline_energy_mj: float | None = None
+    energy_high: float | None = None
     size_bytes: int | None = None
     memory_bytes: int | None = None
     seconds: float = 0.0
@@ -70,6 +73,30 @@ class Trial:
                 return self.energy_mj / self.baseline_energy_mj
             return self.cpu_ms / self.baseline_cpu_ms if self.cpu_ms and self.baseline_cpu_ms else math.inf
         return math.inf if self.ratio is None else self.ratio
+
+    def surely_less(self, objective: Objective) -> bool:
+        """Whether it costs less than fp32 by the upper end of what was seen, as clocks are noisy; bytes are not."""
+        high = {"size": 0.0, "latency": self.ratio_high, "energy": self.energy_high}[objective]
+        return high is not None and high < 1
+
+    def timed(self, base: Compared, mine: Compared) -> Trial:
+        """The trial with what was measured of it beside fp32; out of the running where one of the two failed."""
+        first, second = base.timing, mine.timing
+        if first is None or second is None:
+            return replace(self, why=mine.reason or base.reason)
+        return replace(
+            self,
+            latency_ms=second.median_ms,
+            baseline_ms=first.median_ms,
+            ratio=second.ratio,
+            ratio_high=second.high,
+            cpu_ms=second.cpu_ms,
+            baseline_cpu_ms=first.cpu_ms,
+            energy_mj=second.energy_mj,
+            baseline_energy_mj=first.energy_mj,
+            energy_high=second.energy_high,
+            memory_bytes=mine.memory_bytes,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For the tuning file, with the recipe in words."""

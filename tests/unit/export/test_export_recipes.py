@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from edgeloop.package.provider_options import check_provider_options
 from edgeloop.runtime import ModelSession, check_golden
 from model_export.data import Table
 from model_export.errors import QuantizationError, RequestError, UnsupportedModelError
 from model_export.graph import all_nodes
+from model_export.inferring import inferred
 from model_export.likeness import Recipe
 from model_export.making import Maker
 from model_export.prepare import Prepared, prepare
@@ -22,15 +24,17 @@ from model_export.recipes import Int4Options, Int8Options, VariantRecipe
 from model_export.sources import open_source
 from model_export.targets import TARGETS
 from model_export.tuning.bench import Bench
-from model_export.variants import Rules, default_recipe, make_variants
+from model_export.variants import Rules, default_recipe, make_variants, measured
 from tests.unit.export import networks
 
+PLAIN = VariantRecipe("fp32")
 RECIPES = [
-    VariantRecipe("fp32"),
+    PLAIN,
     VariantRecipe("fp16", "cuda", fused=True),
     VariantRecipe("bf16", "tensorrt"),
     VariantRecipe("int8", int8=Int8Options("s8s8", "entropy", per_channel=False), excluded=("conv_0", "a/b")),
     VariantRecipe("int8", int8=Int8Options(dynamic=True), fused=True),
+    VariantRecipe("int8", int8=Int8Options("u8u8", per_channel=False, dynamic=True, embeddings=True)),
     VariantRecipe("int4", int4=Int4Options(64, 0, symmetric=False), input_scale=0.5),
 ]
 
@@ -87,6 +91,7 @@ def test_a_recipe_of_somebody_else_is_read_strictly(told: Any) -> None:
         ("int8", "openvino", {"int8": Int8Options(dynamic=True)}),
         ("fp16", "coreml", {"fused": True}),
         ("fp32", "cpu", {"input_scale": 2.0}),
+        ("int8", "cpu", {"int8": Int8Options(embeddings=True)}),
     ],
 )
 def test_what_a_target_does_not_compute_is_refused(precision: Any, target: str, options: Any) -> None:
@@ -111,11 +116,14 @@ def test_every_target_has_a_default_and_sets_only_what_a_package_may_set(target:
         (VariantRecipe("int8", int8=Int8Options(dynamic=True)), "DynamicQuantizeLinear", 0.5),
         (VariantRecipe("int8", int8=Int8Options(reduce_range=True)), "QuantizeLinear", 0.6),
         (VariantRecipe("int4", int4=Int4Options(16)), "MatMulNBits", 0.6),
+        (VariantRecipe("fp16", fused=True), "Attention", 0.95),
+        (VariantRecipe("int8", int8=Int8Options(dynamic=True, reduce_range=True), fused=True), "QAttention", 0.6),
+        (VariantRecipe("int8", int8=Int8Options(reduce_range=True), fused=True), "QuantizeLinear", 0.6),
     ],
-    ids=["fused", "fp16", "dynamic", "static", "int4"],
+    ids=["fused", "fp16", "dynamic", "static", "int4", "fused fp16", "fused dynamic", "fused static"],
 )
 def test_a_transformer_in_every_precision(
-    recipe: VariantRecipe, operator: str, agreeing: float, transformer: Maker
+    recipe: VariantRecipe, operator: str, agreeing: float, transformer: Maker, tmp_path: Path
 ) -> None:
     graph = transformer.graph(recipe)
     assert operator in {node.op_type for node in all_nodes(graph.graph)}
@@ -127,6 +135,41 @@ def test_a_transformer_in_every_precision(
     assert transformer.graph(recipe).SerializeToString(deterministic=True) == graph.SerializeToString(
         deterministic=True
     )
+    # A package takes no variant without its head.
+    cases, validation = transformer.prepared.rows, np.arange(len(rows["input_ids"]))
+    base, variant = (measured(transformer, r, *transformer.prepared.part(validation)) for r in (PLAIN, recipe))
+    package = Bench(transformer.prepared, cases).package(tmp_path / "package", {"plain": base, "other": variant})
+    assert {"head.weight", "head.bias"} <= {Path(entry.path).stem for entry in package.index.entries}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_a_fused_graph_uses_is_imported_and_its_nodes_have_names(fused: bool, transformer: Maker) -> None:
+    dynamic = VariantRecipe("int8", int8=Int8Options(dynamic=True), fused=fused)
+    for recipe in (VariantRecipe("fp32", fused=fused), dynamic):
+        model = transformer.graph(recipe)
+        domains = {node.domain for node in all_nodes(model.graph)}
+        assert ("com.microsoft" in domains) == fused
+        assert domains == {opset.domain for opset in model.opset_import}
+        assert all(node.name for node in transformer.float_graph(fused, 1.0).graph.node)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_types_are_known_behind_operators_that_onnx_does_not_know(fused: bool, transformer: Maker) -> None:
+    model = transformer.float_graph(fused, 1.0)
+    graph = inferred(model).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output)}
+    made = {name: node.op_type for node in model.graph.node for name in node.output if name}
+    assert all(types[name] for name in made)
+    floats = ("MatMul", "Attention", "BiasGelu")
+    assert {types[name] for name, op in made.items() if op in floats} == {TensorProto.FLOAT}
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_embeddings_become_int8_where_they_are_asked_for(embeddings: bool, transformer: Maker) -> None:
+    options = Int8Options("u8u8", per_channel=False, dynamic=True, embeddings=embeddings)
+    graph = transformer.graph(VariantRecipe("int8", int8=options)).graph
+    tables = [tensor for tensor in graph.initializer if list(tensor.dims) == [networks.VOCABULARY, networks.WIDTH]]
+    assert [tensor.data_type for tensor in tables] == [TensorProto.UINT8 if embeddings else TensorProto.FLOAT]
 
 
 def test_a_conv_net_takes_smaller_images_and_no_int4(images: Maker) -> None:
