@@ -67,7 +67,7 @@ def test_a_device_decides_where_one_is_asked(folder: Path) -> None:
         folder / "device",
         folder / "data.npz",
         name="net",
-        tune=TuneOptions("latency", 0.02, 5, 120, timing_s=0.1, elsewhere=elsewhere, name="net"),
+        tune=TuneOptions("latency", 0.02, 7, 120, timing_s=0.1, elsewhere=elsewhere, name="net"),
         cache=Cache(folder / "cache"),
     )
     assert "baseline" in asked and any(name.startswith("cpu-int8") for name in asked)

@@ -29,8 +29,8 @@ ROWS = 320
 @pytest.fixture(scope="module", name="transformer")
 def transformer_once() -> Maker:
     rows = networks.sentences(ROWS)
-    source = open_source(networks.transformer(), None)  # type: ignore[arg-type]  # nothing is traced
     table = Table({"input_ids": rows}, networks.classes(ROWS), "rows", "0" * 64)
+    source = open_source(networks.transformer(), table)
     return Maker(prepare(source, table, labels=None, given={}), {"input_ids": rows[:32]})
 
 
