@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from cloud_hub.api.errors import responses
+from cloud_hub.errors import NotFound
 from cloud_hub.policy import TargetPolicy
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def router(hub: Hub) -> APIRouter:
     """The address of thresholds."""
     routes = APIRouter(prefix="/thresholds", tags=["teachers"])
 
-    @routes.get("")
+    @routes.get("", responses=responses(NotFound))
     def list_thresholds(
         channel: Annotated[str | None, Query(description="Only of this channel.", examples=["stable"])] = None,
     ) -> list[ThresholdAnswer]:

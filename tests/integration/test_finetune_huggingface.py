@@ -46,7 +46,7 @@ def test_a_text_classifier_is_fine_tuned_and_exported(tmp_path: Path) -> None:
         "data": str(tmp_path / "data"),
         "output": str(tmp_path / "output" / "model.onnx"),
         "checkpoints": str(tmp_path / "checkpoints"),
-        "parameters": {"checkpoint": str(tmp_path / "start"), "epochs": 12, "rate": 0.01},
+        "parameters": {"checkpoint": str(tmp_path / "start"), "epochs": 24, "rate": 0.01},
         "seed": 1,
         "labels": ["a", "b"],
         "inputs": [{"name": name, "datatype": "INT64", "shape": [-1, LENGTH]} for name in names],
@@ -59,5 +59,5 @@ def test_a_text_classifier_is_fine_tuned_and_exported(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     result = next(line for line in done.stdout.splitlines() if line.startswith("result "))
-    assert float(result.split()[1]) > 0.8 and "progress 1.000 epoch 12 of 12" in done.stdout
+    assert float(result.split()[1]) > 0.8 and "progress 1.000 epoch 24 of 24" in done.stdout
     audit_model_in_child(tmp_path / "output" / "model.onnx")

@@ -255,7 +255,7 @@ def test_larger_batches_are_not_tried_where_small_ones_bring_nothing(first: Pack
 
         def run(self, inputs: Any, outputs: Any, deadline_s: Any) -> list[Any]:
             sizes.append(len(inputs["x"]))
-            time.sleep(0.002 * sizes[-1])
+            time.sleep(0.01 * sizes[-1])  # more than what a busy machine adds to a call
             return release.session.run(inputs, outputs, deadline_s)
 
         def shrink(self, inputs: Any) -> None:
