@@ -35,7 +35,7 @@ PEERS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "onnxruntime quantize_dynamic": ("ort_dynamic", None),
     "onnxruntime quantize_static": ("ort_static", None),
     "optimum": ("optimum_default", TORCH),
-    "Olive": ("olive_auto", ("olive-ai==0.13.0", "onnxruntime==1.32.0")),
+    "Olive": ("olive_auto", ("olive-ai==0.13.0", "onnxruntime==1.32.0", "requests", "datasets", "torch==2.13.0")),
     "Neural Compressor": ("compressor_static", ("neural-compressor==3.10", "torch==2.13.0", "onnxruntime==1.32.0")),
 }
 
