@@ -21,6 +21,7 @@ from model_export.content_keys import folder_key, key_of
 from model_export.data import sha256_of
 from model_export.recording import inputs_of, recorded, still_true
 from model_export.sources import Source
+from model_export.sources.model import LARGEST_BYTES
 
 STEP, INPUTS = "source", "source-inputs"
 #: Of a source: kept apart, and what runs the original, which only a conversion needs.
@@ -36,9 +37,11 @@ def opened(source: object, cache: Cache, asked: Mapping[str, Any], make: Callabl
         asked: what decides besides how it is converted, as JSON values: options, and the hash of the data.
         make: opens and converts it.
     """
-    if (before := kept(source, cache, asked)) is not None:
-        return before
+    if cache.folder is None:
+        return make()  # what it is made of is hashed and recorded for later builds alone
     key = _key(source, cache, asked)
+    if (before := _found(cache, key)) is not None:
+        return before
     with recorded() as seen:
         made = make()
     if _runs_code(source):
@@ -55,14 +58,17 @@ def opened(source: object, cache: Cache, asked: Mapping[str, Any], make: Callabl
 
 def kept(source: object, cache: Cache, asked: Mapping[str, Any]) -> Source | None:
     """A source as an earlier build has opened it, found without importing or running it; None: it has to be opened."""
-    key = _key(source, cache, asked)
-    data = None if key is None else cache.read(STEP, key)
-    return None if data is None else _unpacked(data)
+    return None if cache.folder is None else _found(cache, _key(source, cache, asked))
 
 
 def content_of(source: Source) -> str:
     """Hash of all that the later steps take from a source."""
     return hashlib.sha256(_packed(source)).hexdigest()
+
+
+def _found(cache: Cache, key: str | None) -> Source | None:
+    data = None if key is None else cache.read(STEP, key)
+    return None if data is None else _unpacked(data)
 
 
 def _key(source: object, cache: Cache, asked: Mapping[str, Any]) -> str | None:
@@ -80,10 +86,10 @@ def _key(source: object, cache: Cache, asked: Mapping[str, Any]) -> str | None:
         return key_of(STEP, source=str(source), inputs=inputs, asked=asked)
     path = Path(source)
     try:
-        content = folder_key(path) if path.is_dir() else _file_key(path)
+        hashed = folder_key(path) if path.is_dir() else _file_key(path)
     except OSError:
         return None  # whoever opens it says what is wrong
-    return key_of(STEP, source=path.name, content=content, asked=asked)
+    return None if hashed is None else key_of(STEP, source=path.name, content=hashed, asked=asked)
 
 
 def _runs_code(source: object) -> bool:
@@ -102,10 +108,17 @@ def _name_key(source: object, asked: Mapping[str, Any]) -> str:
     return key_of(INPUTS, source=str(source), content=content, folder=str(Path.cwd()), asked=asked)
 
 
-def _file_key(path: Path) -> str:
-    """Hash of a file; of an ONNX file also of the files beside it that hold its tensors."""
+def _file_key(path: Path) -> str | None:
+    """Hash of a file; of an ONNX file also of the files beside it that hold its tensors.
+
+    Returns:
+        None for an ONNX file with more weights than a package may have: it is refused before it is read, too.
+    """
+    is_onnx = path.suffix.lower() == ".onnx"
+    if is_onnx and path.stat().st_size > LARGEST_BYTES:
+        return None
     found = [sha256_of(path)]
-    if path.suffix.lower() == ".onnx":
+    if is_onnx:
         try:
             model = onnx.load(path, load_external_data=False)
         except Exception:  # no ONNX: opening it says so
@@ -117,6 +130,8 @@ def _file_key(path: Path) -> str:
             for entry in tensor.external_data
             if entry.key == "location"
         }
+        if any((path.parent / name).stat().st_size > LARGEST_BYTES for name in outside):
+            return None
         found += [f"{name} {sha256_of(path.parent / name)}" for name in sorted(outside)]
     return hashlib.sha256("\n".join(found).encode()).hexdigest()
 

@@ -115,17 +115,19 @@ def inputs_of(recording: Recording) -> dict[str, Any] | None:
         None where that cannot be said: it went beyond this process, reads too much, or a module was changed after it
         was imported.
     """
-    modules = _own_modules()
+    tools = _tools()
+    modules = _own_modules(tools)
     if recording.beyond or any(recording.is_stale(name, path) for name, path in modules.items()):
         return None
     named = {path: _texts(path) for path in modules.values()}
     try:
-        files = {path for path in recording.read - recording.written if not _is_tools(path) and Path(path).is_file()}
+        seen = recording.read - recording.written
+        files = {path for path in seen if not _is_tools(path, tools) and Path(path).is_file()}
         files |= set(modules.values())
         for folder in {Path(path).parent for path in files}:
             files |= _bounded(path for path in folder.iterdir() if path.suffix.lower() in _BESIDE)
         for path, texts in named.items():
-            files |= _named_in(texts, Path(path).parent)
+            files |= _named_in(texts, Path(path).parent, tools)
         hashes = _hashes(files - recording.written)
     except (_TooMany, OSError):
         return None
@@ -156,24 +158,25 @@ class _TooMany(Exception):
     """More is read than can be hashed in reasonable time."""
 
 
-def _own_modules() -> dict[str, str]:
+def _own_modules(tools: tuple[str, ...]) -> dict[str, str]:
     """Modules that are no library's, with their files. What was made in memory has a ``__file__``, but no origin."""
     found = {"__main__": getattr(sys.modules.get("__main__"), "__file__", None)}
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         if spec is not None and spec.has_location:
             found[name] = spec.origin
-    return {name: path for name, file in found.items() if file and not _is_tools(path := _absolute(file))}
+    return {name: path for name, file in found.items() if file and not _is_tools(path := _absolute(file), tools)}
 
 
-def _is_tools(path: str) -> bool:
+def _is_tools(path: str, tools: tuple[str, ...]) -> bool:
     """Whether the keys of all steps cover a file already: Python, libraries, edgeloop, facts about the machine."""
-    return path.startswith(_tools()) or "__pycache__" in path
+    return path.startswith(tools) or "__pycache__" in path
 
 
 def _tools() -> tuple[str, ...]:
-    named = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
-    folders = [sysconfig.get_paths()[name] for name in named]
+    """The folders of the tools. Asking takes milliseconds: once for all files, for PyTorch alone imports 2,000."""
+    paths = sysconfig.get_paths()
+    folders = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")]
     folders += [str(Path(file).parent) for file in (edgeloop.__file__, __file__) if file]
     folders += [place for place in sys.path if place.endswith(("site-packages", "dist-packages"))]
     return (*(_absolute(folder) + os.sep for folder in folders), "/proc/", "/sys/", "/dev/", "/etc/")
@@ -188,7 +191,7 @@ def _texts(path: str) -> set[str]:
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
-def _named_in(texts: set[str], folder: Path) -> set[str]:
+def _named_in(texts: set[str], folder: Path, tools: tuple[str, ...]) -> set[str]:
     """Files that a module names, and those below folders that it names."""
     found: set[str] = set()
     for text in texts:
@@ -199,7 +202,7 @@ def _named_in(texts: set[str], folder: Path) -> set[str]:
                 found.add(_absolute(place))
             elif place.is_dir():
                 found |= _bounded(place.rglob("*"))
-    return {path for path in found if not _is_tools(path)}
+    return {path for path in found if not _is_tools(path, tools)}
 
 
 def _bounded(paths: Iterable[Path]) -> set[str]:

@@ -71,8 +71,9 @@ def test_what_changes_is_seen(
     elif change == "module":
         next(tmp_path.glob("*_helper.py")).write_text("VALUE = 2\n")
     elif change == "environment":
-        monkeypatch.setenv("WEIGHTS_OF_MODEL", "secret")
-        assert "secret" not in str(inputs)
+        value = "of-the-environment-alone-7c1f"
+        monkeypatch.setenv("WEIGHTS_OF_MODEL", value)
+        assert value not in str(inputs)
     elif change == "gone":
         (tmp_path / "elsewhere" / "data.bin").unlink()
     else:
