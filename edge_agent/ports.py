@@ -42,13 +42,14 @@ class LoadedRelease:
 class ServingCounters:
     """Running totals of one loaded release since it was switched on; probation watches them.
 
-    Latencies are in nanoseconds, summed over successful requests.
+    Latencies are in nanoseconds, summed over successful requests. A prediction is a row; a run answers one or several.
     """
 
     predictions: int
     errors: int
     nonfinite: int
     latency_ns: int
+    runs: int
 
 
 class Serving(Protocol):

@@ -317,7 +317,7 @@ class Settings:
     probation_max_slowdown: float = Field(
         default=10.0,
         gt=1,
-        description="Median latency, as a multiple of the mean of the release before, beyond which it goes back.",
+        description="Median latency, by row and by run, as a multiple of that before, beyond which it goes back.",
     )
     max_release_bytes: int = Field(default=8 << 30, ge=1, description="Largest release that is fetched, bytes.")
     max_fetch_bytes_per_s: float = Field(

@@ -99,7 +99,7 @@ class DataPlane:
     def counters(self) -> ServingCounters:
         """Totals of the channel's release that serves now, since its switch."""
         with self._lock:
-            return ServingCounters(0, 0, 0, 0) if self._main is None else self._main.slot.counters()
+            return ServingCounters(0, 0, 0, 0, 0) if self._main is None else self._main.slot.counters()
 
     def ease(self, gently: bool) -> None:
         """Run one batch of each model at a time, since the device is under strain; or as the rules say again."""

@@ -96,7 +96,7 @@ class Slot:
     def counters(self) -> ServingCounters:
         """Totals since the switch."""
         tally = self.tally
-        return ServingCounters(tally.rows, tally.failures, tally.nonfinite, tally.run_ns)
+        return ServingCounters(tally.rows, tally.failures, tally.nonfinite, tally.run_ns, tally.executions)
 
     def retire(self, following: Slot | None) -> bool:
         """Take no new requests; returns whether the session may be closed at once."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edge_agent.logs import Log
-from edge_agent.ports import LoadedRelease, Reporter, Serving, Trust, UpdateStatus
+from edge_agent.ports import LoadedRelease, Reporter, Serving, ServingCounters, Trust, UpdateStatus
 from edge_agent.pulse import Pulse
 from edge_agent.trust.open import OpenTrust
 from edge_agent.updates import rules
@@ -308,30 +308,30 @@ class UpdateMachine:
         loaded = self._preparing.test(offer, fetched)
         self.provider_trouble = ""
         self._enter(PROBATION, f"{offer.name} {offer.version} serves, and is watched")
-        with self._served_on_probation(loaded) as mean_before_ns:
-            self._watch(offer, mean_before_ns)
+        with self._served_on_probation(loaded) as before:
+            self._watch(offer, before)
             self._commit(offer, loaded)
         self._active.collect()
 
     @contextmanager
-    def _served_on_probation(self, loaded: LoadedRelease) -> Iterator[float | None]:
+    def _served_on_probation(self, loaded: LoadedRelease) -> Iterator[ServingCounters]:
         """A release serves; whatever goes wrong before it is committed, what is committed serves again.
 
-        Gives the mean latency of what served before, nanoseconds, or None.
+        Gives the counters of what served before.
         """
         before = self._serving.counters()
         self._active.switch(loaded)
         try:
-            yield before.latency_ns / before.predictions if before.predictions else None
+            yield before
         except Exception:
             if not self._stop.is_set():
                 self._active.switch_back()
             raise
 
-    def _watch(self, offer: Offer, mean_before_ns: float | None) -> None:
+    def _watch(self, offer: Offer, before: ServingCounters) -> None:
         """Look at the release that serves until its probation has ended."""
         start, first = time.monotonic(), self._store.committed() is None
-        probation = Probation(self._settings.probation, previous_mean_ns=mean_before_ns, first=first)
+        probation = Probation(self._settings.probation, before=before, first=first)
         while True:
             self.pulse.beat(IDLE_LOOK_S)
             verdict = probation.look(self._serving.counters(), time.monotonic() - start)

@@ -45,14 +45,14 @@ class Probation:
 
     Args:
         rules: what it must show.
-        previous_mean_ns: mean latency of the release before it, or None when there is none to compare with.
+        before: counters of the release before it; without predictions there is none to compare with.
         first: whether there is no release to go back to; then traffic is not waited for.
     """
 
-    def __init__(self, rules: ProbationRules, *, previous_mean_ns: float | None, first: bool) -> None:
-        self._rules, self._previous_mean_ns, self._first = rules, previous_mean_ns, first
-        self._seen = ServingCounters(0, 0, 0, 0)
-        self._means_ns: list[float] = []
+    def __init__(self, rules: ProbationRules, *, before: ServingCounters, first: bool) -> None:
+        self._rules, self._before, self._first = rules, before, first
+        self._seen = ServingCounters(0, 0, 0, 0, 0)
+        self._slowdowns: list[float] = []
 
     def look(self, counters: ServingCounters, elapsed_s: float) -> Verdict:
         """What is known by now.
@@ -71,19 +71,26 @@ class Probation:
         ):
             return Verdict(True, f"{counters.nonfinite} answers on probation were not finite")
         enough = counters.predictions >= rules.min_predictions
-        before = self._previous_mean_ns
-        if before and enough and counters.predictions >= FEW and len(self._means_ns) >= LOOKS:
-            now = statistics.median(self._means_ns)
-            if now > rules.max_slowdown * before:
-                return Verdict(True, f"a prediction takes {now / 1e6:.2f} ms; it took {before / 1e6:.2f} before")
+        looks = len(self._slowdowns)
+        if enough and counters.predictions >= FEW and looks >= LOOKS:
+            slowdown = statistics.median(self._slowdowns)
+            if slowdown > rules.max_slowdown:
+                took_ms = self._before.latency_ns / self._before.predictions / 1e6
+                return Verdict(True, f"a prediction takes {slowdown:.1f} times what it took before, {took_ms:.2f} ms")
         if elapsed_s < rules.seconds:
             return Verdict(False)
-        known = enough and (not before or len(self._means_ns) >= min(LOOKS, rules.min_predictions))
+        known = enough and (not self._before.predictions or looks >= min(LOOKS, rules.min_predictions))
         return Verdict(self._first or known or elapsed_s >= rules.max_seconds)
 
     def _note_latency(self, counters: ServingCounters) -> None:
-        """The mean of the predictions since the last look that found some."""
-        predictions = counters.predictions - self._seen.predictions
-        if predictions > 0:
-            self._means_ns.append((counters.latency_ns - self._seen.latency_ns) / predictions)
+        """How much slower the predictions since the last look that found some are than those of the release before.
+
+        Requests of many rows become requests of one, or the other way round, and the model is the same: a row costs
+        less in a larger batch, a run costs more. What is slower by the row and by the run is slower whatever the batch.
+        """
+        before, seen = self._before, self._seen
+        predictions, runs = counters.predictions - seen.predictions, counters.runs - seen.runs
+        if predictions > 0 and before.predictions:
+            ratio = (counters.latency_ns - seen.latency_ns) / before.latency_ns
+            self._slowdowns.append(ratio * min(before.predictions / predictions, before.runs / runs))
             self._seen = counters

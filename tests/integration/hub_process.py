@@ -25,11 +25,12 @@ from tests.integration.brokers import free_port
 FLEET = "test"
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "it") -> Any:
-    """The first true value of ``condition``."""
+def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str | Callable[[], str] = "it") -> Any:
+    """The first true value of ``condition``; ``what`` is called when it did not come, so that a log is a whole one."""
     until = time.monotonic() + timeout_s
     while not (value := condition()):
-        assert time.monotonic() < until, f"waited {timeout_s} s for {what}"
+        if time.monotonic() >= until:
+            raise AssertionError(f"waited {timeout_s} s for {what if isinstance(what, str) else what()}")
         time.sleep(0.02)
     return value
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
+
 from edge_agent.ports import ServingCounters
 from edge_agent.updates.probation import Probation, ProbationRules, Verdict
 
 RULES = ProbationRules(seconds=1.0, min_predictions=10, max_seconds=60.0)
 BEFORE_NS = 100_000
+#: A thousand requests of one row.
+BEFORE = ServingCounters(1000, 0, 0, 1000 * BEFORE_NS, 1000)
+NOTHING = ServingCounters(0, 0, 0, 0, 0)
 
 
-def watched(latencies_ns: list[list[int]], *, first: bool = False, previous: float | None = BEFORE_NS) -> Verdict:
+def watched(latencies_ns: list[list[int]], *, first: bool = False, before: ServingCounters = BEFORE) -> Verdict:
     """The verdict after looks, a fifth of a second apart, that each found these predictions."""
-    probation = Probation(RULES, previous_mean_ns=previous, first=first)
+    probation = Probation(RULES, before=before, first=first)
     predictions = total = 0
     verdict = Verdict(False)
     for number, found in enumerate(latencies_ns):
         predictions, total = predictions + len(found), total + sum(found)
-        verdict = probation.look(ServingCounters(predictions, 0, 0, total), 0.2 * (number + 1))
+        verdict = probation.look(ServingCounters(predictions, 0, 0, total, predictions), 0.2 * (number + 1))
         if verdict.done:
             break
     return verdict
@@ -29,12 +34,23 @@ def test_one_call_that_the_system_held_up_is_no_slowness() -> None:
 
 def test_a_release_that_is_slow_at_every_look_goes_back() -> None:
     verdict = watched([[20 * BEFORE_NS] * 4] * 6)
-    assert (verdict.done, verdict.reason) == (True, "a prediction takes 2.00 ms; it took 0.10 before")
+    assert (verdict.done, verdict.reason) == (True, "a prediction takes 20.0 times what it took before, 0.10 ms")
+
+
+@pytest.mark.parametrize(("rows_before", "rows"), [(40, 1), (1, 40), (1, 1), (40, 40), (7, 16)])
+@pytest.mark.parametrize(("slower", "goes_back"), [(1, False), (9, False), (800, True)])
+def test_requests_of_another_size_are_no_slowness(rows_before: int, rows: int, slower: int, goes_back: bool) -> None:
+    def counters(runs: int, rows: int, slower: int) -> ServingCounters:
+        return ServingCounters(runs * rows, 0, 0, runs * slower * (200_000 + 5_000 * rows), runs)
+
+    probation = Probation(RULES, before=counters(1000, rows_before, 1), first=False)
+    verdicts = [probation.look(counters(10 * look, rows, slower), 0.4 * look) for look in (1, 2, 3)]
+    assert verdicts[-1].done and ("times what it took before" in verdicts[-1].reason) == goes_back
 
 
 def test_a_burst_in_one_look_is_not_enough_to_know() -> None:
     assert watched([[20 * BEFORE_NS] * 30, *[[]] * 9]) == Verdict(False)
-    assert watched([[BEFORE_NS] * 30, *[[]] * 9], previous=None) == Verdict(True)
+    assert watched([[BEFORE_NS] * 30, *[[]] * 9], before=NOTHING) == Verdict(True)
 
 
 def test_without_traffic_it_is_watched_until_its_most_seconds_unless_it_is_the_first() -> None:
@@ -45,8 +61,8 @@ def test_without_traffic_it_is_watched_until_its_most_seconds_unless_it_is_the_f
 
 def test_failed_answers_and_answers_that_are_not_finite_send_it_back() -> None:
     def look(*counters: int) -> str:
-        return Probation(RULES, previous_mean_ns=None, first=False).look(ServingCounters(*counters), 0.1).reason
+        return Probation(RULES, before=NOTHING, first=False).look(ServingCounters(*counters), 0.1).reason
 
-    assert look(3, 2, 0, 0) == "2 of 5 answers on probation failed"
-    assert look(20, 0, 2, 0) == "2 answers on probation were not finite"
-    assert look(3, 1, 0, 0) == ""
+    assert look(3, 2, 0, 0, 3) == "2 of 5 answers on probation failed"
+    assert look(20, 0, 2, 0, 20) == "2 answers on probation were not finite"
+    assert look(3, 1, 0, 0, 3) == ""
