@@ -90,7 +90,8 @@ class Probation:
         """
         before, seen = self._before, self._seen
         predictions, runs = counters.predictions - seen.predictions, counters.runs - seen.runs
-        if predictions > 0 and before.predictions:
+        # A look may fall between the count of a run and that of its rows: both are in the next one then.
+        if predictions > 0 and runs > 0 and before.predictions:
             ratio = (counters.latency_ns - seen.latency_ns) / before.latency_ns
             self._slowdowns.append(ratio * min(before.predictions / predictions, before.runs / runs))
             self._seen = counters

@@ -48,6 +48,14 @@ def test_requests_of_another_size_are_no_slowness(rows_before: int, rows: int, s
     assert verdicts[-1].done and ("times what it took before" in verdicts[-1].reason) == goes_back
 
 
+def test_a_look_between_the_count_of_a_run_and_of_its_rows_waits_for_both() -> None:
+    probation = Probation(RULES, before=BEFORE, first=False)
+    assert not probation.look(ServingCounters(4, 0, 0, 5 * BEFORE_NS, 5), 0.2).done
+    assert not probation.look(ServingCounters(5, 0, 0, 5 * BEFORE_NS, 5), 0.4).done
+    assert not probation.look(ServingCounters(12, 0, 0, 12 * BEFORE_NS, 12), 0.9).done
+    assert probation.look(ServingCounters(20, 0, 0, 20 * BEFORE_NS, 20), 1.1) == Verdict(True)
+
+
 def test_a_burst_in_one_look_is_not_enough_to_know() -> None:
     assert watched([[20 * BEFORE_NS] * 30, *[[]] * 9]) == Verdict(False)
     assert watched([[BEFORE_NS] * 30, *[[]] * 9], before=NOTHING) == Verdict(True)
