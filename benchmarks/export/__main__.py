@@ -91,7 +91,7 @@ def made(peer: str, program: str, needs: Sequence[str] | None, material: Materia
         str(output),
     ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PEER_LIMIT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PEER_LIMIT_S, check=False, cwd=folder)
     except subprocess.TimeoutExpired:
         return Candidate(peer, error=f"ran for more than {PEER_LIMIT_S:.0f} s")
     seconds = time.monotonic() - began
