@@ -28,7 +28,6 @@ class Material:
 
     Attributes:
         folder: ``model.onnx``, ``build.npz`` for whoever quantizes, ``test.npz`` for the judge alone.
-        python: whether PyTorch's environment trained it.
     """
 
     name: str
@@ -73,6 +72,7 @@ def _network(name: str, parts: Callable[[], Parts], made_by: str, python: Path) 
 
 def _trees(table: str) -> Material:
     import skl2onnx
+    from skl2onnx.common.data_types import FloatTensorType
     from sklearn import datasets
     from sklearn.ensemble import GradientBoostingClassifier
 
@@ -84,21 +84,12 @@ def _trees(table: str) -> Material:
 
     def train(folder: Path) -> None:
         fitted = GradientBoostingClassifier(n_estimators=60, random_state=0).fit(*parts["train"].values())
-        options = {"zipmap": False}
-        model = skl2onnx.to_onnx(fitted, x[:1], options=options, target_opset={"": 17, "ai.onnx.ml": 3})
-        model.graph.input[0].name = "X"
-        (folder / "model.onnx").write_bytes(_renamed(model))
+        types = [("input", FloatTensorType([None, x.shape[1]]))]
+        opsets = {"": 17, "ai.onnx.ml": 3}
+        model = skl2onnx.to_onnx(fitted, initial_types=types, options={"zipmap": False}, target_opset=opsets)
+        (folder / "model.onnx").write_bytes(model.SerializeToString())
 
     return _kept(f"trees_{table}", [Path(__file__)], lambda: parts, train)
-
-
-def _renamed(model: Any) -> bytes:
-    """The input's name is that of the rows."""
-    (given,) = model.graph.input
-    for node in model.graph.node:
-        node.input[:] = ["input" if name == "X" else name for name in node.input]
-    given.name = "input"
-    return bytes(model.SerializeToString())
 
 
 def _kept(name: str, made_by: list[Path], parts: Callable[[], Parts], train: Callable[[Path], None]) -> Material:
