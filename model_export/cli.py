@@ -13,13 +13,18 @@ import typer
 from rich.table import Table
 
 from edgeloop import __version__
-from model_export import build_cli, convert_cli, diff_cli, keys_cli, report_cli, trial_cli
-from model_export.console import HubCaCert, HubToken, Json, out, print_json, progress, reporting, say, size
+from model_export.commands import build as build_cli
+from model_export.commands import convert as convert_cli
+from model_export.commands import diff as diff_cli
+from model_export.commands import keys as keys_cli
+from model_export.commands import report as report_cli
+from model_export.commands import trial as trial_cli
+from model_export.commands.console import HubCaCert, HubToken, Json, out, print_json, progress, reporting, say, size
 from model_export.errors import RequestError
 
 if TYPE_CHECKING:
     from model_export.hub import Hub
-    from model_export.signing import ReleaseSigner
+    from model_export.trust.signing import ReleaseSigner
 
 app = typer.Typer(
     name="model-export",
@@ -55,7 +60,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the too
 def inspect(package: PackagePath, as_json: Json = False) -> None:
     """Show what a package holds, after auditing it; runs nothing of it."""
     with reporting(as_json):
-        from model_export.inspect import describe
+        from model_export.reading.inspect import describe
 
         found = describe(package)
         if as_json:
@@ -84,7 +89,7 @@ def verify(
 ) -> None:
     """Audit a package, and run its golden cases on this machine."""
     with reporting(as_json):
-        from model_export.verify import require, table_of, verify_package
+        from model_export.reading.verify import require, table_of, verify_package
 
         with progress() as step:
             vouched = None
@@ -121,9 +126,9 @@ def publish(
 ) -> None:
     """Send a package's missing files to a hub, make it a release and give it to a channel."""
     with reporting(as_json):
-        from model_export.audited import open_audited
-        from model_export.provenance import find
-        from model_export.publish import publish as send
+        from model_export.publishing.publish import publish as send
+        from model_export.reading.audited import open_audited
+        from model_export.trust.provenance import find
 
         with progress() as step, _hub(hub, token, ca_cert) as opened_hub:
             signer = _release_signer(opened_hub, key or [], trust)
@@ -160,9 +165,9 @@ def _release_signer(hub: Hub, keys: list[Path], trust: Path | None) -> ReleaseSi
                 "whose root is believed is not said", "--trust FOLDER or MODEL_EXPORT_TRUST, with 1.root.json in it"
             )
         return None
-    from model_export.key_files import open_signer
-    from model_export.signing import ReleaseSigner
-    from model_export.trust_folder import TrustFolder
+    from model_export.trust.folder import TrustFolder
+    from model_export.trust.key_files import open_signer
+    from model_export.trust.signing import ReleaseSigner
 
     return ReleaseSigner(hub, TrustFolder(trust), [open_signer(path) for path in keys])
 
@@ -175,8 +180,8 @@ def _hub(address: str, token: str, ca_cert: str) -> Hub:
 
 def _vouched(place: str, files: list[Path], trust: Path | None, hub: Hub | None) -> dict[str, Any]:
     """Who vouches for how a release was made, and of what."""
-    from model_export import believing
-    from model_export.provenance import check
+    from model_export.trust import believing
+    from model_export.trust.provenance import check
 
     found = believing.subject(place, hub)
     said, keyid = check(found.documents, found.digest, found.model, believing.keys(found, files, trust, hub))

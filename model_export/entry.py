@@ -45,7 +45,7 @@ def device_main(arguments: Sequence[str]) -> int:
                 f"model-export {arguments[0]} needs libraries that are not here", "pip install 'edgeloop[export]'"
             )
         asked = parser.parse_args(arguments)
-        from model_export.verify import require, table_of, verify_package
+        from model_export.reading.verify import require, table_of, verify_package
 
         def step(text: str) -> None:
             err.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)

@@ -12,17 +12,17 @@ from onnx import ModelProto
 
 from edgeloop.package import PackageError
 from edgeloop.package.manifest import check_text
-from model_export import head as heads
-from model_export import roles as output_roles
-from model_export.cache import Cache
-from model_export.canonical import COMPARED_ROWS, canonical, inputs_of
+from model_export.caching.cache import Cache
+from model_export.caching.keeping import kept_model
 from model_export.data import InputSpec, Table, bind, class_indices
 from model_export.errors import DataError
-from model_export.graph import Array
-from model_export.head import Head
-from model_export.keeping import kept_model
-from model_export.measure import check_finite, softmax
-from model_export.probe import Probe
+from model_export.graphs import head as heads
+from model_export.graphs import roles as output_roles
+from model_export.graphs.canonical import COMPARED_ROWS, canonical, inputs_of
+from model_export.graphs.graph import Array
+from model_export.graphs.head import Head
+from model_export.graphs.measure import check_finite, softmax
+from model_export.graphs.probe import Probe
 from model_export.sources import Source
 
 #: With fewer rows a profile's equal-mass bins and an accuracy mean nothing.

@@ -11,12 +11,12 @@ import numpy as np
 
 from edgeloop.package import Package, PackageError
 from edgeloop.runtime import InferenceError
-from model_export.audited import open_audited
 from model_export.diff.graphs import GraphChange, compared
 from model_export.diff.update import Update, update
 from model_export.errors import InvalidPackageError
-from model_export.loading import graph_of, probabilities, sessions_of
 from model_export.notebook import table_of
+from model_export.reading.audited import open_audited
+from model_export.reading.loading import graph_of, probabilities, sessions_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from model_export.graph import all_nodes
+from model_export.graphs.graph import all_nodes
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import onnx
 
 from edgeloop.package import Package
 from model_export.errors import InvalidPackageError
-from model_export.graph import all_nodes, attribute
-from model_export.likeness import Recipe
+from model_export.graphs.graph import all_nodes, attribute
 from model_export.processing.steps import Processing, read_processing
 from model_export.processing.text import TOKENIZER, VOCABULARY
+from model_export.variants.likeness import Recipe
 
 
 def of_package(package: Package) -> Processing:

@@ -10,7 +10,7 @@ from onnx import ModelProto, helper, version_converter
 
 from model_export.data import InputSpec
 from model_export.errors import UnsupportedModelError
-from model_export.graph import (
+from model_export.graphs.graph import (
     Array,
     array_of,
     free_name,
@@ -20,16 +20,16 @@ from model_export.graph import (
     set_array,
     tensor_names,
 )
-from model_export.measure import size_of
+from model_export.graphs.measure import size_of
+from model_export.graphs.probe import Probe, alike, timed
 from model_export.prepare import Prepared
-from model_export.probe import Probe, alike, timed
 from model_export.processing import image, text
 from model_export.processing.columns import column_pieces
 from model_export.processing.pieces import DOMAINS, PREFIX, Pieces
 from model_export.processing.rows import raw_specs
 from model_export.processing.steps import OutputSteps, Processing, TextSteps
 from model_export.sources.model import Source
-from model_export.variants import Variant, runs_here
+from model_export.variants.made import Variant, runs_here
 
 #: Rows on which a variant with its processing is compared with the same one without.
 COMPARED_ROWS = 64

@@ -11,8 +11,8 @@ from onnx import TensorProto
 from edgeloop.pictures import INSTALL, Fit, NoPicture, decoded, pillow_is_here
 from model_export.data import InputSpec, Table
 from model_export.errors import DataError, MissingLibraryError
-from model_export.graph import Array
-from model_export.probe import Probe
+from model_export.graphs.graph import Array
+from model_export.graphs.probe import Probe
 from model_export.processing import image, text
 from model_export.processing.columns import OPSET, column_pieces
 from model_export.processing.pieces import Pieces

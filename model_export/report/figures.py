@@ -14,11 +14,10 @@ from edgeloop.package import Package, PackageError
 from edgeloop.provenance import ProvenanceError, parse, read
 from edgeloop.runtime import InferenceError
 from edgeloop.runtime.fingerprint import take
-from model_export import provenance
-from model_export.audited import open_audited
 from model_export.errors import GoldenMismatchError, InvalidPackageError
-from model_export.loading import graph_of, probabilities, sessions_of
 from model_export.notebook import table_of
+from model_export.reading.audited import open_audited
+from model_export.reading.loading import graph_of, probabilities, sessions_of
 from model_export.report import latency as clock
 from model_export.report import layers, scores
 from model_export.report.front import Point, Search, marked, read_search
@@ -27,6 +26,7 @@ from model_export.report.layers import LayerError
 from model_export.report.observing import observations
 from model_export.report.scores import Bin, PerClass
 from model_export.report.tensors import Sizes, sizes
+from model_export.trust import provenance
 from model_export.tuning.tune import path_of as tuning_path
 
 Array = npt.NDArray[Any]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
 from model_export.errors import ExportError
-from model_export.probe import Probe
+from model_export.graphs.probe import Probe
 
 Array = npt.NDArray[Any]
 #: Rows that are compared, and how many at a time: inner tensors of pictures are large.

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import ModelProto
 
 from model_export.errors import MissingLibraryError, SourceError, UnsupportedModelError
-from model_export.graph import Array
+from model_export.graphs.graph import Array
 from model_export.sources.model import Source
 
 #: How xgboost and lightgbm save a booster themselves. None of them is a pickle.

@@ -8,8 +8,8 @@ from onnx import version_converter
 
 from model_export.data import Table
 from model_export.errors import UnsupportedModelError
-from model_export.opsets import Limits, too_new
-from model_export.probe import Probe
+from model_export.graphs.opsets import Limits, too_new
+from model_export.graphs.probe import Probe
 from model_export.sources import parity
 from model_export.sources.model import Source
 

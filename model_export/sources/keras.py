@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from model_export.data import sha256_of
 from model_export.errors import MissingLibraryError, SourceError, UnsupportedModelError, UntrustedSourceError
-from model_export.graph import Array, rename_tensor
+from model_export.graphs.graph import Array, rename_tensor
 from model_export.sources.model import Reference, Source
 
 #: ``.keras`` is loaded without the code that it may hold; the older format cannot be told apart from its code.

@@ -9,7 +9,7 @@ from typing import Any
 from onnx import ModelProto
 
 from model_export.errors import UnsupportedModelError
-from model_export.graph import Array
+from model_export.graphs.graph import Array
 
 #: What one protobuf message, and so a graph in memory, can hold.
 LARGEST_BYTES = (1 << 31) - 1

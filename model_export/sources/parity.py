@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from model_export.canonical import inputs_of
 from model_export.data import Table, bind
 from model_export.errors import SourceError
-from model_export.graph import Array
-from model_export.probe import Probe
+from model_export.graphs.canonical import inputs_of
+from model_export.graphs.graph import Array
+from model_export.graphs.probe import Probe
 from model_export.sources.model import Reference, Source
 
 #: First rows of the data that are compared.

@@ -12,7 +12,7 @@ from onnx import ModelProto, helper
 
 from model_export.data import Table
 from model_export.errors import MissingLibraryError, SourceError, UnsupportedModelError
-from model_export.graph import Array
+from model_export.graphs.graph import Array
 from model_export.sources import boosting, parity
 from model_export.sources.model import Reference, Source
 from model_export.sources.taken import Taken, taken_by

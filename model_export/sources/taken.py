@@ -10,7 +10,7 @@ import numpy as np
 
 from model_export.data import Table
 from model_export.errors import DataError, MissingLibraryError
-from model_export.graph import Array
+from model_export.graphs.graph import Array
 
 #: The input of an estimator that takes one array.
 INPUT = "input"

@@ -20,7 +20,7 @@ from onnx import ModelProto
 
 from model_export.data import InputSpec, Table, bind
 from model_export.errors import ExportError, MissingLibraryError, SourceError, UnsupportedModelError
-from model_export.graph import Array
+from model_export.graphs.graph import Array
 from model_export.sources import parity
 from model_export.sources.model import Reference, Source, refuse_huge
 

@@ -13,9 +13,9 @@ from edgeloop.runtime.comparing import Compared, Setting, compare
 from edgeloop.runtime.datatypes import oip_name
 from edgeloop.runtime.policy import Policy, threads_of
 from model_export.errors import UnsupportedModelError
-from model_export.graph import Array
+from model_export.graphs.graph import Array
 from model_export.prepare import Prepared
-from model_export.variants import Variant
+from model_export.variants.made import Variant
 
 #: Golden cases of a package that only trials read.
 CASES = 8

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgeloop.package import Package
 from model_export.errors import DeviceTrialError
 from model_export.hub import Hub
-from model_export.trial import best_rows, measure_on_device
+from model_export.publishing.trial import best_rows, measure_on_device
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_export.data import split
-from model_export.graph import Array
+from model_export.graphs.graph import Array
 
 #: One-sided, on each half. A variant whose loss is exactly the budget passes both with a chance of 0.2 · 0.2 = 4 %.
 CONFIDENCE, Z = 0.8, 0.8416

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from model_export.cache import Cache
-from model_export.content_keys import key_of
-from model_export.keeping import content_key
-from model_export.recipes import VariantRecipe
+from model_export.caching.cache import Cache
+from model_export.caching.content_keys import key_of
+from model_export.caching.keeping import content_key
 from model_export.tuning.trials import Trial
+from model_export.variants.recipes import VariantRecipe
 
 STEP = "trial"
 

@@ -17,12 +17,9 @@ import numpy.typing as npt
 from onnx import ModelProto
 
 from model_export.errors import ExportError, MissingLibraryError, QuantizationError, UnsupportedModelError
-from model_export.graph import Array
-from model_export.making import Maker
-from model_export.measure import Metrics, accuracy, non_finite, size_of
-from model_export.probe import Probe
-from model_export.recipes import Int8Options, VariantRecipe
-from model_export.targets import Target
+from model_export.graphs.graph import Array
+from model_export.graphs.measure import Metrics, accuracy, non_finite, size_of
+from model_export.graphs.probe import Probe
 from model_export.tuning.bench import Bench, named
 from model_export.tuning.elsewhere import Elsewhere
 from model_export.tuning.judging import Loss, halves, loss_of, rows_needed
@@ -30,7 +27,10 @@ from model_export.tuning.remembering import Remembered
 from model_export.tuning.sensitivity import Sensitivity, computing, node_errors, with_accuracy
 from model_export.tuning.space import Space
 from model_export.tuning.trials import Objective, Trial, with_front
-from model_export.variants import Variant, default_recipe, has_vnni, one_reference, runs_here
+from model_export.variants.made import Variant, default_recipe, has_vnni, one_reference, runs_here
+from model_export.variants.maker import Maker
+from model_export.variants.recipes import Int8Options, VariantRecipe
+from model_export.variants.targets import Target
 
 #: Every so many-th row is looked at first.
 FIRST_LOOK = 4

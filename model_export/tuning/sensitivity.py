@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from model_export.graph import Array, consumers, initializer, producer
-from model_export.probe import Probe
-from model_export.quantize import cleaned
+from model_export.graphs.graph import Array, consumers, initializer, producer
+from model_export.graphs.probe import Probe
+from model_export.variants.quantize import cleaned
 
 #: Before every name of the float graph, when it lies beside the int8 one.
 EXACT = "exact/"
@@ -54,7 +54,7 @@ def node_errors(model: ModelProto, int8: ModelProto, rows: Mapping[str, Array]) 
 
     Args:
         model: float32.
-        int8: what `model_export.quantize.to_int8` made of it, static.
+        int8: what `model_export.variants.quantize.to_int8` made of it, static.
         rows: [N, …] of each input; the first are used.
 
     Raises:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from model_export.errors import UnsupportedModelError
-from model_export.graph import array_of
-from model_export.making import Maker
+from model_export.graphs.graph import array_of
 from model_export.prepare import Prepared
-from model_export.quantize import left_in_float, quantizable, split_gemms
-from model_export.recipes import CALIBRATIONS, Int4Options, Int8Options, VariantRecipe
-from model_export.shrinking import images_of
-from model_export.targets import Target
+from model_export.variants.maker import Maker
+from model_export.variants.quantize import left_in_float, quantizable, split_gemms
+from model_export.variants.recipes import CALIBRATIONS, Int4Options, Int8Options, VariantRecipe
+from model_export.variants.shrinking import images_of
+from model_export.variants.targets import Target
 
 #: How many of the blamed nodes may stay in float.
 EXCLUDED = (0, 1, 2, 4, 8)
@@ -178,7 +178,7 @@ class Space:
 
 
 def _shrinks(maker: Maker, scale: float) -> bool:
-    from model_export.probe import Probe
+    from model_export.graphs.probe import Probe
 
     prepared = maker.prepared
     if not images_of(prepared.inputs):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from edgeloop.runtime.comparing import Compared
-from model_export.recipes import VariantRecipe
+from model_export.variants.recipes import VariantRecipe
 
 Objective = Literal["latency", "size", "energy"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)

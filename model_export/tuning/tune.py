@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop.runtime import available_providers
-from model_export.cache import Cache
+from model_export.caching.cache import Cache
 from model_export.errors import DestinationError
-from model_export.graph import Array
-from model_export.making import Maker
+from model_export.graphs.graph import Array
 from model_export.prepare import Prepared
-from model_export.recipes import Int8Options, VariantRecipe
-from model_export.targets import CPU, target_of
 from model_export.tuning.search import Tuned, TuneOptions, search
-from model_export.variants import default_recipe, runs_here
+from model_export.variants.made import default_recipe, runs_here
+from model_export.variants.maker import Maker
+from model_export.variants.recipes import Int8Options, VariantRecipe
+from model_export.variants.targets import CPU, target_of
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from edgeloop.provenance import (
 )
 from edgeloop.trust import keys
 from model_export.errors import UnprovenError
-from model_export.provenance import Documents, check
+from model_export.trust.provenance import Documents, check
 from tests.doubles.packages import make_package
 from tests.unit.hub.api_kit import ApiHub
 

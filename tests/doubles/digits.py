@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from model_export.build_report import BuildReport
+    from model_export.building.build_report import BuildReport
 
 SEED = 7
 TRAIN, VALIDATION = 800, 400

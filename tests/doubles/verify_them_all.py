@@ -65,7 +65,7 @@ def main() -> int:
 
     from edgeloop.package import Package, PackageError
     from edgeloop.package.audit import audit
-    from model_export.verify import check_variants
+    from model_export.reading.verify import check_variants
 
     for root in roots:
         reason, elsewhere = alone[root], False

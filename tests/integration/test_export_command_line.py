@@ -21,7 +21,7 @@ from onnx import helper
 from edgeloop.package import Package
 from edgeloop.trust import keys
 from model_export.exit_codes import ExitCode
-from model_export.provenance import find, write
+from model_export.trust.provenance import find, write
 from tests.doubles import digits
 from tests.unit.export.models import model, two_layers, weight
 

@@ -16,7 +16,7 @@ from edgeloop.trust import keys, repository
 from edgeloop.trust.names import ROOT, TARGETS
 from model_export.cli import app
 from model_export.exit_codes import ExitCode
-from model_export.provenance import bill_path, find
+from model_export.trust.provenance import bill_path, find
 from tests.doubles import digits
 from tests.doubles.people import People
 from tests.unit.hub.api_kit import ApiHub

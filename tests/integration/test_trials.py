@@ -18,7 +18,7 @@ from edgeloop.protocol import TrialReport
 from model_export import cli
 from model_export.errors import DeviceTrialError
 from model_export.hub import Hub
-from model_export.trial import measure_on_device
+from model_export.publishing.trial import measure_on_device
 from tests.doubles.endless import endless_package
 from tests.doubles.hostile import CONTENT, spoiled
 from tests.doubles.packages import make_package

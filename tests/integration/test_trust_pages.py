@@ -22,12 +22,12 @@ from tuf.ngclient.fetcher import FetcherInterface
 from cloud_hub.cli import app as hub_commands
 from edgeloop.package import Package
 from edgeloop.trust import keys, repository
-from model_export import key_files
 from model_export.cli import app as export_commands
 from model_export.exit_codes import ExitCode
 from model_export.hub import Hub
-from model_export.signing import ReleaseSigner
-from model_export.trust_folder import TrustFolder
+from model_export.trust import key_files
+from model_export.trust.folder import TrustFolder
+from model_export.trust.signing import ReleaseSigner
 from tests.doubles.packages import make_package
 from tests.doubles.secure_fleet import Named
 from tests.integration.brokers import find_mosquitto
@@ -120,7 +120,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         url, token, ca_cert = _serve(hub)
         patch.chdir(folder)
         # The audit's child process is tested elsewhere; here it would be half of the time.
-        patch.setattr("model_export.audited.open_audited", Package.open)
+        patch.setattr("model_export.reading.audited.open_audited", Package.open)
         patch.setenv("MODEL_EXPORT_PASSPHRASE", "correct horse battery staple")
         patch.setenv("MODEL_EXPORT_TOKEN", token)
         patch.setenv("MODEL_EXPORT_CA_CERT", str(ca_cert or ""))

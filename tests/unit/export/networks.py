@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from model_export.probe import Probe
+from model_export.graphs.probe import Probe
 
 Array = np.ndarray[Any, Any]
 SIDE, CLASSES = 12, 4

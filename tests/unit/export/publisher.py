@@ -10,8 +10,8 @@ from securesystemslib.signer import Signer
 
 from model_export.errors import ExportError
 from model_export.hub import Hub
-from model_export.signing import ReleaseSigner
-from model_export.trust_folder import TrustFolder
+from model_export.trust.folder import TrustFolder
+from model_export.trust.signing import ReleaseSigner
 from tests.doubles.secure_fleet import Named
 from tests.unit.export.small_hub import SmallHub
 

@@ -16,8 +16,8 @@ from sklearn.preprocessing import StandardScaler  # noqa: E402
 
 from model_export.data import Table  # noqa: E402
 from model_export.errors import SourceError, UnsupportedModelError  # noqa: E402
+from model_export.graphs.probe import Probe  # noqa: E402
 from model_export.prepare import prepare  # noqa: E402
-from model_export.probe import Probe  # noqa: E402
 from model_export.sources import Source, open_source, parity  # noqa: E402
 from tests.doubles.digits import splits  # noqa: E402
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export.cache import ENVIRONMENT, Cache, default_folder
+from model_export.caching.cache import ENVIRONMENT, Cache, default_folder
 from model_export.errors import RequestError
 
 
@@ -79,7 +79,7 @@ def test_a_build_that_is_killed_while_it_writes_leaves_nothing_that_is_found(tmp
     program = (
         "import hashlib, sys\n"
         "from pathlib import Path\n"
-        "from model_export.cache import Cache\n"
+        "from model_export.caching.cache import Cache\n"
         "cache = Cache(Path(sys.argv[1]))\n"
         "n = 0\n"
         "while True:\n"

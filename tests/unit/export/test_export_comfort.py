@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from model_export import build, cli
-from model_export.cache import Cache
+from model_export.building.planning import plan
+from model_export.caching.cache import Cache
+from model_export.commands.steps import BUILD, Steps
 from model_export.errors import DataError, DestinationError
-from model_export.planning import plan
-from model_export.steps import BUILD, Steps
 from tests.unit.export.models import rows, two_layers
 
 

@@ -11,10 +11,10 @@ import typer
 from model_export import cli
 from model_export.data import LABEL_NAMES, SUFFIXES
 from model_export.exit_codes import ExitCode
-from model_export.golden import CASES
+from model_export.graphs.roles import ROLES
 from model_export.hub import TRIES
 from model_export.prepare import FEWEST_ROWS
-from model_export.roles import ROLES
+from model_export.variants.golden import CASES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "model-export.md").read_text(encoding="utf-8")
 

@@ -15,11 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from model_export import build, cli
-from model_export.audited import open_audited
 from model_export.data import Table
 from model_export.errors import DestinationError, RequestError, SourceError, UnsupportedModelError, UntrustedSourceError
-from model_export.exchange import FORMS, convert
-from model_export.probe import Probe
+from model_export.graphs.probe import Probe
+from model_export.reading.audited import open_audited
+from model_export.reading.exchange import FORMS, convert
 from model_export.sources import open_source
 from tests.unit.export.models import rows, two_layers
 

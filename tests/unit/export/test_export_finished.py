@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model_export import BuildReport, build
-from model_export.cache import Cache
+from model_export.caching.cache import Cache
 from tests.unit.export.models import rows, two_layers
 
 
@@ -60,7 +60,7 @@ def test_each_step_that_was_done_is_taken_up_where_the_last_ones_are_missing(
         raise AssertionError("it was made before")
 
     monkeypatch.setattr("model_export.prepare.canonical", never)
-    monkeypatch.setattr("model_export.making.to_int8", never)
+    monkeypatch.setattr("model_export.variants.maker.to_int8", never)
     resumed = made(folder, "resumed", cache)
     assert not resumed.cached and resumed.digest == first.digest
 

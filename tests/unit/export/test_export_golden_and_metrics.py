@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model_export import golden
 from model_export.errors import ExportError
 from model_export.exit_codes import CODES, ExitCode, exit_code_of
-from model_export.measure import Metrics, coarse
+from model_export.graphs.measure import Metrics, coarse
+from model_export.variants import golden
 
 
 def test_golden_rows_are_clear_of_every_class_and_repeatable() -> None:

@@ -9,13 +9,14 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from edgeloop.runtime.golden import TOLERANCES
-from model_export import head, quantize
-from model_export.canonical import canonical, inputs_of
 from model_export.errors import UnsupportedModelError
-from model_export.graph import array_of
-from model_export.measure import softmax
-from model_export.probe import Probe
-from model_export.recipes import Int8Options
+from model_export.graphs import head
+from model_export.graphs.canonical import canonical, inputs_of
+from model_export.graphs.graph import array_of
+from model_export.graphs.measure import softmax
+from model_export.graphs.probe import Probe
+from model_export.variants import quantize
+from model_export.variants.recipes import Int8Options
 from tests.unit.export.models import INT64, model, rows, two_layers, weight
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from model_export import converting
-from model_export.cache import Cache
-from model_export.converting import opened
+from model_export.building import converting
+from model_export.building.converting import opened
+from model_export.caching.cache import Cache
 from model_export.data import sha256_of
 from model_export.sources import Source
 from model_export.sources.model import LARGEST_BYTES

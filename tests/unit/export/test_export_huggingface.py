@@ -21,8 +21,8 @@ from model_export.errors import (  # noqa: E402
     UnsupportedModelError,
     UntrustedSourceError,
 )
+from model_export.graphs.probe import Probe  # noqa: E402
 from model_export.prepare import prepare  # noqa: E402
-from model_export.probe import Probe  # noqa: E402
 from model_export.sources import huggingface, open_source, parity  # noqa: E402
 
 WORDS, ROWS = 40, 60

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from edgeloop.trust import checking, keys
-from model_export import key_files
 from model_export.errors import KeyFileError
 from model_export.exit_codes import ExitCode
+from model_export.trust import key_files
 from tests.doubles.secure_fleet import SecureFleet
 from tests.unit.export.keys_kit import answer_of, keys_command, names, refused, roles, run
 from tests.unit.export.small_hub import SmallHub
@@ -86,7 +86,7 @@ class TestKeyFiles:
 
     def test_a_person_at_a_terminal_is_asked_twice_for_a_new_passphrase(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv("MODEL_EXPORT_PASSPHRASE")
-        monkeypatch.setattr("model_export.passphrases.sys.stdin", Terminal())
+        monkeypatch.setattr("model_export.trust.passphrases.sys.stdin", Terminal())
         prompts, answers = [], iter(["one", "other", "same", "same", "same"])
         monkeypatch.setattr("getpass.getpass", lambda prompt: prompts.append(prompt) or next(answers))
         with pytest.raises(KeyFileError, match="differ"):

@@ -16,8 +16,8 @@ from edgeloop.package import OutputSpec, Package, TensorSpec
 from model_export import build, cli
 from model_export.data import read_table, representative
 from model_export.errors import DataError, InvalidPackageError, UnsupportedModelError
-from model_export.likeness import Recipe, check_alike
-from model_export.recipes import Int8Options
+from model_export.variants.likeness import Recipe, check_alike
+from model_export.variants.recipes import Int8Options
 from tests.doubles import digits
 from tests.doubles.sampled import Sampled
 

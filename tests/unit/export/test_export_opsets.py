@@ -13,8 +13,8 @@ from edgeloop.package import Package
 from model_export import build
 from model_export.data import Table
 from model_export.errors import ExportError, RequestError, UnsupportedModelError
+from model_export.graphs.opsets import READS, Limits, limits_of, oldest_in_fleet, too_new, within
 from model_export.hub import Hub
-from model_export.opsets import READS, Limits, limits_of, oldest_in_fleet, too_new, within
 from model_export.sources import open_source
 from model_export.sources.capping import capped
 from tests.unit.export.models import model, rows, two_layers, weight

@@ -15,7 +15,7 @@ from edgeloop.package import Package, audit
 from edgeloop.provenance import read
 from edgeloop.trust import keys
 from model_export.errors import UnprovenError
-from model_export.provenance import Documents, Licences, bill_path, check, find, provenance_path
+from model_export.trust.provenance import Documents, Licences, bill_path, check, find, provenance_path
 from tests.doubles import digits
 
 

@@ -11,8 +11,8 @@ import pytest
 from edgeloop.package import Package
 from model_export.errors import HubRefusedError, HubUnreachableError
 from model_export.hub import Hub
-from model_export.publish import Published
-from model_export.publish import publish as send
+from model_export.publishing.publish import Published
+from model_export.publishing.publish import publish as send
 from tests.doubles import digits
 from tests.unit.export.small_hub import SmallHub
 

@@ -14,17 +14,17 @@ from edgeloop.package.provider_options import check_provider_options
 from edgeloop.runtime import ModelSession, check_golden
 from model_export.data import Table
 from model_export.errors import QuantizationError, RequestError, UnsupportedModelError
-from model_export.graph import all_nodes
-from model_export.inferring import inferred
-from model_export.likeness import Recipe
-from model_export.making import Maker
+from model_export.graphs.graph import all_nodes
+from model_export.graphs.inferring import inferred
+from model_export.graphs.probe import Probe
 from model_export.prepare import Prepared, prepare
-from model_export.probe import Probe
-from model_export.recipes import Int4Options, Int8Options, VariantRecipe
 from model_export.sources import open_source
-from model_export.targets import TARGETS
 from model_export.tuning.bench import Bench
-from model_export.variants import Rules, default_recipe, make_variants, measured
+from model_export.variants.likeness import Recipe
+from model_export.variants.made import Rules, default_recipe, make_variants, measured
+from model_export.variants.maker import Maker
+from model_export.variants.recipes import Int4Options, Int8Options, VariantRecipe
+from model_export.variants.targets import TARGETS
 from tests.unit.export import networks
 
 PLAIN = VariantRecipe("fp32")

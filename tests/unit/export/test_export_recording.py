@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export.recording import inputs_of, recorded, still_true
+from model_export.caching.recording import inputs_of, recorded, still_true
 
 MODULE = """
 import os

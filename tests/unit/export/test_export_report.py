@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from edgeloop.package import Package
 from model_export import build, cli
+from model_export.building.finished import tuning_path
 from model_export.errors import InvalidPackageError, RequestError
-from model_export.finished import tuning_path
-from model_export.inspect import describe
+from model_export.reading.inspect import describe
 from model_export.report import Report, render, report
 from model_export.report.front import Point, marked, read_search
 from model_export.report.layers import compared

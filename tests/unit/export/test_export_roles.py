@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model_export.errors import UnsupportedModelError
-from model_export.roles import assign
+from model_export.graphs.roles import assign
 
 SCORES = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
 PROBABILITIES = np.exp(SCORES) / np.exp(SCORES).sum(axis=1, keepdims=True)

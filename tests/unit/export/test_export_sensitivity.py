@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from model_export.canonical import canonical
-from model_export.graph import Array
-from model_export.probe import Probe
-from model_export.quantize import ranges_of, to_int8
-from model_export.recipes import Int8Options
+from model_export.graphs.canonical import canonical
+from model_export.graphs.graph import Array
+from model_export.graphs.probe import Probe
 from model_export.tuning.sensitivity import node_errors, with_accuracy
+from model_export.variants.quantize import ranges_of, to_int8
+from model_export.variants.recipes import Int8Options
 from tests.unit.export import networks
 
 #: 7 bits of weights: what is seen is the rounding, on processors with and without VNNI.

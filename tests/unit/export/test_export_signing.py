@@ -16,8 +16,8 @@ from model_export.errors import (
     UntrustedError,
 )
 from model_export.hub import Hub
-from model_export.publish import publish
-from model_export.signing import RACES, ReleaseSigner
+from model_export.publishing.publish import publish
+from model_export.trust.signing import RACES, ReleaseSigner
 from tests.doubles.packages import make_package
 from tests.doubles.secure_fleet import Named, SecureFleet
 from tests.unit.export.publisher import Publisher

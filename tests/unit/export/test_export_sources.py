@@ -18,8 +18,8 @@ from sklearn.svm import LinearSVC
 
 from model_export.data import Table
 from model_export.errors import SourceError, UnsupportedModelError, UntrustedSourceError
+from model_export.graphs.probe import Probe
 from model_export.prepare import prepare
-from model_export.probe import Probe
 from model_export.sources import open_source
 from tests.doubles.digits import splits
 from tests.unit.export.models import two_layers

@@ -10,12 +10,12 @@ pytest.importorskip("onnxscript", reason="torch.onnx.export(dynamo=True) needs i
 
 from model_export.data import Table  # noqa: E402  after importorskip
 from model_export.errors import SourceError, UnsupportedModelError  # noqa: E402
+from model_export.graphs.probe import Probe  # noqa: E402
 from model_export.prepare import prepare  # noqa: E402
-from model_export.probe import Probe  # noqa: E402
-from model_export.quantize import to_int8  # noqa: E402
-from model_export.recipes import Int8Options  # noqa: E402
 from model_export.sources import open_source, parity  # noqa: E402
 from model_export.sources import torch as torch_source  # noqa: E402
+from model_export.variants.quantize import to_int8  # noqa: E402
+from model_export.variants.recipes import Int8Options  # noqa: E402
 from tests.doubles.digits import splits  # noqa: E402
 
 X = splits().validation.x.reshape(-1, 1, 8, 8)

@@ -15,14 +15,14 @@ from edgeloop.package import Package
 from edgeloop.runtime import timing
 from edgeloop.runtime.comparing import Setting, compare
 from model_export import build, cli
-from model_export.build_report import BuildReport
-from model_export.cache import Cache
-from model_export.likeness import Recipe
-from model_export.recipes import Int8Options, VariantRecipe
+from model_export.building.build_report import BuildReport
+from model_export.caching.cache import Cache
 from model_export.tuning.elsewhere import Figure
 from model_export.tuning.judging import halves, loss_of, rows_needed
 from model_export.tuning.search import TuneOptions
 from model_export.tuning.trials import Trial, with_front
+from model_export.variants.likeness import Recipe
+from model_export.variants.recipes import Int8Options, VariantRecipe
 from tests.unit.export import networks
 
 pytest.importorskip("optuna", reason="pip install 'edgeloop[tune]'")

@@ -11,16 +11,16 @@ import pytest
 from edgeloop.runtime import timing
 from edgeloop.runtime.comparing import Compared
 from model_export.data import Table
-from model_export.making import Maker
 from model_export.prepare import prepare
-from model_export.recipes import Int8Options, VariantRecipe
 from model_export.sources import open_source
-from model_export.targets import TARGETS
 from model_export.tuning.bench import Bench
 from model_export.tuning.search import TuneOptions, search
 from model_export.tuning.space import Space
 from model_export.tuning.trials import Objective, Trial
-from model_export.variants import Variant
+from model_export.variants.made import Variant
+from model_export.variants.maker import Maker
+from model_export.variants.recipes import Int8Options, VariantRecipe
+from model_export.variants.targets import TARGETS
 from tests.unit.export import networks
 
 ROWS = 320

@@ -15,9 +15,9 @@ from edgeloop.runtime import ModelSession
 from model_export import build
 from model_export.data import Table
 from model_export.errors import DataError, RequestError, UnsupportedModelError
-from model_export.measure import softmax
+from model_export.graphs.measure import softmax
+from model_export.graphs.probe import Probe
 from model_export.prepare import Prepared, prepare
-from model_export.probe import Probe
 from model_export.processing import with_output
 from model_export.processing.steps import OutputSteps
 from model_export.sources import open_source

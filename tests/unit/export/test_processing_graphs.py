@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from edgeloop.pictures import Fit, middle
 from edgeloop.runtime import extensions
-from model_export.probe import Probe
+from model_export.graphs.probe import Probe
 from model_export.processing.columns import column_pieces
 from model_export.processing.image import OPSET, image_pieces
 from model_export.processing.steps import ColumnSteps, ImageSteps, TextSteps

@@ -1,0 +1,1 @@
+"""What is made once: results kept by the content that they are made of."""

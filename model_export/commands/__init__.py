@@ -1,0 +1,1 @@
+"""The commands, a file each. They only translate: options, results, errors and exit codes."""
