@@ -182,11 +182,20 @@ def _variants(
     searched = None
     if options is not None:
         searched = tuning.tune(
-            prepared, calibration, validation, recipe.targets, options, int8=recipe.int8, cache=cache, on_step=on_step
+            prepared,
+            calibration,
+            validation,
+            recipe.targets,
+            options,
+            int8=recipe.int8,
+            cache=cache,
+            limits=inputs.limits,
+            on_step=on_step,
         )
         recipe = replace(recipe, variants=searched.recipes)
     on_step("making and measuring variants")
-    made = make_variants(prepared, calibration, validation, recipe.rules(by_clock=not recipe.reproducible), cache)
+    rules = recipe.rules(by_clock=not recipe.reproducible)
+    made = make_variants(prepared, calibration, validation, rules, cache, inputs.limits)
     if searched is not None:
         made = replace(made, notes=(*searched.notes, *made.notes))
     if made.by_clock or searched is not None:

@@ -146,6 +146,7 @@ class _Search:
             "rows": self.rows,
             "truth": self.truth,
             "target": self.target.name,
+            "min_runtime": None if self.maker.limits is None else self.maker.limits.runtime,
             # More trials or more time do not make those that were made worth less.
             "options": [self.options.objective, self.options.accuracy_drop, self.options.timing_s],
         }

@@ -57,7 +57,7 @@ class Space:
         wanted = {
             "int8": "int8" in target.computes and quantizable(prepared.model),
             "dynamic": "int8" in target.computes and target.ep == "CPUExecutionProvider" and linear,
-            "int4": "int4" in target.computes and linear,
+            "int4": "int4" in target.computes and linear and maker.four_bits,
             "fp16": "fp16" in target.computes,
             "fp32": "fp32" in target.computes and (fusable or len(scales) > 1),
         }

@@ -12,6 +12,7 @@ from edgeloop.runtime import available_providers
 from model_export.caching.cache import Cache
 from model_export.errors import DestinationError
 from model_export.graphs.graph import Array
+from model_export.graphs.opsets import Limits
 from model_export.prepare import Prepared
 from model_export.tuning.search import Tuned, TuneOptions, search
 from model_export.variants.made import default_recipe, runs_here
@@ -60,6 +61,7 @@ def tune(
     *,
     int8: Int8Options | None = None,
     cache: Cache | None = None,
+    limits: Limits | None = None,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> Tuning:
     """Search for each target that can be measured here.
@@ -72,12 +74,13 @@ def tune(
         options: what is looked for.
         int8: how to quantize for targets that are not searched.
         cache: where trials and graphs are kept; None: nowhere.
+        limits: what the oldest runtime that shall read the variants can read; None: they are for this one.
         on_step: told what is tried.
 
     Raises:
         MissingLibraryError: Optuna is not there.
     """
-    maker = Maker(prepared, prepared.part(calibration)[0], cache or Cache(None))
+    maker = Maker(prepared, prepared.part(calibration)[0], cache or Cache(None), limits)
     plain = VariantRecipe("fp32")
     searched: dict[str, Tuned] = {}
     recipes: list[VariantRecipe] = []

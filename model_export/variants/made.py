@@ -17,6 +17,7 @@ from model_export.caching.keeping import kept_arrays
 from model_export.errors import ExportError, QuantizationError, UnsupportedModelError
 from model_export.graphs.graph import Array
 from model_export.graphs.measure import Metrics, accuracy, non_finite, size_of
+from model_export.graphs.opsets import Limits
 from model_export.graphs.probe import Probe, timed
 from model_export.prepare import Prepared
 from model_export.variants import golden
@@ -125,7 +126,12 @@ class Made:
 
 
 def make_variants(
-    prepared: Prepared, calibration: Array, validation: Array, rules: Rules, cache: Cache | None = None
+    prepared: Prepared,
+    calibration: Array,
+    validation: Array,
+    rules: Rules,
+    cache: Cache | None = None,
+    limits: Limits | None = None,
 ) -> Made:
     """One variant a recipe; what cannot be had, or is not worth it, is left out with a note.
 
@@ -135,11 +141,13 @@ def make_variants(
         validation: row numbers on which variants are measured.
         rules: which, and what they may lose.
         cache: of graphs and outputs that were made before; None: nothing is kept.
+        limits: what the oldest runtime that shall read the variants can read; None: they are for this one.
 
     Raises:
         QuantizationError: a variant was named, and cannot be made or loses too much.
+        UnsupportedModelError: a variant was named, and the oldest runtime does not read it.
     """
-    maker = Maker(prepared, prepared.part(calibration)[0], cache or Cache(None))
+    maker = Maker(prepared, prepared.part(calibration)[0], cache or Cache(None), limits)
     rows, truth = prepared.part(validation)
     plain = VariantRecipe("fp32")
     base = measured(maker, plain, rows, truth)

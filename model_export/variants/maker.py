@@ -13,6 +13,7 @@ from model_export.caching.cache import Cache
 from model_export.caching.keeping import kept_model
 from model_export.errors import QuantizationError, UnsupportedModelError
 from model_export.graphs.graph import Array
+from model_export.graphs.opsets import Limits, too_new, within
 from model_export.prepare import Prepared
 from model_export.variants.fourbit import to_int4
 from model_export.variants.fusing import fused
@@ -30,11 +31,13 @@ class Maker:
         prepared: the model.
         calibration: rows [N, …] by input that show int8 the ranges of the activations.
         cache: of graphs that were made before.
+        limits: what the oldest runtime that shall read the graphs can read; None: they are for this one.
     """
 
     prepared: Prepared
     calibration: Mapping[str, Array]
     cache: Cache = field(default_factory=lambda: Cache(None))
+    limits: Limits | None = None
     _ranges: dict[tuple[bool, float, Calibration], Any] = field(default_factory=dict)
 
     def graph(self, recipe: VariantRecipe) -> ModelProto:
@@ -42,12 +45,13 @@ class Maker:
 
         Raises:
             QuantizationError: the precision cannot be had.
-            UnsupportedModelError: fusion or a smaller input cannot be had.
+            UnsupportedModelError: fusion or a smaller input cannot be had, or the oldest runtime does not read it.
         """
-        if recipe == VariantRecipe("fp32"):
-            return self.prepared.model
-        parts = {"model": self.prepared.model, "calibration": self.calibration, "recipe": recipe.to_json()}
-        return kept_model(self.cache, "graph", parts, lambda: self._made(recipe))
+        made = self.prepared.model
+        if recipe != VariantRecipe("fp32"):
+            parts = {"model": self.prepared.model, "calibration": self.calibration, "recipe": recipe.to_json()}
+            made = kept_model(self.cache, "graph", parts, lambda: self._made(recipe))
+        return made if self.limits is None else within(made, self.limits)
 
     def _made(self, recipe: VariantRecipe) -> ModelProto:
         model = self.float_graph(recipe.fused, recipe.input_scale)
@@ -61,11 +65,17 @@ class Maker:
 
     @cached_property
     def fusable(self) -> bool:
-        """Whether anything can be fused."""
+        """Whether anything can be fused that is then read."""
         try:
-            return self._fused is not None
+            made = self._fused
         except UnsupportedModelError:
             return False
+        return made is not None and (self.limits is None or not too_new(made, self.limits))
+
+    @property
+    def four_bits(self) -> bool:
+        """Whether int4 is read."""
+        return self.limits is None or "MatMulNBits" in self.limits.own
 
     @cached_property
     def _fused(self) -> ModelProto | None:

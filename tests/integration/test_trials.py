@@ -9,19 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import onnx
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from edgeloop.package import Index, Package
 from edgeloop.protocol import TrialReport
+from edgeloop.runtime import runtime_version
 from model_export import cli
 from model_export.errors import DeviceTrialError
 from model_export.hub import Hub
+from model_export.publishing.publish import publish
 from model_export.publishing.trial import measure_on_device
 from tests.doubles.endless import endless_package
 from tests.doubles.hostile import CONTENT, spoiled
-from tests.doubles.packages import make_package
+from tests.doubles.packages import answers, make_model, make_package
 from tests.integration.agent_process import AgentProcess
 from tests.integration.hub_process import HubProcess, wait_for
 
@@ -112,3 +116,25 @@ def test_an_agent_that_dies_while_it_measures_does_not_measure_again(world: Worl
     world.agent.start()
     asking.join(200)
     assert outcome and "the agent was ended while it was measuring" in outcome[0], (outcome, world.agent.log)
+
+
+def test_a_build_asks_the_fleet_what_it_reads_and_a_device_what_is_fast(world: World, tmp_path: Path) -> None:
+    onnx.save(make_model(), tmp_path / "model.onnx")
+    rows = np.random.default_rng(3).normal(size=(300, 64)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=rows, label=answers(make_model(), rows)["label"])
+    with Hub(world.url) as hub:
+        publish(world.package, hub, "stable")
+    told = lambda: (world.hub.get("devices/willing")["health"] or {}).get("runtime")  # noqa: E731
+    wait_for(told, 60, lambda: f"the device to serve and to tell its runtime\n{world.agent.log}")
+
+    asked = ["build", str(tmp_path / "model.onnx"), "-o", str(tmp_path / "out"), "--data", str(tmp_path / "data.npz")]
+    asked += ["--hub", world.url, "--min-runtime", "hub", "--channel", "stable", "--name", "digits", "--no-cache"]
+    asked += ["--tune", "--on-device", "willing", "--trials", "1", "--accuracy-drop", "0.5", "--json"]
+    done = CliRunner().invoke(cli.app, asked)
+    assert done.exit_code == 0, done.output + world.agent.log
+    assert Package.open(tmp_path / "out").meta.extra["recipe"]["min_runtime"] == runtime_version()
+    measured = [row for row in world.newest()["report"]["rows"] if row["variant"] == "baseline"]
+    fastest = min(row["median_us"] for row in measured) / 1e3
+    tuning = json.loads(done.stdout)["tuning"]
+    assert tuning["baseline"]["latency_ms"] == fastest
+    assert tuning["trials"][0]["why"] or tuning["trials"][0]["baseline_ms"] == fastest

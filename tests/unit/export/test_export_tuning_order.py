@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 
 from edgeloop.runtime import timing
 from edgeloop.runtime.comparing import Compared
 from model_export.data import Table
+from model_export.graphs.opsets import limits_of, too_new
 from model_export.prepare import prepare
 from model_export.sources import open_source
 from model_export.tuning.bench import Bench
@@ -86,6 +89,34 @@ def test_the_best_of_many_has_to_be_the_best_beside_the_others_too(
     found = search(transformer, TARGETS["cpu"], np.arange(32, ROWS), options)
     assert found.chosen == steady
     assert [(trial.recipe, trial.ratio) for trial in found.trials] == [(lucky, 0.8), (steady, 0.6)]
+
+
+def test_a_search_for_an_older_runtime_makes_nothing_that_it_does_not_read(
+    transformer: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna", reason="pip install 'edgeloop[tune]'")
+    limits = limits_of("1.16")
+    timed: list[Variant] = []
+
+    def compare(
+        self: Bench, base: Variant, candidates: Sequence[Variant], budget_s: float, hopeless: float = 0.0
+    ) -> list[Compared]:
+        timed.extend((base, *candidates))
+        return [_compared(1.0), *(_compared(0.9) for _ in candidates)]
+
+    monkeypatch.setattr(Bench, "compare", compare)
+    base = replace(transformer.prepared, model=ModelProto.FromString(transformer.prepared.model.SerializeToString()))
+    base.model.ir_version = 12
+    found = search(
+        replace(transformer, prepared=base, limits=limits),
+        TARGETS["cpu"],
+        np.arange(32, ROWS),
+        TuneOptions("size", accuracy_drop=0.5, trials=20, time_limit_s=60),
+    )
+    kinds = {(trial.recipe.precision, trial.recipe.fused) for trial in found.trials}
+    assert {("int8", False), ("int8", True), ("fp32", True), ("fp16", False)} <= kinds
+    assert "int4" not in {precision for precision, _ in kinds} and all(not trial.why for trial in found.trials)
+    assert all(variant.model.ir_version <= limits.ir and not too_new(variant.model, limits) for variant in timed)
 
 
 def _compared(share: float) -> Compared:
