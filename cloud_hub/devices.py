@@ -197,6 +197,7 @@ class Devices:
             serial = self._sealer.next_serial(before.serial)
             wanted = replace(change(before), device=device, serial=serial)
             try:
+                wanted.to_bytes()  # what cannot be said to a device is refused here: after the commit it would be lost
                 text = json.dumps(wanted.to_wire(), default=_plain)
             except ProtocolError as error:
                 raise BadRequest(str(error)) from error

@@ -16,6 +16,7 @@ from edgeloop.insights import policy as insights
 from edgeloop.insights.aspects import ASPECTS
 from edgeloop.insights.policy import InsightsPolicy
 from edgeloop.protocol import ProtocolError
+from edgeloop.protocol.fields import MAX_INTEGER
 from edgeloop.sampling import policy as sampling
 from edgeloop.sampling.policy import SamplesPolicy
 
@@ -80,15 +81,18 @@ class DriftPolicy(_Policy):
     alpha: float = Field(default=0.001, gt=0, lt=0.5, description="Chance that one comparison errs, at most.")
     false_alarms_per_year: float | None = Field(
         default=12.0,
-        gt=0,
+        ge=1e-9,
+        le=1e9,
         description="False alarms of a release on the channel in a year, at most; null: only alpha counts.",
     )
     min_effect: float = Field(
         default=0.15, ge=0, le=1, description="Smallest share of the mass that has to have moved (total variation)."
     )
-    min_predictions: int = Field(default=500, ge=1, description="Windows are merged until they hold this many.")
+    min_predictions: int = Field(
+        default=500, ge=1, le=MAX_INTEGER, description="Windows are merged until they hold this many."
+    )
     interval_s: float = Field(default=60.0, gt=0, description="Seconds between two comparisons.")
-    consecutive: int = Field(default=2, ge=1, description="Drifted comparisons in a row that raise an alarm.")
+    consecutive: int = Field(default=2, ge=1, le=1000, description="Drifted comparisons in a row that raise an alarm.")
 
 
 #: What may start a run by itself; ``cloud_hub.training.policy`` says when each does.

@@ -73,8 +73,12 @@ def encode(mapping: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> bytes:
     _check_size(data, max_bytes)
     try:
         check(payload)
-    except ProtocolError:
-        check(read(data, max_bytes))  # a tuple is no list, and is written as one: what counts is what is read
+    except ProtocolError as refused:
+        try:
+            written = read(data, max_bytes)  # a tuple is no list, and is written as one: what counts is what is read
+        except ProtocolError:
+            raise refused from None  # what was given says more than how it was written
+        check(written)
     return data
 
 

@@ -76,6 +76,9 @@ def test_what_the_hub_wants_of_a_device(api: ApiHub) -> None:
     assert api.get("devices/camera-1")["desired"]["channel"] == "stable"
     (topic, _, retain) = api.sent.messages[-1]
     assert (topic, retain) == (Topics("default").desired("camera-1"), True)
+    refused = api.put("devices/camera-1/desired", {"policy": {"samples": 2**64}}, 422)
+    assert "does not fit into 64 bits" in refused["error"], "no device can be told it"
+    assert api.get("devices/camera-1")["desired"]["policy"] == {"samples": 0}
     api.put("devices/camera-1/desired", {"pin": "not a digest"}, 422)
     api.put("devices/camera 1/desired", {}, 422)
 
