@@ -24,8 +24,8 @@ from tests.integration.hub_process import wait_for
 
 SOAK = os.environ.get("EDGELOOP_SOAK") == "1"
 SWITCHES = 1000 if SOAK else 30
-#: Before memory is measured the first time: caches of the interpreter, of onnxruntime and of SQLite, and the allocator's
-#: own reserve, are there then. They grow by 2 to 4 % over the first 600 switches under load, and no more in the next 1,000.
+#: Before memory is measured the first time: caches of the interpreter, of onnxruntime and of SQLite, and what the
+#: allocator keeps, are there then. They grow by 2 to 4 % over the first 600 switches under load, and little after that.
 SETTLING = 600 if SOAK else 30
 CONNECTIONS = 4
 #: Of memory before; and what a few pages more or less are in a short form, bytes.
