@@ -26,9 +26,10 @@ from edgeloop.package.manifest import (
 from edgeloop.package.opening import Golden, Package, read_manifest
 
 if TYPE_CHECKING:
-    from edgeloop.package.author import Draft, DraftVariant, revise_head, write_package
+    from edgeloop.package.author import revise_head, write_package
+    from edgeloop.package.draft import Draft, DraftVariant
 else:
-    __getattr__ = lazily(__name__, "author")
+    __getattr__ = lazily(__name__, "draft", "author")
 
 __all__ = [
     "MANIFEST",

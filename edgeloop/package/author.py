@@ -1,6 +1,6 @@
 """Writing packages: the one module that uses ONNX Runtime's model-package author, which is still experimental.
 
-A package appears whole or not at all: it is built beside its destination, synced, and renamed.
+A package appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -9,109 +9,24 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import chain, count
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from edgeloop.insights import Profile
+from edgeloop.package.appearing import appearing
+from edgeloop.package.draft import Draft
 from edgeloop.package.errors import PackageError
-from edgeloop.package.index import check_path
-from edgeloop.package.manifest import (
-    COMPONENT,
-    WEIGHTS_OPTION,
-    HeadSpec,
-    Manifest,
-    Metadata,
-    OutputSpec,
-    TensorSpec,
-    VariantSpec,
-)
-from edgeloop.package.opening import (
-    GOLDEN_INPUTS,
-    LABELS,
-    VALIDATION,
-    Package,
-    Tensors,
-    golden_outputs_file,
-)
-from edgeloop.package.picture import PictureSpec
+from edgeloop.package.manifest import COMPONENT, WEIGHTS_OPTION, Manifest, Metadata, VariantSpec
+from edgeloop.package.opening import GOLDEN_INPUTS, LABELS, VALIDATION, Package, Tensors, golden_outputs_file
 from edgeloop.package.texts import packed
 
-if TYPE_CHECKING:
-    import onnx  # a device opens packages and never writes one: it does not pay for the import
-
 MODEL_FILE = "model.onnx"
-#: Tensors from this size on are files of their own, so that an update moves only those that changed.
-EXTERNAL_BYTES = 1024
-
-
-@dataclass(frozen=True)
-class DraftVariant:
-    """One variant to be written; ``model`` holds its tensors inside.
-
-    ``provider_options`` are ONNX Runtime's own, as text; docs/reference/package.md lists those that a package may set.
-    """
-
-    name: str
-    precision: str
-    model: onnx.ModelProto
-    ep: str = "CPUExecutionProvider"
-    device: str = "cpu"
-    provider_options: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Draft:
-    """All that a package is made of.
-
-    Attributes:
-        name: of the package.
-        version: of the package.
-        variants: in the order in which ONNX Runtime alone should try them.
-        labels: names of the classes.
-        inputs: of every variant.
-        outputs: of every variant, with their roles.
-        golden_inputs: by name.
-        golden_outputs: for each precision, reference outputs by name.
-        features: name of the output with the head's input, or None.
-        head: the last linear layer, or None.
-        profile: what normal looks like, or None.
-        validation: inputs by name and true labels int64 [N], or None.
-        metrics: for each variant.
-        lineage: where the model comes from.
-        needs: of a device besides ONNX Runtime; of `needs.INSTALL`.
-        picture: how a picture is made small for the input, or None.
-        task: what the model does.
-        description: one sentence for people.
-        extra: further fields of edgeloop's metadata.
-    """
-
-    name: str
-    version: str
-    variants: Sequence[DraftVariant]
-    labels: Sequence[str]
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[OutputSpec]
-    golden_inputs: Tensors
-    golden_outputs: Mapping[str, Tensors]
-    features: str | None = None
-    head: HeadSpec | None = None
-    profile: Profile | None = None
-    validation: tuple[Tensors, npt.NDArray[np.int64]] | None = None
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    lineage: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
-    picture: PictureSpec | None = None
-    task: str = "classification"
-    description: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_package(dest: Path, draft: Draft) -> Package:
@@ -120,9 +35,11 @@ def write_package(dest: Path, draft: Draft) -> Package:
     Raises:
         PackageError: the destination exists, or the draft contradicts itself.
     """
-    _check(draft)
-    with _appearing(Path(dest)) as (root, scratch):
-        weights, graphs = _split_tensors(draft, scratch)
+    from edgeloop.package.tensor_files import split_tensors  # a hub revises heads and does without onnx
+
+    draft.check()
+    with appearing(Path(dest)) as (root, scratch):
+        weights, graphs = split_tensors(draft, scratch)
         author = _Author(root, scratch)
         assets = {
             "weights": author.asset_of(weights),
@@ -168,14 +85,6 @@ def write_package(dest: Path, draft: Draft) -> Package:
     return replace(built, root=Path(dest))
 
 
-def _check(draft: Draft) -> None:
-    names = [check_path(variant.name) for variant in draft.variants]
-    if not names or len({name.casefold() for name in names}) != len(names):
-        raise PackageError(f"a package needs one or more variants with names of their own, not {names}")
-    if lacking := {variant.precision for variant in draft.variants} - set(draft.golden_outputs):
-        raise PackageError(f"the golden outputs of {min(lacking)} are missing; no device could check that variant")
-
-
 def revise_head(
     base: Package,
     dest: Path,
@@ -215,7 +124,7 @@ def revise_head(
     if len(uris := {variant.weights_uri for variant in base.variants.values()}) != 1:
         raise PackageError(f"the variants' tensors lie in {len(uris)} assets; a new head needs them in one")
     stored = weight if head.transposed else weight.T
-    with _appearing(Path(dest)) as (root, scratch):
+    with appearing(Path(dest)) as (root, scratch):
         author = _Author(root, scratch)
         old_uri = next(v.weights_uri for v in base.variants.values() if v.weights_uri is not None)
 
@@ -323,83 +232,6 @@ def _set_variant(package: Any, variant: VariantSpec) -> None:
     package.set_variant_executor_info_inline(COMPONENT, variant.name, "ort", json.dumps(ort))
 
 
-def _split_tensors(draft: Draft, scratch: Path) -> tuple[Path, dict[str, tuple[bytes, tuple[str, ...]]]]:
-    """Take large tensors and the head out of every graph; equal ones of several variants become one file."""
-    import onnx
-
-    weights = scratch / "weights"
-    weights.mkdir()
-    head = {draft.head.weight, draft.head.bias} if draft.head else set()
-    graphs = {}
-    for variant in draft.variants:
-        model = onnx.ModelProto()
-        model.CopyFrom(variant.model)
-        # The head is always a file of its own, so that a new one leaves the graph as it is.
-        # A head of another type would be read as float32, and changed as such, by everyone after us.
-        if other := {
-            t.name for t in model.graph.initializer if t.name in head and t.data_type != onnx.TensorProto.FLOAT
-        }:
-            raise PackageError(f"the head's {min(other)} of variant {variant.name} is not float32")
-        tensors = [
-            _write_tensor(weights, tensor, data, variant.name, keep_name=tensor.name in head)
-            for tensor in model.graph.initializer
-            if (data := _raw(tensor)) is not None and (len(data) >= EXTERNAL_BYTES or tensor.name in head)
-        ]
-        if lost := head - {tensor.name for tensor in model.graph.initializer}:
-            raise PackageError(f"variant {variant.name} lacks the head's initializer {min(lost)}")
-        graphs[variant.name] = model.SerializeToString(deterministic=True), tuple(sorted(tensors))
-    return weights, graphs
-
-
-def _write_tensor(weights: Path, tensor: onnx.TensorProto, data: bytes, variant: str, *, keep_name: bool) -> str:
-    import onnx
-
-    plain = (c if (c.isascii() and c.isalnum()) or c in "_.-" else "_" for c in tensor.name)
-    safe = "".join(plain)[:120] or "tensor"
-    if keep_name and safe != tensor.name:
-        raise PackageError(f"the head's initializer {tensor.name!r} has to have a plain name")
-    file = _free_name(weights, safe, variant, data)
-    if keep_name and file != f"{safe}.bin":
-        raise PackageError(f"the head's {tensor.name} differs between variants; it has to be the same float tensor")
-    (weights / file).write_bytes(data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", file), ("offset", "0"), ("length", str(len(data)))):
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, value
-    return file
-
-
-def _free_name(weights: Path, safe: str, variant: str, data: bytes) -> str:
-    """A file name that no other tensor has: names that were cut short, or differ in case alone, are common."""
-    taken = {path.name.casefold(): path for path in weights.iterdir()}
-
-    def free(file: str) -> bool:
-        there = taken.get(file.casefold())
-        return there is None or (there.name == file and there.read_bytes() == data)
-
-    stems = chain((safe, f"{safe}.{variant}"), (f"{safe}.{variant}.{n}" for n in count(2)))
-    return next(file for stem in stems if free(file := f"{stem}.bin"))
-
-
-def _raw(tensor: onnx.TensorProto) -> bytes | None:
-    """A tensor's bytes; None for kinds that stay inside (strings, and what packs several numbers into a byte)."""
-    import onnx
-
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise PackageError(f"{tensor.name}: load external tensors before packaging (onnx.load does)")
-    if tensor.HasField("raw_data"):
-        return tensor.raw_data
-    if tensor.data_type in (onnx.TensorProto.STRING, onnx.TensorProto.UINT4, onnx.TensorProto.INT4):
-        return None
-    data = onnx.numpy_helper.to_array(tensor).tobytes()
-    name, dims, kind = tensor.name, list(tensor.dims), tensor.data_type
-    tensor.Clear()
-    tensor.name, tensor.data_type, tensor.raw_data = name, kind, data
-    tensor.dims.extend(dims)
-    return data
-
-
 def _save(tensors: Tensors, path: Path) -> None:
     arrays = {name: packed(values) if values.dtype.kind in "OSU" else values for name, values in tensors.items()}
     save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
@@ -408,33 +240,3 @@ def _save(tensors: Tensors, path: Path) -> None:
 def _save_outputs(outputs: Mapping[str, Tensors], folder: Path) -> None:
     for precision, tensors in outputs.items():
         _save(tensors, folder / golden_outputs_file(precision))
-
-
-@contextmanager
-def _appearing(dest: Path) -> Iterator[tuple[Path, Path]]:
-    """A folder to build in, and one for scratch; the first becomes ``dest`` when all went well."""
-    if dest.exists():
-        raise PackageError(f"{dest} exists; choose another folder, or remove it")
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{dest.name}.", dir=dest.parent) as temporary:
-        root, scratch = Path(temporary) / "package", Path(temporary) / "scratch"
-        root.mkdir()
-        scratch.mkdir()
-        yield root, scratch
-        sync_tree(root)
-        root.rename(dest)
-        _sync(dest.parent)
-
-
-def sync_tree(root: Path) -> None:
-    """Make every file and folder below ``root`` durable."""
-    for path in (*root.rglob("*"), root):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

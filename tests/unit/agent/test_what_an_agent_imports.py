@@ -43,6 +43,7 @@ UNWANTED = {
     "scipy": "the exporter's",
     "torch": "the exporter's",
     "edgeloop.package.author": "writes packages, which a device never does",
+    "edgeloop.package.draft": "as edgeloop.package.author",
     "edgeloop.insights.drift": "the hub's question",
     "unittest": "numpy.testing and others bring it",
     "multiprocessing": "an agent is one process; a child is a command of its own",
