@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-import socket
-import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
-from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo, MQTTv5, MQTTv311
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edgeloop.protocol.wire import Wire, WiredClient
+from edgeloop.protocol.client import CONNECT_TIMEOUT_S, Options, WiredClient, why
+from edgeloop.protocol.in_flight import InFlight
+from edgeloop.protocol.waking import Waker
+from edgeloop.protocol.wire import Wire
 from edgeloop.records import dataclass
 
-# A broker that takes the TCP connection and never answers must not hold the link for ever.
-CONNECT_TIMEOUT_S = 10.0
 # aMQTT 0.12 reads the properties of a version 5 CONNECT as the client id and then waits for more bytes without a word.
 FIRST_ANSWER_S = 2.0
 #: What is published gathers when less than so many times the gathering's own time has passed since what went before.
@@ -36,30 +33,7 @@ QUIET = 2.0
 _POLL_S = 0.5
 _REST_S = 5.0
 _UNSUPPORTED_VERSION = 132
-#: OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
-_NOT_NOW = (9, 10)
 _SUCCESS = MQTTErrorCode.MQTT_ERR_SUCCESS
-
-
-@dataclass(frozen=True)
-class Options:
-    """What every connection of a link has in common; see :class:`edgeloop.protocol.link.Link`."""
-
-    host: str
-    port: int
-    client_id: str
-    will: tuple[str, bytes] | None
-    username: str | None
-    password: str | None
-    tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None
-    keepalive_s: int
-    max_queued: int
-    max_queued_bytes: int
-    max_packet_bytes: int
-    manual_ack: bool
-    session_s: int = 0
-    receive_maximum: int = 0
-    gather_s: float = 0.0
 
 
 class Delivery:
@@ -110,19 +84,12 @@ class Connection:
         self._options = options
         self._callbacks = callbacks
         self._version = version
-        self._lock = threading.Lock()
-        self._pending: deque[tuple[MQTTMessageInfo, int]] = deque()
-        self._pending_bytes = 0
-        self._refused: set[int] = set()
+        self._in_flight = InFlight(options.max_queued, options.max_queued_bytes)
         self.packet_limit = 0
-        self._wake_out, self._wake_in = socket.socketpair()
-        self._wake_out.setblocking(False)
-        self._wake_in.setblocking(False)
-        self._awake = False
+        self._waker = Waker()
         # Whoever has it reads or writes. A publisher that finds it free writes at once: waking the loop's thread takes
         # longer than all the rest on a busy machine.
         self._turn = threading.Lock()
-        self._own_thread = 0
         self._published_at = 0.0
         self._handed_out = 0
         self._closing = False
@@ -131,32 +98,21 @@ class Connection:
         # Whether the broker has answered every subscription; before, what is published may be nobody's.
         self.subscribed, self._subscribing = False, 0
         self.reason = ""
-        self._client = self._make_client()
+        self._client = self._make_client(options)
 
     def run(self) -> Outcome:
         """Connect and serve until the connection ends; ``reason`` then says why."""
         options = self._options
-        self._own_thread = threading.get_ident()
+        self._waker.thread = threading.get_ident()
         try:
-            self._secure()
-            self._client.connect(options.host, options.port, options.keepalive_s, **self._connect_properties())
+            self._client.open()
             self._serve()
         except (OSError, ValueError) as error:
-            self.reason = self.reason or f"{options.host}:{options.port}: {error}{_clue(error)}"
+            self.reason = self.reason or f"{options.host}:{options.port}: {why(error)}"
         finally:
             self.accepted = False
             self._abandon()
         return self._outcome
-
-    def _secure(self) -> None:
-        given = self._options.tls
-        if given is None:
-            return
-        try:
-            context = given if isinstance(given, ssl.SSLContext) else given()
-        except Exception as error:  # whatever it is, the next attempt may find it mended
-            raise ValueError(f"there can be no TLS: {error}") from error
-        self._client.tls_set_context(context)
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
         """Queue one message; False when it cannot be taken now."""
@@ -175,14 +131,12 @@ class Connection:
 
     def _publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> MQTTMessageInfo | None:
         size = len(topic) + len(payload)
-        if not self.accepted or not self._fits(size) or not self._has_room(size):
+        if not self.accepted or not self._fits(size) or not self._in_flight.has_room(size):
             return None
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc != _SUCCESS:
             return None
-        with self._lock:
-            self._pending.append((info, size))
-            self._pending_bytes += size
+        self._in_flight.add(info, size)
         self._push()
         return info
 
@@ -194,11 +148,7 @@ class Connection:
         until = time.monotonic() + timeout_s
         while not info.is_published() and self.accepted and time.monotonic() < until:
             info.wait_for_publish(_POLL_S)
-        with self._lock:
-            # A refusal is noted before the waiting ends, and a lost connection never confirms.
-            refused = info.mid in self._refused
-            self._refused.discard(info.mid)
-        return info.is_published() and not refused
+        return self._in_flight.taken(info)  # a lost connection never confirms
 
     def subscribe(self, filters: Sequence[str]) -> None:
         """Ask for topics at QoS 1."""
@@ -206,61 +156,27 @@ class Connection:
             self._subscribing += 1
             self.subscribed = False
             self._client.subscribe([(topic_filter, 1) for topic_filter in filters])
-            self._wake()
+            self._waker.wake()
 
     def drained(self) -> bool:
         """Whether the broker has acknowledged all that was published."""
-        self._forget_published()
         wire = self._client.wire
-        return not self._pending and (wire is None or not wire.waits)
+        return self._in_flight.empty and (wire is None or not wire.waits)
 
     def close(self) -> None:
         """Say goodbye: the broker does not publish the will."""
         self._closing = True
         self._client.disconnect()
-        self._wake()
+        self._waker.wake()
 
-    def _make_client(self) -> WiredClient:
-        options = self._options
-        client = WiredClient(
-            CallbackAPIVersion.VERSION2,
-            options.client_id,
-            # On 3.1.1 a session that is kept has no end; on 5 the connect's properties say.
-            clean_session=None if self._version == 5 else options.session_s == 0,
-            protocol=MQTTv5 if self._version == 5 else MQTTv311,
-            reconnect_on_failure=False,
-            manual_ack=options.manual_ack,
-        )
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        client.wired = lambda sock: Wire(
-            sock, self._received, properties=self._version == 5, max_packet_bytes=options.max_packet_bytes
-        )
-        client.max_queued_messages_set(options.max_queued)
+    def _make_client(self, options: Options) -> WiredClient:
+        client = WiredClient(options, self._version, self._received)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
-        # With this callback set, paho leaves all writing to the loop below.
-        client.on_socket_register_write = lambda *_: None
-        if options.username is not None:
-            client.username_pw_set(options.username, options.password)
-        if options.will is not None:
-            topic, payload = options.will
-            client.will_set(topic, payload, qos=1, retain=True)
         return client
-
-    def _connect_properties(self) -> dict[str, Any]:
-        if self._version != 5:
-            return {}
-        properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho left it untyped
-        # A larger message is then dropped by the broker, before it costs memory here.
-        properties.MaximumPacketSize = self._options.max_packet_bytes
-        if self._options.receive_maximum:
-            properties.ReceiveMaximum = self._options.receive_maximum
-        if self._options.session_s:
-            properties.SessionExpiryInterval = self._options.session_s
-        return {"clean_start": self._options.session_s == 0, "properties": properties}
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -271,7 +187,7 @@ class Connection:
         answer_until = time.monotonic() + (FIRST_ANSWER_S if self._version == 5 else CONNECT_TIMEOUT_S)
         with selectors.DefaultSelector() as selector:
             selector.register(wire, selectors.EVENT_READ)
-            selector.register(self._wake_out, selectors.EVENT_READ)
+            selector.register(self._waker, selectors.EVENT_READ)
             watched = selectors.EVENT_READ
             reading = True
             while client.socket() is not None:  # it is the wire
@@ -289,10 +205,10 @@ class Connection:
                     self._watch(selector, wire, wanted)
                     watched = wanted
                 ready = selector.select(patience_s)
-                if any(key.fileobj is self._wake_out for key, _ in ready):
+                if any(key.fileobj is self._waker for key, _ in ready):
                     if self._options.gather_s:
                         time.sleep(self._options.gather_s)
-                    self._swallow_wake()
+                    self._waker.swallow()
                 with self._turn:
                     if (reading and not self._read(wire)) or client.loop_misc() != _SUCCESS:
                         return
@@ -323,7 +239,7 @@ class Connection:
 
     def _write(self, wire: Wire) -> bool:
         """Let paho write to the wire, and the wire to the network; False when the connection is lost."""
-        self._awake = False  # before it is looked what waits: what comes later wakes again
+        self._waker.look()
         if self._client.want_write() and self._client.loop_write() != _SUCCESS:
             return False
         wire.flush()
@@ -338,7 +254,7 @@ class Connection:
         now, options, wire = time.monotonic(), self._options, self._client.wire
         quiet = now - self._published_at >= QUIET * options.gather_s
         self._published_at = now
-        if threading.get_ident() == self._own_thread:
+        if threading.get_ident() == self._waker.thread:
             return  # it writes when it has read
         if wire is not None and quiet and not self._closing and self._turn.acquire(blocking=False):
             try:
@@ -347,40 +263,14 @@ class Connection:
                 self._turn.release()
             if done:
                 return
-        self._wake()
-
-    def _swallow_wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake_out.recv(4096)
-
-    def _wake(self) -> None:
-        if self._awake or threading.get_ident() == self._own_thread:
-            return
-        self._awake = True
-        # A full pipe wakes just as well; a closed one belongs to a connection that has ended.
-        with contextlib.suppress(OSError):
-            self._wake_in.send(b"\0")
+        self._waker.wake()
 
     def _abandon(self) -> None:
         with self._turn:
             watched = self._client.socket()
             if watched is not None:
                 watched.close()
-        self._wake_in.close()
-        self._wake_out.close()
-
-    # -- what is under way ----------------------------------------------------------------------------------------
-
-    def _has_room(self, size: int) -> bool:
-        self._forget_published()
-        options = self._options
-        with self._lock:
-            return len(self._pending) < options.max_queued and self._pending_bytes + size <= options.max_queued_bytes
-
-    def _forget_published(self) -> None:
-        with self._lock:
-            while self._pending and self._pending[0][0].is_published():
-                self._pending_bytes -= self._pending.popleft()[1]
+        self._waker.close()
 
     # -- paho's callbacks -----------------------------------------------------------------------------------------
 
@@ -424,7 +314,7 @@ class Connection:
         wire = self._client.wire
         if wire is not None:
             wire.acknowledge(mid)
-            self._wake()
+            self._waker.wake()
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         """A message at QoS 2, or with something about it that the wire does not read."""
@@ -432,7 +322,7 @@ class Connection:
 
         def acknowledge(mid: int) -> None:
             client.ack(mid, qos)
-            self._wake()
+            self._waker.wake()
 
         try:
             topic = message.topic
@@ -443,11 +333,7 @@ class Connection:
         self._callbacks.message(topic, bytes(message.payload), Delivery(acknowledge, message.mid, qos, message.retain))
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
-        with self._lock:
-            # A number is used again: what was refused under it before is no more. And nobody may ask for any of them.
-            self._refused.discard(mid)
-            if reason.is_failure and len(self._refused) < self._options.max_queued:
-                self._refused.add(mid)
+        self._in_flight.answered(mid, refused=reason.is_failure)
         if reason.is_failure:
             self._callbacks.refused(f"the broker refused a publish: {reason}")
 
@@ -457,10 +343,3 @@ class Connection:
         for reason in reasons:
             if reason.is_failure:
                 self._callbacks.refused(f"the broker refused a subscription: {reason}")
-
-
-def _clue(error: Exception) -> str:
-    """Of a certificate that does not hold now, the clock is told as well: on a device it is the likelier culprit."""
-    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_NOW:
-        return f"; the clock here says {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}: see whether it is right"
-    return ""

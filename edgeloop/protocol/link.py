@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from edgeloop.protocol.connection import Callbacks, Connection, Delivery, Options, Outcome
+from edgeloop.protocol.client import Options
+from edgeloop.protocol.connection import Callbacks, Connection, Delivery, Outcome
 from edgeloop.protocol.routes import Handler, Routes
 from edgeloop.records import dataclass
 

@@ -13,9 +13,6 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
-
-from paho.mqtt.client import Client
 
 #: Bytes that are read at once, and how often before it is the turn of what goes out.
 READ_BYTES, READS = 1 << 16, 8
@@ -221,21 +218,6 @@ class Wire:
             return False
         self._received(topic, body[at:], mid, qos, bool(flags & 1))
         return True
-
-
-class WiredClient(Client):
-    """A paho client whose socket is a :class:`Wire`. It drives no loop of its own."""
-
-    wire: Wire | None = None
-    wired: Callable[[socket.socket], Wire]
-
-    def _create_socket(self) -> Any:
-        sock: socket.socket = super()._create_socket()  # type: ignore[assignment]  # TCP or TLS: no websockets here
-        # A wire writes all that it has at once. What it has next, such as an answer after an acknowledgement, would
-        # wait 40 ms for the other side's own acknowledgement of TCP.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.wire = self.wired(sock)
-        return self.wire
 
 
 def _length(size: int) -> bytes:
