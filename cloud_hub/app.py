@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import logging
-import secrets
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from cloud_hub import exit_codes
-from cloud_hub.access.grants import parse_grant
-from cloud_hub.access.identify import Access
-from cloud_hub.access.oidc import Client, Provider
+from cloud_hub import parts
 from cloud_hub.accuracy import FleetAccuracy
+from cloud_hub.addresses import Addresses
 from cloud_hub.alarms import Alarms
 from cloud_hub.announce import Announcer
 from cloud_hub.attestations import Attestations, Unwitnessed
 from cloud_hub.blobs import Blobs
-from cloud_hub.broker import EmbeddedBroker, choose
 from cloud_hub.channels import Channels
 from cloud_hub.costs import Costs
 from cloud_hub.data_folder import DataFolder
 from cloud_hub.devices import Devices
 from cloud_hub.drift import DriftWatch
-from cloud_hub.errors import NotFound, StartError
+from cloud_hub.errors import NotFound
 from cloud_hub.escalations.teaching import Teaching
 from cloud_hub.identities import RENEWAL_TICK_S, Identities
 from cloud_hub.ingest import KINDS, Ingest
@@ -36,33 +32,24 @@ from cloud_hub.light_rows import Layout
 from cloud_hub.light_windows import LightWindows
 from cloud_hub.lineage import Lineages
 from cloud_hub.quarantine import Quarantine
-from cloud_hub.records.database import Database
 from cloud_hub.releases import Releases
 from cloud_hub.retention import Keep, Retention
 from cloud_hub.rollouts import Rollouts
 from cloud_hub.samples.keeping import Samples
 from cloud_hub.sealing import Unsigned
-from cloud_hub.settings import Settings, is_wildcard
+from cloud_hub.settings import Settings
 from cloud_hub.supervise import Supervisor, every
-from cloud_hub.training.bounded import Runner
 from cloud_hub.training.command_trainer import CommandTrainer
 from cloud_hub.training.head_trainer import HeadTrainer
 from cloud_hub.training.runs import Training
 from cloud_hub.trials import Trials
-from cloud_hub.trust.key_files import KeyFiles
-from cloud_hub.trust.online import OnlineTrust
 from cloud_hub.trust.view import NOTHING, TrustView
 from cloud_hub.trust.witness import Witness
 from cloud_hub.webhooks import Webhooks
 from edgeloop.protocol import Topics
-from edgeloop.protocol.link import Link
 
 log = logging.getLogger(__name__)
 
-#: Acknowledgements of a batch come in thousands.
-GATHER_S = 0.003
-#: The largest Receive Maximum that MQTT 5 knows.
-MAX_IN_FLIGHT = 65_535
 ROLLOUTS_TICK_S = 0.5
 DRIFT_TICK_S = 1.0
 RETENTION_TICK_S = 10.0
@@ -89,25 +76,34 @@ class Hub:
         self, settings: Settings, *, http_port: int | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.settings, self.clock = settings, clock
-        self._http_port = settings.listen_port if http_port is None else http_port
+        with ExitStack() as opened:  # a hub that cannot start leaves nothing open
+            self._open(opened, settings.listen_port if http_port is None else http_port)
+            self._join()
+            self._opened = opened.pop_all()
+
+    def _open(self, opened: ExitStack, http_port: int) -> None:
+        """Take what may not be there for a hub: its folder, its records, its keys and its broker."""
+        settings, clock = self.settings, self.clock
         self.folder = DataFolder(settings.data)
-        try:
-            self.db = _open_records(settings)
-        except BaseException:
-            self.folder.close()
-            raise
-        topics = Topics(settings.fleet)
-        try:
-            self.trust = None if settings.insecure else _open_trust(settings, self.db, clock)
-            self.identities = self._make_identities(topics, clock)
-            self.broker = _start_broker(settings, self.identities)
-        except BaseException:
-            self.db.close()
-            self.folder.close()
-            raise
-        self.access = self._make_access(clock)
+        opened.callback(self.folder.close)
+        self.db = parts.records(settings)
+        opened.callback(self.db.close)
+        self.topics = Topics(settings.fleet)
+        self.trust = parts.trust(settings, self.db, clock)
+        self.identities = None
+        if not settings.insecure:
+            self.identities = Identities(settings, self.db, self.topics, self._roots, clock=clock)
+        self.broker = parts.broker(settings, self.identities)
+        if self.broker is not None:
+            opened.callback(self.broker.stop)
+        self.addresses = Addresses(settings, http_port, self.broker)
+
+    def _join(self) -> None:
+        """Make the parts and let them know of one another."""
+        settings, topics, clock = self.settings, self.topics, self.clock
+        self.access = parts.access(settings, self.db, self.identities, clock)
         self.workers = Supervisor()
-        self.link = self._make_link()
+        self.link = parts.link(settings, self.addresses, self.broker, self.identities)
         self.announcer = Announcer(self.link)
         self.blobs = Blobs(settings.data / "blobs", max_bytes=settings.max_blob_bytes)
         self.releases = Releases(self.db, self.blobs, settings.data / "releases", clock=clock)
@@ -124,7 +120,7 @@ class Hub:
             self.releases,
             topics,
             self.announcer,
-            hub_url=lambda: self.public_url,
+            hub_url=lambda: self.addresses.public_url,
             sealer=sealer,
             clock=clock,
         )
@@ -185,7 +181,7 @@ class Hub:
             settings.data / "training",
             [
                 HeadTrainer(self.db, self.insights),
-                CommandTrainer(settings.training_programs, self.samples.datasets, _runners(settings)),
+                CommandTrainer(settings.training_programs, self.samples.datasets, parts.runners(settings)),
             ],
             at_once=settings.training_at_once,
             sealer=sealer,
@@ -212,42 +208,6 @@ class Hub:
         if self.identities is not None:
             self.identities.steer(self.broker, self.link)
         self._subscribe(topics)
-
-    @property
-    def public_url(self) -> str:
-        """Base URL that devices fetch files from."""
-        if self.settings.public_url:
-            return self.settings.public_url
-        host = self.settings.listen_host
-        if is_wildcard(host):
-            host = socket.gethostname()  # every address: the name is the best guess that devices can resolve
-        return self._url(host)
-
-    @property
-    def local_url(self) -> str:
-        """Base URL that a command on this machine reaches the hub at."""
-        return self._url("127.0.0.1" if is_wildcard(self.settings.listen_host) else self.settings.listen_host)
-
-    @property
-    def listen_url(self) -> str:
-        """Base URL of the address that it listens on."""
-        return self._url(self.settings.listen_host)
-
-    def _url(self, host: str) -> str:
-        scheme = "http" if self.identities is None else "https"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._http_port}"
-
-    @property
-    def broker_address(self) -> tuple[str, int]:
-        """Host and port of the broker, embedded or not."""
-        if self.broker is not None:
-            return self.broker.host, self.broker.port
-        return self.settings.broker_host, self.settings.broker_port
-
-    @property
-    def broker_tls(self) -> bool:
-        """Whether the broker is spoken to by mutual TLS."""
-        return self.identities is not None and (self.broker is None or self.broker.mutual_tls)
 
     @property
     def restarts(self) -> int:
@@ -282,10 +242,7 @@ class Hub:
         self.workers.stop(self.settings.stop_timeout_s)
         self.link.stop(2.0)
         self.light.flush()
-        if self.broker is not None:
-            self.broker.stop()
-        self.db.close()
-        self.folder.close()
+        self._opened.close()
 
     def trust_view(self) -> TrustView:
         """Who signs what, and what people have to do."""
@@ -293,7 +250,7 @@ class Hub:
 
     def checks(self) -> dict[str, str]:
         """What the hub needs → why it does not have it, or "" where all is well."""
-        host, port = self.broker_address
+        host, port = self.addresses.broker
         broker = "" if self.link.connected else f"not connected to the broker at {host}:{port}: {self.link.last_error}"
         try:
             self.db.check_writable()
@@ -302,26 +259,6 @@ class Hub:
             records = f"the records cannot be written: {error.__cause__ or error}"
         dead = [state.name for state in self.workers.states if not state.alive]
         return {"broker": broker, "records": records, "workers": f"not running: {', '.join(dead)}" if dead else ""}
-
-    def _make_identities(self, topics: Topics, clock: Callable[[], float]) -> Identities | None:
-        if self.settings.insecure:
-            return None
-        return Identities(self.settings, self.db, topics, self._roots, clock=clock)
-
-    def _make_access(self, clock: Callable[[], float]) -> Access:
-        settings = self.settings
-        access = Access(
-            self.db,
-            settings.data,
-            secure=not settings.insecure,
-            rate=settings.request_rate,
-            provider=_identity_provider(settings),
-            session_s=settings.session_s,
-            clock=clock,
-        )
-        if self.identities is not None:
-            access.recognise = self.identities.registry.recognise
-        return access
 
     def _roots(self) -> Iterator[bytes]:
         """Every version of the signed root, the newest first."""
@@ -354,27 +291,6 @@ class Hub:
             self.trust.tells(self.devices.publish_all)
             self.trust.keeps(self.channels.in_use)
 
-    def _make_link(self) -> Link:
-        host, port = self.broker_address
-        known = 4 if self.broker is not None and self.broker.choice.kind == "amqtt" else None
-        return Link(
-            host,
-            port,
-            # A second client with the same id would drive this one out.
-            f"cloud-hub-{secrets.token_hex(4)}",
-            username=self.settings.broker_username,
-            password=self.settings.broker_password,
-            tls=self.identities.own.client_context if self.identities is not None and self.broker_tls else None,
-            manual_ack=True,
-            # What has no room here waits at the broker, which drops it when it has none either: devices send again.
-            # Half of the queue: a read that has begun may bring more.
-            gather_s=GATHER_S,
-            receive_maximum=min(self.settings.ingest_queue // 2, MAX_IN_FLIGHT),
-            max_queued=10_000,
-            version=known,
-            backoff_s=(0.1, 5.0),
-        )
-
     def _subscribe(self, topics: Topics) -> None:
         self.announcer.announces(self.channels.publish_all)
         self.announcer.announces(self.devices.publish_all)
@@ -383,61 +299,3 @@ class Hub:
             self.link.subscribe(topics.every(kind), self.ingest.submit)
         self.link.subscribe(topics.every("escalations"), self.teaching.office.submit)
         self.link.subscribe(topics.every("samples"), self.samples.intake.submit)
-
-
-def _runners(settings: Settings) -> Mapping[str, Runner]:
-    """Where training programs may run, besides as children of the hub."""
-    if not settings.ray_address:
-        return {}
-    from cloud_hub.training.ray_runner import RayRunner
-
-    return {"ray": RayRunner(settings.ray_address, settings.ray_token)}
-
-
-def _open_records(settings: Settings) -> Database:
-    try:
-        db = Database.in_folder(settings.data)
-        db.migrate()
-        db.check_writable()
-    except Exception as error:  # Alembic and SQLAlchemy have no common root
-        raise StartError(
-            f"the records in {settings.data} cannot be used: {error}",
-            "they may be damaged, of a newer version, or on a full disk; restore a copy, or name another folder",
-            exit_codes.DATA_UNUSABLE,
-        ) from error
-    return db
-
-
-def _open_trust(settings: Settings, db: Database, clock: Callable[[], float]) -> OnlineTrust:
-    keys = KeyFiles(settings.data / "trust" / "keys")
-    keys.ensure()
-    return OnlineTrust(db, keys, clock=clock)
-
-
-def _identity_provider(settings: Settings) -> Provider | None:
-    if not settings.oidc_issuer:
-        return None
-    return Provider(
-        Client(
-            settings.oidc_issuer,
-            settings.oidc_client_id,
-            settings.oidc_client_secret,
-            settings.oidc_audience or settings.oidc_client_id,
-            settings.oidc_roles_claim,
-            {value: parse_grant(grant) for value, grant in settings.oidc_roles.items()},
-        )
-    )
-
-
-def _start_broker(settings: Settings, identities: Identities | None) -> EmbeddedBroker | None:
-    if settings.broker == "none":
-        return None
-    broker = EmbeddedBroker(
-        choose(settings.broker),
-        settings.data / "broker",
-        host=settings.broker_host,
-        port=settings.broker_port,
-        files=None if identities is None else identities.access.files,
-    )
-    broker.start()
-    return broker

@@ -118,17 +118,17 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _started(hub: Hub, announce: Callable[[str], None]) -> None:
-    hub.access.local.write(hub.local_url)
+    hub.access.local.write(hub.addresses.local_url)
     _announce(hub, announce)
     announce_first_token(hub.access, hub.settings.data, announce)
 
 
 def _announce(hub: Hub, announce: Callable[[str], None]) -> None:
     settings = hub.settings
-    host, broker_port = hub.broker_address
+    host, broker_port = hub.addresses.broker
     kind = "runs elsewhere" if hub.broker is None else f"{hub.broker.choice.kind}, embedded"
     mqtt = "mqtt" if hub.identities is None else "mqtts"
-    announce(f"cloud-hub serves {hub.listen_url} (documentation at /docs)")
+    announce(f"cloud-hub serves {hub.addresses.listen_url} (documentation at /docs)")
     announce(
         f"cloud-hub uses  {mqtt}://{host}:{broker_port} ({kind}), fleet {settings.fleet!r}, data in {settings.data}"
     )

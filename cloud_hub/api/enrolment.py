@@ -154,7 +154,7 @@ def router(hub: Hub) -> APIRouter:
         except ProtocolError as error:
             raise BadRequest(str(error)) from error
         done = identities.redeem(token, body.device, _pem(body.request))
-        host, port = identities.public_broker(hub.broker_address[1])
+        host, port = identities.public_broker(hub.addresses.broker[1])
         root = identities.root_of(token)
         return RedeemAnswer(
             device=done.device,
@@ -165,7 +165,7 @@ def router(hub: Hub) -> APIRouter:
             hub=hub.settings.public_url,
             broker_host=host,
             broker_port=port,
-            broker_tls=hub.broker_tls,
+            broker_tls=hub.addresses.broker_tls,
             channels=list(done.channels),
             now=hub.clock(),
         )

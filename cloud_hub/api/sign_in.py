@@ -37,7 +37,7 @@ def router(hub: Hub) -> APIRouter:
         return hub.access.provider
 
     def back() -> str:
-        return f"{hub.public_url}/api/v1/sign-in/callback"
+        return f"{hub.addresses.public_url}/api/v1/sign-in/callback"
 
     @routes.get(
         "/sign-in",
