@@ -16,11 +16,12 @@ from edge_agent.ports import Recorder
 from edge_agent.serving import oip, tensors
 from edge_agent.serving.calls import Answer, Call, Described
 from edge_agent.serving.classification import classified
-from edge_agent.serving.dataplane import NOTHING_SERVES, DataPlane
+from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.errors import BadRequest, NotFound, NotReady, ServingError
 from edge_agent.serving.extensions import Extensions, Repository
 from edge_agent.serving.feedback import give_feedback, kept_rows, open_audits
 from edge_agent.serving.http_messages import Request, Response
+from edge_agent.serving.models import NOTHING_SERVES
 from edge_agent.serving.parameters import Place, shared
 from edge_agent.serving.plain_bodies import PLAIN, in_plain_sight, plain, read_picture, read_text
 from edge_agent.serving.responses import DONE, Answering, as_error, as_json, aside, error_body, read_object

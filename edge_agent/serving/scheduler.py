@@ -31,11 +31,6 @@ class Served(NamedTuple):
     slot: Slot
     scheduler: Scheduler
 
-    def close(self) -> None:
-        """Free the session: nothing waits or runs any more."""
-        self.scheduler.close()
-        self.slot.loaded.session.close()
-
 
 class Job(Future[Answer]):
     """A request that waits or runs. Cancelling it works in both states; its future is what the door awaits.

@@ -77,6 +77,7 @@ class Slot:
         self.first = session.inputs[0].name
         self._expected = [(spec, numpy_dtype(spec.datatype), len(spec.shape)) for spec in session.inputs]
         self._texts = [spec.name for spec in session.inputs if spec.datatype == "BYTES"]
+        self._varying = [spec.name for spec in session.inputs if spec.shape[:1] == (-1,)]
         self._max_text_bytes = max_text_bytes
         self._known = {output.name for output in session.outputs}
         # The features are for observing; a client gets them when it names them.
@@ -97,15 +98,6 @@ class Slot:
         """Totals since the switch."""
         tally = self.tally
         return ServingCounters(tally.rows, tally.failures, tally.nonfinite, tally.run_ns, tally.executions)
-
-    def retire(self, following: Slot | None) -> bool:
-        """Take no new requests; returns whether the session may be closed at once."""
-        self.retired = True
-        return self.in_flight == 0 and not self.lives_on(following)
-
-    def lives_on(self, other: Slot | None) -> bool:
-        """Whether another slot uses the same session."""
-        return other is not None and other.loaded.session is self.loaded.session
 
     def plan(self, wanted: tuple[str, ...]) -> Plan:
         """What to compute for the outputs that a client names; () means the usual ones.
@@ -177,6 +169,10 @@ class Slot:
             # A character has four bytes at most: a short text need not be encoded to be counted.
             if len(text) * 4 > most and len(text.encode()) > most:
                 raise BadRequest(f"input {name!r}: text {row} is longer than {most} bytes (max_text_bytes)")
+
+    def uneven(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether inputs that fit have different numbers of rows, where the model takes any number."""
+        return len(self._varying) > 1 and len({inputs[name].shape[0] for name in self._varying}) > 1
 
     def blame(self, inputs: Mapping[str, Array]) -> None:
         """Called when an output is not finite: inputs that no model could answer are the client's fault.

@@ -86,9 +86,9 @@ class WiredClient(Client):
         options = self._given
         if options.tls is not None:
             self.tls_set_context(_context(options.tls))
-        self.connect(options.host, options.port, options.keepalive_s, **self._connect_properties())
+        self.connect(options.host, options.port, options.keepalive_s, **self._hello())
 
-    def _connect_properties(self) -> dict[str, Any]:
+    def _hello(self) -> dict[str, Any]:
         options = self._given
         if self._on_version != 5:
             return {}

@@ -7,6 +7,7 @@ that runs models has one `Guard`, which it uses for all its runs. While nothing 
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -14,6 +15,8 @@ import weakref
 from typing import Any, Protocol
 
 from edgeloop.runtime.ort import ort
+
+log = logging.getLogger(__name__)
 
 TICK_S = 0.05
 #: Looks without anything under way after which the thread sleeps until it is woken.
@@ -121,7 +124,10 @@ class Watchdog:
         for entry in watched:
             if entry.at <= now:
                 entry.at = NEVER
-                entry.fire()
+                try:
+                    entry.fire()
+                except Exception:  # everybody else's deadlines hang on this thread
+                    log.exception("a deadline came, and what has to happen then failed")
         return any(entry.at != NEVER for entry in watched)
 
 

@@ -161,8 +161,8 @@ def test_what_does_not_fit_the_model_is_the_clients_fault(
 def test_names_that_clients_make_up_do_not_fill_the_memory(plane: DataPlane) -> None:
     for number in range(3 * MOST_PLANS):
         ask(plane, None, *["label"] * (number + 1))
-    assert plane._main is not None
-    assert len(plane._main.slot._plans) <= MOST_PLANS
+    assert plane._models.main is not None
+    assert len(plane._models.main.slot._plans) <= MOST_PLANS
 
 
 # ── what is noted ─────────────────────────────────────────────────────────────────────────────
@@ -408,6 +408,23 @@ def test_the_same_release_again_keeps_its_session(first: Package) -> None:
     assert ask(plane).version == "1"
     plane.close()
     assert double.closed == 1
+
+
+def test_the_same_release_again_leaves_no_thread_behind(first: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataplane, "INLINE_NS", 0)
+    double = Double(loaded(first))
+    plane = DataPlane(None, id_prefix="p")
+    plane.switch(double.release)
+    assert ask(plane).version == "1"
+    assert plane._models.main is not None
+    old = plane._models.main.scheduler
+    plane.switch(double.release)
+    until = time.monotonic() + 10
+    while old._threads and time.monotonic() < until:
+        time.sleep(0.01)
+    assert old._threads == 0
+    assert ask(plane).version == "1"
+    plane.close()
 
 
 def test_a_release_that_cannot_be_timed_does_not_replace_the_one_that_serves(plane: DataPlane, first: Package) -> None:

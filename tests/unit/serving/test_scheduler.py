@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from edge_agent.serving import dataplane
 from edge_agent.serving.batching import BatchRules, Evidence, largest_of, measure
 from edge_agent.serving.calls import Answer, Call
-from edge_agent.serving.dataplane import DataPlane, ServingRules, version_order
+from edge_agent.serving.dataplane import DataPlane, ServingRules
 from edge_agent.serving.errors import BadRequest, Busy, DeadlinePassed, NotFound
+from edge_agent.serving.models import version_order
 from edge_agent.serving.repository import Repository
 from edgeloop.package import Package
 from edgeloop.runtime import InferenceError
@@ -271,7 +272,7 @@ def test_larger_batches_are_not_tried_where_small_ones_bring_nothing(first: Pack
 def test_what_waits_is_spread_over_instances_that_are_free(first: Package) -> None:
     held = Held(first)
     waiting = [held.ask(call(0.1)) for _ in range(4)]
-    held.plane._main.scheduler.instances = 2  # type: ignore[union-attr]  # and the second has not begun to work
+    held.plane._models.main.scheduler.instances = 2  # type: ignore[union-attr]  # and the second has not begun to work
     held.go_on()
     for future in waiting:
         future.result(10)
