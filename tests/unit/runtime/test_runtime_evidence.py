@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,26 @@ def test_a_damaged_table_counts_as_none(tmp_path: Path, damage: Callable[[bytes]
     assert damage(path.read_bytes()) != path.read_bytes()
     path.write_bytes(damage(path.read_bytes()))
     assert store.read(evidence().release) is None
+
+
+def test_two_processes_may_keep_the_same_table_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, sync, others = EvidenceStore(tmp_path), os.fsync, [replace(evidence(), note="another's")]
+
+    def meanwhile(descriptor: int) -> None:
+        sync(descriptor)
+        if others:
+            store.write(others.pop())
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    store.write(evidence())
+    assert store.all() == [evidence()] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_disk_that_takes_no_mark_does_not_keep_a_release_from_being_loaded(tmp_path: Path) -> None:
+    (tmp_path / "in-the-way").write_bytes(b"")
+    store = EvidenceStore(tmp_path / "in-the-way")
+    with store.loading(evidence().release, PROVIDER):
+        assert store.died_loading(evidence().release) == frozenset()
 
 
 def test_tables_of_other_releases_are_removed(tmp_path: Path) -> None:
