@@ -1,7 +1,8 @@
-"""HTTP's messages: a request as it was read, a response and its bytes, and the head that is likely to come again."""
+"""HTTP's messages: a request as it was read, a response and its bytes, and heads that come again."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -62,6 +63,21 @@ def known_head(data: bytes, request: Request) -> KnownHead | None:
     if not usual or size > LONGEST_KNOWN_HEAD or headers.keys() & _SPECIAL or data[size - 4 : size] != b"\r\n\r\n":
         return None
     return KnownHead(data[:size], len(data), request._replace(body=b""))
+
+
+def without_upgrade(method: bytes, target: bytes, version: bytes, headers: Mapping[bytes, bytes]) -> bytes:
+    """The head of a request, made anew from what was read of it, as of one that offers no other protocol.
+
+    Args:
+        method: such as ``POST``.
+        target: as it came.
+        version: of HTTP, such as ``1.1``.
+        headers: names in lower case.
+    """
+    lines = [b"%b: %b\r\n" % header for header in headers.items() if header[0] not in (b"connection", b"upgrade")]
+    if b"close" in headers.get(b"connection", b"").lower():
+        lines.append(b"connection: close\r\n")
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (method, target, version, b"".join(lines))
 
 
 def head_of(response: Response, tail: str) -> bytes:

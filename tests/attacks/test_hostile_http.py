@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
-from edge_agent.serving import http
-from edge_agent.serving.http import BODIES_AT_ONCE, MAX_HEADER_BYTES
+from edge_agent.serving import http_connection
+from edge_agent.serving.http_connection import BODIES_AT_ONCE, MAX_HEADER_BYTES
 from tests.doubles.door import Client, Got, NotingRecorder, ServingKit, connected
 from tests.doubles.packages import make_package
 
@@ -295,8 +295,8 @@ def test_strange_paths(client: Client, path: str) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REQUEST_TIMEOUT_S", "READ_TIMEOUT_S", "LINGER_S"):
-        monkeypatch.setattr(http, name, 0.3)
-    monkeypatch.setattr(http, "IDLE_TIMEOUT_S", 0.6)
+        monkeypatch.setattr(http_connection, name, 0.3)
+    monkeypatch.setattr(http_connection, "IDLE_TIMEOUT_S", 0.6)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -369,7 +369,7 @@ def test_quiet_clients_make_way_when_all_places_are_taken(kit: ServingKit, monke
         for slow in clients[1::2]:
             slow.send(START + b"Content-Length: 500\r\n\r\n{")
         assert good(clients[-2]).status == 200
-        monkeypatch.setattr(http, "MAKES_WAY_S", 0.0)
+        monkeypatch.setattr(http_connection, "MAKES_WAY_S", 0.0)
         for _ in range(limit):
             clients.append(Client(kit.port))
             assert good(clients[-1]).status == 200
@@ -382,7 +382,7 @@ def test_quiet_clients_make_way_when_all_places_are_taken(kit: ServingKit, monke
 
 
 def test_more_clients_than_there_is_room_for(kit: ServingKit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAKES_WAY_S", 3600.0)
+    monkeypatch.setattr(http_connection, "MAKES_WAY_S", 3600.0)
     limit = kit.running.door.max_connections
     clients = [Client(kit.port) for _ in range(limit)]
     try:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from edge_agent.ports import FeedbackItem, FeedbackResult, LoadedRelease, OpenAudit, Recorder
 from edge_agent.serving.dataplane import DataPlane
-from edge_agent.serving.http import Door, Handler
+from edge_agent.serving.http import Door
+from edge_agent.serving.http_connection import Handler
 from edge_agent.serving.repository import Repository
 from edge_agent.serving.responses import error_body
 from edge_agent.serving.routes import Routes

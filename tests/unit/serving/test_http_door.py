@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from edge_agent.serving.http import BODIES_AT_ONCE, MAX_PIPELINED
+from edge_agent.serving.http_connection import BODIES_AT_ONCE, MAX_PIPELINED
 from edge_agent.serving.http_messages import Request, Response
 from tests.doubles.door import Client, Got, RunningDoor, connected
 
