@@ -193,6 +193,9 @@ class Recorder(Protocol):
     def escalated(self, release: str, segment: str) -> None:
         """Note one row that was sent to the hub's teacher."""
 
+    def taught(self, items: Sequence[FeedbackItem]) -> None:
+        """Note labels that the hub's teacher gave, to be counted soon; those that cannot be are logged."""
+
     def settle(self) -> None:
         """Called when clients have been answered whose requests were recorded; may take a millisecond."""
 

@@ -336,9 +336,7 @@ class Escalator:
                 weight = self.policy.current.max_weight
                 labels.append(FeedbackItem(answer.id, answer.label, answer.index, weight))
         if labels:
-            found = self._recorder.feedback(labels)
-            if found.unknown or found.invalid:
-                log.info("of the teacher's labels %d are unknown, %d invalid", len(found.unknown), len(found.invalid))
+            self._recorder.taught(labels)
 
     # -- clients and operators ------------------------------------------------------------------------------------
 

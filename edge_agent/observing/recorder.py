@@ -59,6 +59,8 @@ _MOST_WAITING = 32
 RETRY_S = 2.0
 _LOGGED_FAILURES = 10
 _MOST_DRAWN = 10_000
+# Labels of the teacher that wait to be counted; whoever brings more counts them.
+_MOST_TAUGHT = 1024
 # Until a fold has shown how large requests are.
 _FIRST_FOLD = 16
 
@@ -122,6 +124,7 @@ class WindowRecorder:
         self._drawn: dict[str, tuple[int, ...]] = {}
         self._chosen: dict[str, Mapping[int, Chosen]] = {}
         self._escalated: deque[tuple[str, str]] = deque()
+        self._taught: deque[FeedbackItem] = deque()
         self._keeps = feedback_keep > 0
         self._closed = closed
         self._health = DeviceHealth()
@@ -220,18 +223,27 @@ class WindowRecorder:
     def escalated(self, release: str, segment: str) -> None:
         """Note one row that was sent to the hub's teacher."""
         self._escalated.append((release, segment))
-        self._wake.set()
+
+    def taught(self, items: Sequence[FeedbackItem]) -> None:
+        """Note the teacher's labels; they are counted at the recorder's next look, many at a time.
+
+        A client waits for the same answer: counting wakes no thread that would hold the interpreter meanwhile.
+        """
+        self._taught.extend(items)
+        if len(self._taught) >= _MOST_TAUGHT:
+            with self._windows_lock:
+                self._catch_up()
 
     def open_audits(self, most: int) -> list[OpenAudit]:
         """Answers whose true labels are asked for and have not come, the newest first."""
         with self._windows_lock:
-            self._fold()
+            self._catch_up()
             return [self._labelling.open_audit(found) for found in self._retention.open_audits(most)]
 
     def kept(self, prediction_id: str) -> list[OpenAudit]:
         """The rows of an earlier answer, drawn or not, each as an audit tells it; none where it is not kept."""
         with self._windows_lock:
-            self._fold()
+            self._catch_up()
             return [self._labelling.open_audit(found) for found in self._retention.rows_of(prediction_id)]
 
     def settle(self) -> None:
@@ -246,7 +258,7 @@ class WindowRecorder:
     def feedback(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
         """Take true labels for earlier predictions, those of this very moment included."""
         with self._windows_lock:
-            self._fold()
+            self._catch_up()
             self._unsaved = True
             return self._labelling.take(items)
 
@@ -326,6 +338,17 @@ class WindowRecorder:
             self._fold_at, others = _sizes(asked)
             rows += others
         self._thinning.seen(rows)
+
+    def _catch_up(self) -> None:
+        """Fold, and count what the teacher has said of it; the caller holds ``_windows_lock``."""
+        self._fold()
+        if not self._taught:
+            return
+        taken = self._taught.popleft
+        self._unsaved = True
+        found = self._labelling.take([taken() for _ in range(len(self._taught))])
+        if found.unknown or found.invalid:
+            log.info("of the teacher's labels %d are unknown, %d invalid", len(found.unknown), len(found.invalid))
 
     def _fold_group(self, group: list[Answered | Block]) -> None:
         """Fold requests of one release. Observing must never cost an answer: what it misses is counted and shown."""
@@ -428,10 +451,10 @@ class WindowRecorder:
         with self._keeping:
             now = self._clock.monotonic()
             # Taken before the lock: reading sensors may take milliseconds.
-            counting = self._unsaved or self._waiting
+            counting = self._unsaved or self._waiting or self._taught
             sample = self._health.sample() if counting and now >= self._checkpoint_due else None
             with self._windows_lock:
-                self._fold()
+                self._catch_up()
                 self._note_health(sample)
                 if now < self._retry_at and not everything:
                     return False

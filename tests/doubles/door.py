@@ -171,6 +171,9 @@ class NotingRecorder:
     def escalated(self, release: str, segment: str) -> None:
         self.sent.append((release, segment))
 
+    def taught(self, items: Any) -> None:
+        self.items.extend(items)
+
     def segment_of(self, parameters: Mapping[str, Any]) -> str:
         assert self.segment_field is not None, "nobody asks while windows are not kept apart"
         return str(parameters.get(self.segment_field, ""))

@@ -92,6 +92,31 @@ def test_anybody_elses_label_weighs_one(observing: Observing, weighed: list[Any]
     assert weighed == [(2, [1.0, 1.0])]
 
 
+def test_what_the_teacher_says_is_counted_together_and_never_twice(observing: Observing, weighed: list[Any]) -> None:
+    answer(observing, "a")
+    answer(observing, "b")
+    observing.recorder.taught([FeedbackItem("a", 1, 0, 20.0), FeedbackItem("nobody", 1, 0, 20.0)])
+    observing.recorder.taught([FeedbackItem("b", 1, 2, 20.0)])
+    assert weighed == [], "the client of the same answer waits for the interpreter"
+    assert observing.recorder.feedback([FeedbackItem("a", 1, 0)]).duplicate == ["a"], "the teacher was first"
+    assert weighed == [(2, [2.0, 20.0])]
+
+
+def test_what_the_teacher_says_is_in_the_windows_of_an_agent_that_ends(tmp_path: Path, weighed: list[Any]) -> None:
+    observing = opened(tmp_path)
+    observing.recorder.start()
+    answer(observing, "a")
+    observing.recorder.taught([FeedbackItem("a", 1, 0, 20.0)])
+    observing.stop()
+    assert weighed == [(1, [2.0])]
+
+
+def test_a_flood_of_labels_waits_for_itself(observing: Observing, weighed: list[Any]) -> None:
+    answer(observing, "a")
+    observing.recorder.taught([FeedbackItem("a", 1, 0, 20.0), *([FeedbackItem("nobody", 1, 0, 20.0)] * 2000)])
+    assert weighed == [(1, [2.0])], "nothing grows that nobody reads"
+
+
 def test_a_row_that_was_never_sent_has_no_teacher(observing: Observing, weighed: list[Any]) -> None:
     answer(observing, "a")
     ((name, reason),) = teach(observing, "a", 1).invalid
