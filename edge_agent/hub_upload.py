@@ -56,10 +56,11 @@ class Uploads:
         rested = self._connection is not None
         try:
             return self._post(path, body, timeout_s)
-        except NoAnswer:
-            if not rested:
+        except NoAnswer as error:
+            # A connection that has rested may have been closed there. A hub that is slow has the bytes already.
+            if not rested or isinstance(error.__cause__, TimeoutError):
                 raise
-            return self._post(path, body, timeout_s)  # a connection that has rested may have been closed there
+            return self._post(path, body, timeout_s)
 
     def close(self) -> None:
         """Close the connection."""

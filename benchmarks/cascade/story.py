@@ -93,6 +93,8 @@ class Device:
                 given[row] = better(int(own[row]), float(draw.hardness[0]), int(taught[row]), float(sure[row]))
                 chance = float(draw.probability[0])
                 self.steering.learn(signals[row], int(taught[row]), chance)
+                if self.steering.learner.due:
+                    self.steering.learner.fit()
                 weight = min(1 / chance, POLICY.max_weight)
                 self.labels.append((name, features[row], int(taught[row]), int(seen.y[row]), weight))
         phase.share = float(drawn.mean())

@@ -37,7 +37,7 @@ class Ahead:
 
 
 class Allowance:
-    """Steering and budget over a store. Not thread-safe but for what writes: the escalator's lock guards it.
+    """Steering and budget over a store. Not thread-safe but for what writes and `fit`: the escalator's lock guards it.
 
     Args:
         store: the device's database.
@@ -106,9 +106,19 @@ class Allowance:
         return True
 
     def learn(self, release: str, signals: Floats, label: int, probability: float) -> None:
-        """The teacher has answered a row of a release."""
+        """The teacher has answered a row of a release; `fit` learns from it when that is `due`."""
         if self._steering is not None and release == self._release:
             self._steering.learn(signals, label, probability)
+
+    @property
+    def due(self) -> bool:
+        """Whether `fit` would learn from answers that have come."""
+        return self._steering is not None and self._steering.learner.due
+
+    def fit(self) -> None:
+        """Learn from the answers that have come. It takes milliseconds, and needs no lock: by one thread at a time."""
+        if (steering := self._steering) is not None:
+            steering.learner.fit()
 
     # -- remembering ----------------------------------------------------------------------------------------------
 

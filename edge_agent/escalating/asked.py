@@ -122,8 +122,14 @@ class Asked:
     def take(self, found: TeacherAnswer) -> AskedRow | None:
         """Note what the teacher says; returns the row, or None: none such waits."""
         row = self.of_index.get(found.index)
-        if row is None or row.state == ANSWERED:
-            return None
+        with self._lock:  # the same answer may come over MQTT and HTTP at once
+            if row is None or row.state == ANSWERED:
+                return None
+            self._note(row, found)
+        self._look()
+        return row
+
+    def _note(self, row: AskedRow, found: TeacherAnswer) -> None:
         row.ms, row.reason = found.ms, found.reason
         label = None if found.label is None else class_of(found.label, self._names, self._classes)
         if label is not None:
@@ -134,8 +140,6 @@ class Asked:
             row.state = UNANSWERED
             if found.label is not None:
                 row.reason = f"the teacher {found.teacher} says {found.label!r:.80}, which is no class of this model"
-        self._look()
-        return row
 
     def give_up(self, row: AskedRow, reason: str) -> None:
         """There will be no answer to a row."""

@@ -23,6 +23,9 @@ MQTT_BYTES = 64 << 10
 UPLOADS, WAITING_UPLOADS = 4, 32
 #: The hub answers that it has taken it, or what the teacher says, whichever comes first; a client waits less.
 UPLOAD_S = 60.0
+#: Of a slow teacher the hub says at the client's deadline that its answer comes over MQTT; it gets so much longer for
+#: that, seconds: else what has left would count as unsent.
+TAKEN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Carriers:
         with self._changed:
             full = len(self._parcels) >= WAITING_UPLOADS or self._stopping
             if not full:
-                self._parcels.append(_Parcel(payload, timeout_s or UPLOAD_S, told))
+                self._parcels.append(_Parcel(payload, UPLOAD_S if timeout_s is None else timeout_s + TAKEN_S, told))
                 if not self._idle and len(self._threads) < UPLOADS:
                     thread = threading.Thread(target=self._work, name="escalation upload", daemon=True)
                     self._threads.append(thread)

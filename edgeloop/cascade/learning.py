@@ -10,7 +10,7 @@ each row's opinion is one that was fitted without it. Before the first answers, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,7 @@ KEPT = 400
 HALF_LIFE = 100
 #: With fewer answers nothing is learned yet.
 FEWEST = 16
-#: Answers between two fits; a fit takes about a millisecond.
+#: Answers between two fits; a fit takes some milliseconds, and some dozen on a small device.
 EVERY = 8
 #: Share of the mean variance that the discriminant's covariance is shrunk to; from dozens of rows it is mostly noise.
 SHRINKAGE = 0.3
@@ -39,8 +39,33 @@ _PRECISION = np.array([0.5, 4.0, 4.0])
 _SUREST = 8.0
 
 
+class _Answers(NamedTuple):
+    """What is kept of the teacher's answers, the oldest first: signals [m, S], classes [m], weights [m]."""
+
+    rows: Floats
+    labels: Ints
+    weights: Floats
+
+    @classmethod
+    def none(cls, width: int = WIDTH) -> _Answers:
+        """No answers yet, of a model with so many signals."""
+        return cls(np.zeros((0, width)), np.zeros(0, np.int64), np.zeros(0))
+
+    def with_one(self, row: Floats, label: int, weight: float) -> _Answers:
+        """These and a new one; those of another model are left behind, and the oldest of too many."""
+        kept = self if self.rows.shape[1] == len(row) else _Answers.none(len(row))
+        return _Answers(
+            np.concatenate([kept.rows[1 - KEPT :], row.astype(np.float64)[None]]),
+            np.append(kept.labels[1 - KEPT :], label),
+            np.append(kept.weights[1 - KEPT :], weight),
+        )
+
+
 class Learner:
-    """Learns from the answers of a teacher. Not thread-safe.
+    """Learns from the answers of a teacher.
+
+    Whoever calls makes sure that one thread at a time teaches or asks. `fit` takes long, and may run beside them: what
+    it reads and what it leaves are each replaced as a whole.
 
     Args:
         names: the policy's signals; without `OPINION` nothing is learned.
@@ -51,54 +76,54 @@ class Learner:
     def __init__(self, names: Sequence[str], classes: int, plain: Any = None) -> None:
         self._names, self._classes = tuple(names), classes
         self._learns = OPINION in names and 2 <= classes <= MOST_CLASSES
-        self._rows: Floats = np.zeros((0, WIDTH))
-        self._labels: Ints = np.zeros(0, np.int64)
-        self._weights: Floats = np.zeros(0)
-        self._fresh = 0
-        self._opinion: _Opinion | None = None
-        self._line = _PRIOR
+        self._answers, self._fresh = _Answers.none(), 0
+        self._fitted: _Fitted | None = None
         if self._learns and isinstance(plain, Mapping):
             self._load(plain)
 
     @property
     def answers(self) -> int:
         """Answers that are kept."""
-        return len(self._labels)
+        return len(self._answers.labels)
+
+    @property
+    def due(self) -> bool:
+        """Whether so many answers have come that `fit` would see more than it has."""
+        return self._fresh >= EVERY and self.answers >= FEWEST
 
     def hardness(self, signals: Floats) -> Floats:
         """Hardness of rows, float64 [n] in 0…1: the chance that a teacher would differ, as far as anybody knows."""
-        by_signals = told(signals, self._names)
-        if self._opinion is None or signals.shape[1] != self._rows.shape[1]:
+        by_signals, fitted = told(signals, self._names), self._fitted
+        if fitted is None or signals.shape[1] != fitted.width:
             return by_signals
-        return from_log_odds(_design(by_signals, self._opinion(signals)) @ self._line)
+        return from_log_odds(_design(by_signals, fitted.opinion(signals)) @ fitted.line)
 
     def learn(self, row: Floats, label: int, weight: float) -> None:
-        """An answer has come.
+        """An answer has come; it is kept, and `fit` learns from it.
 
         Args:
             row: signals of the row, [S].
             label: the teacher's class.
             weight: inverse of the chance with which the row was drawn, clipped.
         """
-        if not self._learns or not 0 <= label < self._classes:
-            return
-        if self._rows.shape[1] != len(row):  # another model's, or the first
-            self._rows, self._labels, self._weights = np.zeros((0, len(row))), self._labels[:0], self._weights[:0]
-            self._opinion = None
-        self._rows = np.concatenate([self._rows[1 - KEPT :], row.astype(np.float64)[None]])
-        self._labels = np.append(self._labels[1 - KEPT :], label)
-        self._weights = np.append(self._weights[1 - KEPT :], weight)
-        self._fresh += 1
-        if self._fresh >= EVERY and len(self._labels) >= FEWEST:
-            self._fit()
+        if self._learns and 0 <= label < self._classes:
+            self._answers = self._answers.with_one(row, label, weight)
+            self._fresh += 1
+
+    def fit(self) -> None:
+        """Learn from the answers that are kept; by one thread at a time."""
+        if self.answers >= FEWEST:
+            self._fresh = 0
+            self._fitted = _Fitted.to(self._answers, self._names, self._classes)
 
     def plain(self) -> dict[str, Any]:
         """The answers, as bytes."""
+        rows, labels, weights = self._answers
         return {
-            "width": self._rows.shape[1],
-            "rows": self._rows.astype("<f4").tobytes(),
-            "labels": self._labels.astype("<i4").tobytes(),
-            "weights": self._weights.astype("<f4").tobytes(),
+            "width": rows.shape[1],
+            "rows": rows.astype("<f4").tobytes(),
+            "labels": labels.astype("<i4").tobytes(),
+            "weights": weights.astype("<f4").tobytes(),
         }
 
     def _load(self, plain: Mapping[str, Any]) -> None:
@@ -114,22 +139,29 @@ class Learner:
         answered = rows[:, CLASS]
         if not np.isfinite(weights).all() or not ((answered >= 0) & (answered < self._classes)).all():
             return
-        self._rows, self._labels, self._weights = rows, labels, weights
-        if len(labels) >= FEWEST:
-            self._fit()
+        self._answers, self._fresh = _Answers(rows, labels, weights), len(labels)
 
-    def _fit(self) -> None:
-        self._fresh = 0
-        recent = 0.5 ** (np.arange(len(self._labels))[::-1] / HALF_LIFE)
-        folds = np.arange(len(self._labels)) % FOLDS
-        unseen = np.zeros(len(self._labels))
+
+class _Fitted(NamedTuple):
+    """What a fit leaves: the opinion, the logistic weights that say what it is worth, and the signals that it is of."""
+
+    opinion: _Opinion
+    line: Floats
+    width: int
+
+    @classmethod
+    def to(cls, answers: _Answers, names: Sequence[str], classes: int) -> _Fitted:
+        """Fitted to answers."""
+        rows, labels, weights = answers
+        recent = 0.5 ** (np.arange(len(labels))[::-1] / HALF_LIFE)
+        folds = np.arange(len(labels)) % FOLDS
+        unseen = np.zeros(len(labels))
         for fold in range(FOLDS):
             out = folds == fold
-            others = _Opinion.of(self._rows[~out], self._labels[~out], (recent * self._weights)[~out], self._classes)
-            unseen[out] = others(self._rows[out])
-        self._opinion = _Opinion.of(self._rows, self._labels, recent * self._weights, self._classes)
-        differs = self._rows[:, CLASS].astype(np.int64) != self._labels
-        self._line = _logistic(_design(told(self._rows, self._names), unseen), differs, recent)
+            unseen[out] = _Opinion.of(rows[~out], labels[~out], (recent * weights)[~out], classes)(rows[out])
+        differs = rows[:, CLASS].astype(np.int64) != labels
+        line = _logistic(_design(told(rows, names), unseen), differs, recent)
+        return cls(_Opinion.of(rows, labels, recent * weights, classes), line, rows.shape[1])
 
 
 class _Opinion:

@@ -114,7 +114,7 @@ class Steering:
         self._cool_until = now + self._policy.cooldown_s
 
     def learn(self, signals: Floats, label: int, probability: float) -> None:
-        """A teacher has answered.
+        """A teacher has answered; when the ``learner`` is due, it has to fit.
 
         Args:
             signals: of the row, float [S].

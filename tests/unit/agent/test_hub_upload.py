@@ -11,10 +11,13 @@ from edge_agent.hub_upload import NoAnswer, Uploads
 class _Hub(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     seen: ClassVar[list[tuple[str, int]]] = []
+    go_on: ClassVar[threading.Event] = threading.Event()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.seen.append((self.path, self.client_address[1]))
+        if body == b"slow":
+            self.go_on.wait(20)
         self.send_response(507 if body == b"full" else 202)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -46,6 +49,17 @@ def test_uploads_share_a_connection_and_outlive_one_that_was_closed(hub: str) ->
     assert refused.status == 507 and not refused.taken
     ports = [port for path, port in _Hub.seen if path == "/below/api/v1/samples"]
     assert len(ports) == 5 and len(set(ports)) == 2
+
+
+def test_what_a_slow_hub_has_already_is_not_sent_again(hub: str) -> None:
+    uploads = Uploads(hub, None)
+    assert uploads.post("/slow", b"one").taken
+    with pytest.raises(NoAnswer, match="does not answer"):
+        uploads.post("/slow", b"slow", timeout_s=0.2)
+    _Hub.go_on.set()
+    assert uploads.post("/slow", b"two").body == b"two"
+    uploads.close()
+    assert len([path for path, _ in _Hub.seen if path == "/below/slow"]) == 3
 
 
 def test_a_hub_that_is_away_is_no_answer() -> None:

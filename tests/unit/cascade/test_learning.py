@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeloop.cascade.hardness import WIDTH, told
-from edgeloop.cascade.learning import FEWEST, KEPT, OPINION, Learner
+from edgeloop.cascade.learning import EVERY, FEWEST, KEPT, OPINION, Learner
 
 NAMES = ("confidence", OPINION)
 CENTRES = 3 * np.random.default_rng(0).normal(size=(3, 5))
@@ -29,6 +29,7 @@ def _taught(rows: int = 120) -> Learner:
     learner = Learner(NAMES, 3)
     for signals, label in zip(*_world(rows), strict=True):
         learner.learn(signals, int(label), 2.0)
+    learner.fit()
     return learner
 
 
@@ -42,6 +43,20 @@ def test_it_learns_where_the_release_errs() -> None:
     hardness = _taught().hardness(signals)
     assert hardness[truth == 2].mean() > 0.8
     assert hardness[truth < 2].mean() < 0.1
+
+
+def test_a_fit_is_due_after_every_few_answers_and_learning_is_none() -> None:
+    learner, (asked, _), due = Learner(NAMES, 3), _world(9, seed=5), []
+    known = learner.hardness(asked)
+    for number, (signals, label) in enumerate(zip(*_world(FEWEST + EVERY), strict=True), 1):
+        learner.learn(signals, int(label), 2.0)
+        assert np.array_equal(learner.hardness(asked), known), "who brings an answer does not wait for a fit"
+        if learner.due:
+            learner.fit()
+            assert not learner.due and not np.array_equal(learner.hardness(asked), known)
+            due.append(number)
+            known = learner.hardness(asked)
+    assert due == [FEWEST, FEWEST + EVERY]
 
 
 def test_without_the_opinion_nothing_is_learned() -> None:
@@ -58,6 +73,7 @@ def test_rows_without_a_place_are_judged_by_their_signals() -> None:
     signals[:, 0] = rng.uniform(0, 1, 200)
     for row in signals:
         learner.learn(row, int(row[0] > 0.8), 1.0)
+    learner.fit()
     hardness = learner.hardness(signals)
     assert hardness[signals[:, 0] > 0.95].mean() > hardness[signals[:, 0] < 0.5].mean() + 0.4
 
@@ -79,6 +95,8 @@ def test_a_model_with_other_features_starts_afresh() -> None:
 def test_what_was_learned_outlives_a_restart() -> None:
     learner, (signals, _) = _taught(), _world(40, seed=4)
     again = Learner(NAMES, 3, learner.plain())
+    assert again.due, "what it has kept is fitted when there is time"
+    again.fit()
     assert np.allclose(again.hardness(signals), learner.hardness(signals), atol=1e-3)
 
 

@@ -143,6 +143,23 @@ def test_what_the_hub_has_taken_is_answered_over_mqtt(world: World, status: int)
     world.server.body = body
 
 
+def test_what_the_hub_takes_at_the_clients_deadline_has_left(world: World) -> None:
+    patient = Carriers(world.link, "topic", lambda: world.hub)  # type: ignore[arg-type]
+    told: list[Outcome] = []
+    done = threading.Event()
+
+    def tell(outcome: Outcome) -> None:
+        told.append(outcome)
+        done.set()
+
+    world.server.gate.clear()
+    threading.Timer(0.3, world.server.gate.set).start()
+    patient.send(LARGE, 0.01, tell)
+    assert done.wait(20)
+    patient.stop()
+    assert told == [Outcome(True, (ANSWER,))] and len(world.server.got) == 1
+
+
 def test_whatever_goes_wrong_is_a_reason(world: World) -> None:
     world.server.status = 429
     assert "429" in world.send(LARGE).reason

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_agent.escalating import escalator as module
+from edge_agent.escalating import board
 from edge_agent.escalating.allowance import Allowance
 from edge_agent.escalating.carriers import Outcome
 from edge_agent.escalating.escalator import Escalator
@@ -20,6 +20,7 @@ from edge_agent.observing.policy import PolicyInForce
 from edge_agent.observing.store import Store
 from edge_agent.ports import LoadedRelease
 from edge_agent.serving.calls import Answer
+from edgeloop.cascade.learning import FEWEST, OPINION, Learner
 from edgeloop.cascade.policy import KEY, EscalationLimits, EscalationPolicy
 from edgeloop.protocol import Escalation, TeacherAnswer
 from tests.doubles.door import NotingRecorder
@@ -221,8 +222,33 @@ def test_the_edges_answer_stands_where_a_calibrated_teacher_is_far_less_sure(wor
     assert world.escalator.status()["outvoted"] == 1
 
 
+def test_nobody_waits_while_it_learns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    learning, go_on, fit = threading.Event(), threading.Event(), Learner.fit
+
+    def slowly(learner: Learner) -> None:
+        learning.set()
+        assert go_on.wait(60)
+        fit(learner)
+
+    monkeypatch.setattr(Learner, "fit", slowly)
+    world.follow(mode="wait", deadline_ms=60_000, signals=("confidence", OPINION))
+    try:
+        for number in range(FEWEST):
+            asked = world.draw(f"p{number}")
+            future = asked.better(own(asked))
+            world.escalator.take([TeacherAnswer(asked.id, 0, 2, 0.9, "big")])
+            assert future.result(20).teachers == {0: "big"}
+        assert learning.wait(20), "in a thread of its own"
+        asked = world.draw("meanwhile")
+        world.escalator.take([TeacherAnswer("meanwhile", 0, 1, 0.9, "big")])
+        assert asked.better(own(asked)).result(20).teachers == {0: "big"}
+    finally:
+        go_on.set()
+    until(lambda: world.draw(f"after-{time.monotonic()}").of_index[0].hardness > 0.8)  # the teacher differs each time
+
+
 def test_a_bounded_number_of_clients_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_WAITING", 2)
+    monkeypatch.setattr(board, "MOST_WAITING", 2)
     world.follow(mode="wait", deadline_ms=60_000)
     asked = [world.draw(f"p{number}") for number in range(3)]
     assert [one.waits for one in asked] == [True, True, False]
@@ -285,7 +311,7 @@ def test_a_hub_that_is_gone_behind_its_broker_is_said_to_be(world: World) -> Non
     assert world.draw("held") is None, "the one before tries whether it is back"
     # No client waits for a hub that is not there, and what comes late is taken.
     world.follow(mode="wait", deadline_ms=20_000)
-    world.escalator._probe_until = 0.0
+    world.escalator._reach._probe_until = 0.0
     assert not world.draw("probe").waits
     world.silent_s = 0.0
     world.escalator.take([TeacherAnswer("lost", 0, 2, 0.9, "big")])
