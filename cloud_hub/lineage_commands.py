@@ -26,7 +26,7 @@ def lineage(
     if as_json:
         typer.echo(json.dumps(found))
         return
-    from cloud_hub.lineage_story import story
+    from cloud_hub.lineage.story import story
 
     for line in story(found):
         typer.echo(line)

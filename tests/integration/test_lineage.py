@@ -15,7 +15,7 @@ from cloud_hub.cli import app
 from cloud_hub.errors import BadRequest, Forbidden, NotFound
 from cloud_hub.escalations.records import ANSWERED, EscalationRecord, EscalationRecords
 from cloud_hub.lineage import Lineages, plain
-from cloud_hub.lineage_story import story
+from cloud_hub.lineage.story import story
 from edgeloop.package import Package
 from edgeloop.trust.names import ROOT, TARGETS
 from examples.digits.data import CLEAN, FIRST_SLIP
@@ -164,7 +164,7 @@ def test_what_a_hub_cannot_know_is_said(world: World) -> None:
 
 def test_digits_of_several_releases(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     twice = [dataclasses.replace(each, digest="sha256:" + "ab" * 32) for each in world.releases.all()]
-    monkeypatch.setattr("cloud_hub.lineage.releases.every", lambda connection: twice)
+    monkeypatch.setattr("cloud_hub.lineage.lineages.releases.every", lambda connection: twice)
     with pytest.raises(BadRequest, match="2 releases begin with abababab"):
         asked(world, "abababab")
 
@@ -172,14 +172,14 @@ def test_digits_of_several_releases(world: World, monkeypatch: pytest.MonkeyPatc
 def test_releases_whose_parents_make_a_circle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = world.releases.all()
     circle = [dataclasses.replace(one, parent=other.digest), dataclasses.replace(other, parent=one.digest)]
-    monkeypatch.setattr("cloud_hub.lineage.releases.every", lambda connection: circle)
+    monkeypatch.setattr("cloud_hub.lineage.lineages.releases.every", lambda connection: circle)
     found = asked(world, one.digest)
     assert len(found["chain"]) == 2 and [each["digest"] for each in found["successors"]] == [other.digest]
 
 
 def test_a_base_that_this_hub_does_not_have(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = [each for each in world.releases.all() if each.parent is not None]
-    monkeypatch.setattr("cloud_hub.lineage.releases.every", lambda connection: alone)
+    monkeypatch.setattr("cloud_hub.lineage.lineages.releases.every", lambda connection: alone)
     found = asked(world, alone[0].digest)
     assert len(found["chain"]) == 1 and f"does not have {alone[0].parent}" in found["unknown"][0]
 

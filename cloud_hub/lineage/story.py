@@ -82,13 +82,13 @@ def _run(run: Document) -> Iterator[str]:
 
 def _data(data: Document) -> Iterator[str]:
     """Whatever a trainer tells of what it was given; the names are its own."""
-    told = {name: value for name, value in data.items() if value not in (None, "", (), [], {})}
-    since, until = told.pop("since", None), told.pop("until", None)
-    releases = told.pop("releases", ())
+    rest = dict(data)
+    since, until = rest.pop("since", None), rest.pop("until", None)
+    releases = rest.pop("releases", None) or ()
     span = f"from {_time(since)}" if since is not None else "from the beginning"
     yield _line("data", f"{span} to {_time(until)}" if until is not None else span)
-    if told:
-        yield _line("", ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in told.items()))
+    if told := _told(rest):
+        yield _line("", told)
     if releases:
         yield _line("", f"counted by {', '.join(_short(release) for release in releases)}")
 
@@ -140,11 +140,19 @@ def _step(step: Document) -> str:
     return f"{step['share']:.0%} of the devices"
 
 
+def _told(facts: Document) -> str:
+    """Facts in a row, at any depth without those that say nothing: no text, an empty list."""
+    said = ((name.replace("_", " "), _value(value)) for name, value in facts.items())
+    return ", ".join(f"{name} {value}" for name, value in said if value)
+
+
 def _value(value: Any) -> str:
+    """A fact, or "" where it says nothing."""
     if isinstance(value, Mapping):
-        return f"({', '.join(f'{name} {_value(each)}' for name, each in value.items())})"
+        told = _told(value)
+        return told and f"({told})"
     if isinstance(value, str) or not isinstance(value, Sequence):
-        return str(value)
+        return "" if value is None else str(value)
     return ", ".join(map(str, value))
 
 
