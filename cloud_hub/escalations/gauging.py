@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cloud_hub.teachers.port import Array, Opinion, Outcome, Question
+from edgeloop.cascade.combining import better
 from edgeloop.cascade.hardness import Gauge, told
 from edgeloop.cascade.policy import EscalationPolicy
 from edgeloop.insights.sizes import Floats
@@ -41,13 +42,13 @@ class Gauged:
     Attributes:
         hardness: before any teacher has taught the device, float64 [n] in 0…1.
         edge: bool [n], whether the release is right.
-        teacher: bool [n], whether the client's answer is right when the row is escalated.
+        given: bool [n], whether what the client gets is right when the row is escalated: the better of two answers.
         teacher_accuracy: on the rows that it answered, or None: nobody could ask it, and it is taken to be right.
     """
 
     hardness: Floats
     edge: Array
-    teacher: Array
+    given: Array
     teacher_accuracy: float | None
 
 
@@ -89,13 +90,12 @@ def gauged(package: Package, policy: EscalationPolicy, channel: str, ask: Ask | 
     edge = [one.predicted[:rows] == labels for one in seen]
     heard = None if ask is None else _heard(ask, _questions(package, inputs, seen[0], policy, channel, rows))
     if heard is None:
-        teacher, accuracy = [np.ones(rows, dtype=bool)] * len(seen), None
+        given, accuracy = [np.ones(rows, dtype=bool)] * len(seen), None
     else:
-        answered = heard >= 0
-        teacher = [np.where(answered, heard == labels, alone) for alone in edge]
-        accuracy = float((heard == labels)[answered].mean())
+        given = [_given(one, heard) == labels for one in seen]
+        accuracy = float(np.mean([one.label == label for one, label in zip(heard, labels, strict=True) if one]))
     hardness = np.concatenate([one.hardness[:rows] for one in seen])
-    return Gauged(hardness, np.concatenate(edge), np.concatenate(teacher), accuracy)
+    return Gauged(hardness, np.concatenate(edge), np.concatenate(given), accuracy)
 
 
 def _through(package: Package, variant: str, inputs: Mapping[str, Array], policy: EscalationPolicy) -> _Seen:
@@ -149,7 +149,19 @@ def _questions(
     ]
 
 
-def _heard(ask: Ask, questions: Sequence[Question]) -> Array | None:
-    """The teacher's classes, -1 where it gave none, int64 [n]; None where it answered less than half."""
-    heard = np.array([one.label if isinstance(one, Opinion) else -1 for one in ask(questions)], np.int64)
-    return heard if len(heard) and (heard >= 0).mean() >= 0.5 else None
+def _heard(ask: Ask, questions: Sequence[Question]) -> list[Opinion | None] | None:
+    """What the teacher says of each row, None where that is nothing; None where it answered less than half."""
+    heard = [one if isinstance(one, Opinion) else None for one in ask(questions)]
+    return heard if heard and heard.count(None) <= len(heard) / 2 else None
+
+
+def _given(seen: _Seen, heard: Sequence[Opinion | None]) -> Array:
+    """The classes that clients get of rows that are escalated, int64 [n]: the device's own where nobody answers."""
+    rows = zip(seen.predicted.tolist(), seen.hardness.tolist(), heard, strict=False)  # of a slow variant, the first
+    return np.array(
+        [
+            predicted if one is None else better(predicted, hard, one.label, one.confidence if one.calibrated else None)
+            for predicted, hard, one in rows
+        ],
+        np.int64,
+    )

@@ -23,7 +23,7 @@ import numpy as np
 from cloud_hub import fits
 from cloud_hub.access import audit
 from cloud_hub.channels import Channel, Channels
-from cloud_hub.escalations.records import EscalationRecords
+from cloud_hub.escalations.records import EscalationRecord, EscalationRecords
 from cloud_hub.fits import ANSWERS, NOTHING, VALIDATION, Fit
 from cloud_hub.policy import TargetPolicy
 from cloud_hub.records.database import Database
@@ -32,6 +32,7 @@ from cloud_hub.teachers.desk import Case, Desk
 from cloud_hub.teachers.port import Busy, Outcome, Question
 from cloud_hub.teachers.specs import PackageSpec
 from cloud_hub.teachers.staff import Staff
+from edgeloop.cascade.combining import better, standing
 from edgeloop.cascade.fitting import Choice, Tradeoff, choose
 from edgeloop.cascade.policy import EscalationPolicy
 from edgeloop.insights.sizes import Array, Floats
@@ -123,7 +124,7 @@ class Thresholds:
         nothing = Fit(channel.name, release, recipe, None, NOTHING, None, None, "", None, 0, 0.0, why, now, now, now)
         if found is None:
             return replace(nothing, reason=f"{why}; {_stands(channel)} until enough answers have come")
-        tradeoff = _curve(policy, found.hardness, found.edge, found.teacher)
+        tradeoff = _curve(policy, found.hardness, found.edge, found.given)
         choice = _chosen(tradeoff, target, policy)
         taken = "the teacher's accuracy on it is not known, and taken for 1"
         if found.teacher_accuracy is not None and desk is not None:
@@ -148,16 +149,12 @@ class Thresholds:
         tradeoff = _curve(
             policy,
             np.array([one.hardness for one in answers], np.float64),
-            np.array([one.predicted == one.label for one in answers]),
-            np.ones(len(answers), dtype=bool),
+            *likely_right(answers, 1.0 if fit.teacher_accuracy is None else fit.teacher_accuracy),
             np.array([min(1 / one.probability, heaviest) for one in answers]),
         )
         if tradeoff.effective < FEWEST_EFFECTIVE:
             told = f"{len(answers)} answers have come, which weigh as {tradeoff.effective:.0f} drawn at random would"
             return _waits(channel, fit, f"{told}; {FEWEST_EFFECTIVE:.0f} are needed")
-        # A row that the teacher and the device agree on is right as often as the teacher is, and no more is claimed.
-        known = fit.teacher_accuracy
-        tradeoff = replace(tradeoff, accuracies=tradeoff.accuracies * (1.0 if known is None else known))
         choice = _chosen(tradeoff, target, policy)
         present = channel.policy.escalation.threshold if fit.threshold is None else fit.threshold
         if moves := fit.threshold is None or tradeoff.moved(present, choice.threshold):
@@ -166,7 +163,9 @@ class Thresholds:
             share = tradeoff.share_of(present)
             choice = replace(choice, threshold=present, share=share, accuracy=tradeoff.at(share))
             done = "what the teacher has answered gives no reason to change it"
-        taken = "accuracy is as the teacher counts" if known is None else f"the teacher counts for {known:.3f}"
+        taken = "accuracy is as the teacher counts"
+        if fit.teacher_accuracy is not None:
+            taken = f"the teacher counts for {fit.teacher_accuracy:.3f}"
         return replace(
             _with(fit, tradeoff, choice),
             source=ANSWERS,
@@ -203,6 +202,30 @@ class Thresholds:
                 connection, "channel.threshold", {"threshold": before}, after, about=channel.name, at=fit.looked
             )
         log.info("the threshold of %s on %s is %s: %s", fit.release[:19], channel.name, fit.threshold, fit.reason)
+
+
+def likely_right(answers: Sequence[EscalationRecord], teacher: float) -> tuple[Floats, Floats]:
+    """How likely each row's answer is right: the device's own, and the one that the client gets when it is escalated.
+
+    A row that the teacher and the device agree on is right as often as the teacher is, and no more is claimed. Where
+    the device's answer stands against the teacher's, escalating has changed nothing, and the rule's own chance counts.
+
+    Args:
+        answers: with a label and a hardness.
+        teacher: its accuracy, 0…1.
+
+    Returns:
+        float64 [n] each, 0…1.
+    """
+    edge, given = np.zeros(len(answers)), np.full(len(answers), teacher)
+    for row, one in enumerate(answers):
+        assert one.hardness is not None and one.label is not None
+        sure = one.sure if one.calibrated else None
+        if one.predicted == one.label:
+            edge[row] = teacher
+        elif sure is not None and better(one.predicted, one.hardness, one.label, sure) == one.predicted:
+            edge[row] = given[row] = standing(one.hardness, sure)
+    return edge, given
 
 
 def _policy(channel: Channel) -> EscalationPolicy:

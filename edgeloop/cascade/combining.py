@@ -22,3 +22,14 @@ def better(predicted: int, hardness: float, label: int, confidence: float | None
     if confidence is None or (1 - hardness) * (1 - confidence) <= EVIDENCE * hardness * confidence:
         return label
     return predicted
+
+
+def standing(hardness: float, confidence: float) -> float:
+    """Chance that the device's answer is the right one, where the two differ and one of them is right.
+
+    Args:
+        hardness: of the row, 0…1.
+        confidence: of the teacher, 0…1, calibrated.
+    """
+    device, teacher = (1 - hardness) * (1 - confidence), hardness * confidence
+    return device / (device + teacher) if device + teacher > 0 else 0.5

@@ -46,8 +46,8 @@ class Tradeoff:
 
         Args:
             hardness: float64 [n] in 0…1.
-            edge: bool [n], whether the device's answer is right.
-            teacher: bool [n], whether what the client gets is right when the row is escalated.
+            edge: bool [n], whether the device's answer is right; or its chance to be, float64 [n].
+            teacher: the same of what the client gets when the row is escalated.
             weights: float64 [n], above 0: rows that each stands for; None: 1 each.
 
         Raises:
@@ -81,8 +81,8 @@ class Tradeoff:
 
         Args:
             hardness: float64 [n] in 0…1.
-            edge: bool [n], whether the device's answer is right.
-            teacher: bool [n], whether what the client gets is right when the row is escalated.
+            edge: bool [n], whether the device's answer is right; or its chance to be, float64 [n].
+            teacher: the same of what the client gets when the row is escalated.
             weights: float64 [n], above 0: rows that each stands for; None: 1 each.
             softness: of the policy.
             floor: of the policy.
