@@ -294,7 +294,7 @@ class Office:
                 # The message's bytes and the rows that were read from it.
                 desk.put(Case(opened.question, opened.record.wait, opened.until, 2 * opened.record.bytes, then))
                 return
-            opened.reasons.append(f"{name}: there is no such teacher")
+            opened.reasons.append(f"{name}: {'the hub is stopping' if teacher else 'there is no such teacher'}")
         self._finish(opened, unanswered(opened.record, "; ".join(opened.reasons)))
 
     def _no_person(self, opened: Opened, name: str, spec: PersonSpec) -> str:

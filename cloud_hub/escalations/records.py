@@ -227,9 +227,14 @@ class EscalationRecords:
             count, size = connection.execute(query).one()
         return int(count), int(size or 0)
 
-    def untold(self, since: float, limit: int = 200) -> list[EscalationRecord]:
-        """Answers with a label that no device was sent, given after ``since``, the oldest first."""
-        query = select(table).where(table.c.told.is_(False), table.c.state == ANSWERED, table.c.answered >= since)
+    def left_untold(self, since: float) -> list[str]:
+        """Devices that were not sent an answer with a label that was given after ``since``."""
+        with self._db.read() as connection:
+            return list(connection.execute(select(table.c.device).where(*_untold(since)).distinct()).scalars())
+
+    def untold(self, since: float, device: str, limit: int = 200) -> list[EscalationRecord]:
+        """Answers with a label that a device was not sent, given after ``since``, the oldest first."""
+        query = select(table).where(*_untold(since), table.c.device == device)
         with self._db.read() as connection:
             return [record_of(row) for row in connection.execute(query.order_by(table.c.number).limit(limit))]
 
@@ -295,6 +300,10 @@ def asked_of(record: EscalationRecord, teacher: str) -> EscalationRecord:
 
 def _values(record: EscalationRecord) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in fields(record) if field.name != "number"}
+
+
+def _untold(since: float) -> tuple[Any, ...]:
+    return table.c.told.is_(False), table.c.state == ANSWERED, table.c.answered >= since
 
 
 def _where(key: Key) -> tuple[Any, ...]:

@@ -106,11 +106,11 @@ class Teaching:
 
     def tell(self) -> None:
         """Send the labels that devices do not know yet to those that are connected."""
-        untold = self.records.untold(self._clock() - TOLD_WITHIN_S)
-        online = {device: self._online(device) for device in {record.device for record in untold}}
-        sent = [one for one in untold if online[one.device] and self.office.tell(one.device, one.answer)]
-        if sent:
-            self.records.tell([record.number for record in sent])
+        since = self._clock() - TOLD_WITHIN_S
+        for device in filter(self._online, self.records.left_untold(since)):
+            sent = [one for one in self.records.untold(since, device) if self.office.tell(device, one.answer)]
+            if sent:
+                self.records.tell([record.number for record in sent])
 
     def close(self, timeout_s: float) -> None:
         """Ask no teacher any more; before the workers are stopped, so that answers are told and written."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
 from cloud_hub.escalations.records import EscalationRecord, EscalationRecords, Key
 from cloud_hub.quarantine import Quarantine, Refusal
@@ -24,6 +24,8 @@ _GATHER_S = 0.02
 _WAIT_S = 0.5
 #: Wait after a transaction that failed, seconds.
 _PAUSE_S = 1.0
+#: The database is away, busy or full: it may be better later. Anything else is wrong with a record, and stays so.
+_LATER = (InterfaceError, OperationalError, TimeoutError)
 
 
 @dataclass(frozen=True)
@@ -90,20 +92,44 @@ class Writing:
         """Write all that waits; False when the records cannot be written now."""
         while batch := self._take():
             try:
-                with self._db.begin() as connection:
-                    for one in batch:
-                        if isinstance(one.what, Written):
-                            self._records.write(connection, one.what.record, one.what.message, one.what.until)
-                        else:
-                            self._quarantine.add(connection, [one.what])
-            except SQLAlchemyError as error:
-                log.error("%d records of escalations are not written yet: %s", len(batch), error)
-                with self._filled:
-                    self._queue.extendleft(reversed(batch))
-                    self._bytes += sum(one.size for one in batch)
-                return False
-            self._done(batch)
+                self._write(batch)
+            except _LATER as error:
+                return self._put_back(batch, error)
+            except Exception:
+                if not self._write_each(batch):
+                    return False
+            else:
+                self._done(batch)
         return True
+
+    def _write(self, batch: Sequence[_Waiting]) -> None:
+        with self._db.begin() as connection:
+            for one in batch:
+                if isinstance(one.what, Written):
+                    self._records.write(connection, one.what.record, one.what.message, one.what.until)
+                else:
+                    self._quarantine.add(connection, [one.what])
+
+    def _write_each(self, batch: Sequence[_Waiting]) -> bool:
+        """One of them cannot be written: it is lost, and takes no other with it."""
+        for place, one in enumerate(batch):
+            try:
+                self._write([one])
+            except _LATER as error:
+                return self._put_back(batch[place:], error)
+            except Exception:
+                log.exception("a record of an escalation cannot be written, and is lost")
+                with self._filled:
+                    self.lost += 1
+            self._done([one])
+        return True
+
+    def _put_back(self, batch: Sequence[_Waiting], error: Exception) -> bool:
+        log.error("%d records of escalations are not written yet: %s", len(batch), error)
+        with self._filled:
+            self._queue.extendleft(reversed(batch))
+            self._bytes += sum(one.size for one in batch)
+        return False
 
     def _put(self, one: _Waiting) -> None:
         lost = []
@@ -124,7 +150,7 @@ class Writing:
             return batch
 
     @staticmethod
-    def _done(batch: list[_Waiting]) -> None:
+    def _done(batch: Sequence[_Waiting]) -> None:
         for one in batch:
             if isinstance(one.what, Written):
                 one.done(one.what.record.key)

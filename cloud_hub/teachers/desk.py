@@ -96,6 +96,7 @@ class Desk:
         self.breaker = Breaker()
         self._outcomes: Counter[str] = Counter()
         self._cost, self._last_error = 0.0, ""
+        self._at_work = instances
         self._workers = [Worker(f"teacher:{name}:{number}", self._work) for number in range(instances)]
         for worker in self._workers:
             worker.start()
@@ -141,9 +142,8 @@ class Desk:
         for case in left:
             self._done(case, Unavailable(f"the teacher {self.name} was taken away"), 0.0)
         until = time.monotonic() + timeout_s
-        ended = [worker.join(until - time.monotonic()) for worker in self._workers]
-        if all(ended) and self._teacher is not None:  # else it is freed when its last thread lets go of it
-            self._teacher.close()
+        for worker in self._workers:
+            worker.join(until - time.monotonic())
 
     def _make_room(self, case: Case) -> list[Case] | None:
         """The cases that give way to this one; None where not enough can."""
@@ -159,6 +159,15 @@ class Desk:
         while not stop.is_set():
             if cases := self._take():
                 self._answer(cases)
+        self._go_home()
+
+    def _go_home(self) -> None:
+        """The last thread that ends frees what the teacher holds: whoever closes the desk does not wait for that."""
+        with self._hiring:
+            self._at_work -= 1
+            teacher = self._teacher if not self._at_work else None
+        if teacher is not None:
+            teacher.close()
 
     def _take(self) -> list[Case]:
         with self._filled:

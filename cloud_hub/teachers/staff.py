@@ -58,6 +58,7 @@ class Staff:
         self._db, self._hire, self._most, self._most_bytes, self._clock = db, hire, most, most_bytes, clock
         self._lock = threading.Lock()
         self._desks: dict[str, Desk] = {}
+        self._closed = False
         with db.read() as connection:
             self._rows = {row.name: _row(row) for row in connection.execute(select(table))}
 
@@ -121,10 +122,10 @@ class Staff:
         return [row.name for row in rows if row is not None and isinstance(row.spec, PersonSpec)]
 
     def desk(self, name: str) -> Desk | None:
-        """The desk of a teacher that answers at once; None where there is no such teacher."""
+        """The desk of a teacher that answers at once; None: there is none, or nobody is asked any more."""
         with self._lock:
             row = self._rows.get(name)
-            if row is None or isinstance(spec := row.spec, PersonSpec):
+            if self._closed or row is None or isinstance(spec := row.spec, PersonSpec):
                 return None
             if name not in self._desks:
                 self._desks[name] = Desk(
@@ -144,10 +145,11 @@ class Staff:
         return {name: desk.state() for name, desk in sorted(desks.items())}
 
     def close(self, timeout_s: float) -> None:
-        """Close every desk, all within ``timeout_s``; nobody is asked any more."""
+        """Close every desk, all within ``timeout_s``; nobody is asked any more, and who was a teacher still is one."""
         until = time.monotonic() + timeout_s
         with self._lock:
-            desks, self._desks, self._rows = dict(self._desks), {}, {}
+            self._closed = True
+            desks, self._desks = dict(self._desks), {}
         for desk in desks.values():
             desk.close(max(0.0, until - time.monotonic()))
 

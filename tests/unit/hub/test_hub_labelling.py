@@ -14,6 +14,7 @@ from cloud_hub.access.principals import DEVELOPMENT, Principal, Role, on_behalf_
 from cloud_hub.errors import Conflict
 from cloud_hub.escalations.label_studio import Imported, read_export
 from cloud_hub.escalations.labelling import MOST_SHOWN_BYTES, at_once
+from cloud_hub.escalations.records import EscalationRecords
 from cloud_hub.supervise import Worker
 from edgeloop.protocol import Answers, Presence, TeacherAnswer
 from edgeloop.protocol.inputs import MAX_INPUT_BYTES, Tensor
@@ -100,6 +101,19 @@ def test_a_person_takes_an_item_says_what_it_is_and_the_device_is_told_once_it_i
     hub.get(f"labelling/{item}", 404)
     hub.post(f"labelling/{item}/label", {"label": 7}, 404)
     assert hub.get("audit", about=str(item))[0]["what"] == "labelling.label"
+
+
+def test_a_device_that_is_away_keeps_nobody_else_from_its_answers(hub: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [hub.item(f"away-{number}", device="camera-away") for number in range(3)]
+    items.append(hub.item("here", device="camera-here"))
+    untold = EscalationRecords.untold
+    monkeypatch.setattr(EscalationRecords, "untold", lambda *args: untold(*args, limit=2))
+    for item in items:
+        hub.post(f"labelling/{item}/label", {"label": "7"})
+    with hub.hub.db.begin() as connection:
+        hub.hub.devices.take_presence(connection, Presence("camera-here", True, 1, "1"), hub.hub.clock())
+    hub.hub.teaching.tick()
+    assert [answer.id for answer in hub.told("camera-here")] == ["here"] and not hub.told("camera-away")
 
 
 def test_two_people_do_not_look_at_the_same(hub: Queue) -> None:

@@ -123,6 +123,14 @@ def test_closing_gives_back_what_waits(counter: Counter) -> None:
     assert counter.heard("first") == Opinion(7, 0.9)  # what was under way is finished
 
 
+def test_whoever_ends_last_frees_what_the_teacher_holds(counter: Counter) -> None:
+    occupied(counter)
+    counter.desk.close()  # as when a teacher is changed: nobody waits for what is under way
+    assert not counter.teacher.closed
+    counter.teacher.go.set()
+    assert until(lambda: counter.teacher.closed)
+
+
 def test_a_breaker_lets_one_through_when_it_has_rested() -> None:
     breaker = Breaker()
     for _ in range(FAILURES):
