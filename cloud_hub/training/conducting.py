@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -117,6 +117,13 @@ class Conductor:
         """Remove what a run has left."""
         shutil.rmtree(self.work(run), ignore_errors=True)
 
+    def tidy(self, going_on: Collection[int]) -> None:
+        """Remove what runs have left whose hub was killed before it could; not of those that go on."""
+        for folder in self.work(0).parent.glob("run-*"):
+            if folder not in {self.work(run) for run in going_on}:
+                log.info("%s is removed: its run has ended", folder)
+                shutil.rmtree(folder, ignore_errors=True)
+
     # ── the steps ─────────────────────────────────────────────────────────────────────────────
 
     def _conduct(self, run: Run, doing: Doing) -> None:
@@ -179,6 +186,7 @@ class Conductor:
             self._keep(run, candidate)
             self._move(run, REFUSED, ended=self._clock(), reason=verdict.summary, verdict=told)
             return
+        self._still_current(run)
         release = self._releases.create(candidate.package.root)
         self._record(_origin(run, self._releases.get(run.parent), release, candidate, started, self._clock()))
         if candidate.facts.get("trainer") != HeadTrainer.name and not isinstance(self._sealer, Unsigned):
@@ -187,12 +195,15 @@ class Conductor:
             self._move(run, RELEASED, release=release.digest, ended=self._clock(), reason=reason, verdict=told)
             return
         with self._db.begin():
-            if self._channels.get(run.channel).current != run.parent:
-                raise TrainingError("the channel was given another release during the run; start it again")
+            self._still_current(run)  # asked again inside: nothing may come between
             self._sealer.adopt(self._releases.get(run.parent).ref, release.ref)
             rollout = self._rollouts.start(run.channel, release.digest, reason=f"retraining run {run.id}")
             ended = {"ended": self._clock(), "reason": verdict.summary, "verdict": told}
             self._move(run, RELEASED, release=release.digest, rollout=rollout, **ended)
+
+    def _still_current(self, run: Run) -> None:
+        if self._channels.get(run.channel).current != run.parent:
+            raise TrainingError("the channel was given another release during the run; start it again")
 
     # ── records ───────────────────────────────────────────────────────────────────────────────
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -96,8 +97,9 @@ class ProgramFolder:
             hidden = None if validation is None else self._job.base.asset(validation)
             _copy(self._job.base.root, given / "base", hidden)
         if not (given / "data").is_dir():
-            (given / "data").mkdir()
-            shutil.copyfile(self.root / "dataset" / TRAINING, given / "data" / TRAINING)
+            with _appearing(given / "data") as folder:
+                folder.mkdir()
+                shutil.copyfile(self.root / "dataset" / TRAINING, folder / TRAINING)
         (place / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         told = place / "job.json"
         told.write_text(
@@ -167,8 +169,15 @@ def sha256_of(model: Path) -> str:
 
 
 def _copy(source: Path, target: Path, without: Path | None = None) -> None:
-    """A folder's files, as files of their own; it appears whole."""
+    """A folder's files, as files of their own."""
+    with _appearing(target) as folder:
+        shutil.copytree(source, folder, ignore=lambda root, names: [n for n in names if Path(root, n) == without])
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A folder to be made beside its place: it appears there whole, or a hub that was killed makes it anew."""
     beside = target.with_name(f".{target.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source, beside, ignore=lambda folder, names: [n for n in names if Path(folder, n) == without])
+    yield beside
     beside.rename(target)

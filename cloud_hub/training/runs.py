@@ -149,6 +149,8 @@ class Training:
             audit.changed(connection, "retraining.cancel", before, after, about=str(run_id), at=now)
         if (doing := self.crew.find(run_id)) is not None:
             doing.stop()
+        else:
+            self._conductor.forget(run_id)  # one that was interrupted, and waited to go on
         self._logs.add(run_id, f"cancelled: {reason}", now)
         log.info("run %s on %s is cancelled: %s", run_id, run.channel, reason)
         return self.get(run_id)
@@ -249,3 +251,5 @@ class Training:
                     told = _INTERRUPTED
                 self._logs.add(run.id, told, self._clock())
                 log.warning("run %s on %s: %s", run.id, run.channel, told)
+            queued = records.in_state(connection, QUEUED)
+        self._conductor.tidy({run.id for run in queued})

@@ -6,6 +6,7 @@ The base is the digits package; what the fleet sees is mirrored digits, on which
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 from cloud_hub.policy import RetrainingPolicy
 from cloud_hub.programs import TrainingProgram
 from cloud_hub.training.command_trainer import CommandTrainer
+from cloud_hub.training.dataset import TRAINING
+from cloud_hub.training.program_folder import ProgramFolder
 from cloud_hub.training.trainer import Cancelled, Candidate, Job, TrainingError
 from edgeloop.package import Package
 from tests.doubles import training_program
@@ -112,6 +115,25 @@ def test_a_run_that_the_hub_interrupts_goes_on_and_gives_the_same_bytes(
     assert samples.written == written + 1
     assert ("going on from the checkpoint", None) in said
     assert candidate.package.digest == made.package.digest
+
+
+def test_data_that_a_killed_hub_has_laid_out_by_half_are_laid_out_anew(
+    package: Package, samples: Sampled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, copyfile = ProgramFolder(job(package, tmp_path / "run")), shutil.copyfile
+    dataset = folder.dataset(samples)
+
+    def killed(source: Any, target: Any, **more: Any) -> Any:
+        if Path(target).name != TRAINING:
+            return copyfile(source, target, **more)
+        Path(target).write_bytes(b"PAR1")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copyfile", killed)
+        folder.give(tmp_path / "run" / "program", dataset, {}, 60.0)
+    told = json.loads(folder.give(tmp_path / "run" / "program", dataset, {}, 60.0).read_bytes())
+    assert Path(told["data"], TRAINING).read_bytes() == (tmp_path / "run" / "dataset" / TRAINING).read_bytes()
 
 
 def _once(whole: TrainingProgram) -> TrainingProgram:

@@ -288,6 +288,7 @@ def test_a_channel_that_moves_on_during_a_run_keeps_what_it_was_given(
     run = world.training.get(run.id)
     assert (run.state, run.rollout) == ("failed", None) and "another release during the run" in run.reason
     assert current(world) == other and world.rollouts.newest() == []
+    assert {release.digest for release in world.releases.all()} == {run.parent, other}, "nobody asked for a third one"
 
 
 def test_a_fault_of_the_trainer_is_the_runs_reason(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

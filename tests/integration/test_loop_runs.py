@@ -149,6 +149,17 @@ def test_an_interrupted_run_goes_on_where_its_trainer_can(world: World, slow: Sl
     assert any("it goes on" in line for line in world.training.lines(run.id))
 
 
+def test_no_run_that_has_ended_leaves_its_folder(world: World, slow: Slow) -> None:
+    run = begun(world, slow)
+    world.training.stop(SOON_S)
+    left = world.folder / "training" / "work" / "run-00000099"  # of a hub that was killed at a run's end
+    left.mkdir()
+    world.training = world.make_training()
+    assert slow.jobs[0].folder.is_dir() and not left.exists()
+    assert world.training.cancel(run.id).state == "cancelled"
+    assert not slow.jobs[0].folder.exists(), "it was to go on, and does not"
+
+
 def test_an_interrupted_run_whose_channel_has_moved_on_is_failed(
     world: World, slow: Slow, package: Package, tmp_path: Path
 ) -> None:
