@@ -17,8 +17,7 @@ from edge_agent.serving.responses import DONE, Answering, as_json, aside, error_
 if TYPE_CHECKING:  # a device that shares no memory does not pay for it
     from edge_agent.serving.shared_memory import SharedMemory
 
-#: The first part of the paths that are answered here.
-ROOTS = ("repository", "systemsharedmemory", "cudasharedmemory")
+NO_REPOSITORY = "clients may not load and unload models here; the setting repository_api allows it"
 
 
 class Repository(Protocol):
@@ -95,7 +94,7 @@ class Extensions:
 
     def _models(self) -> Repository:
         if self._repository is None:
-            raise Forbidden("clients may not load and unload models here; the setting repository_api allows it")
+            raise Forbidden(NO_REPOSITORY)
         return self._repository
 
     def _index(self, body: bytes) -> Response:

@@ -50,6 +50,8 @@ _OPERATOR_KEY = HEADER.lower().encode()
 ANSWERS, PREDICTIONS = "/edgeloop/v1/answers/", "/edgeloop/v1/predictions/"
 #: Pixels of a picture that is decoded, where nobody says otherwise.
 MAX_PICTURE_PIXELS = 25_000_000
+#: Characters of a path below /v2/models/: what was read of 1,024 of them is remembered, and clients write them.
+LONGEST_PATH = 4096
 #: Characters of the reason that a person gives for a rollback.
 MAX_REASON = 500
 
@@ -151,8 +153,8 @@ class Routes:
             return as_json(self._operations.answers(unquote(path.removeprefix(ANSWERS))))
         if method == "GET" and path.startswith(PREDICTIONS):
             return aside(lambda: self._prediction(unquote(path.removeprefix(PREDICTIONS))))
-        if any(known == path for _, known in self._fixed):
-            return Response(405, error_body(f"{request.method} is not for {path}"))
+        if expected := [verb for verb, known in self._fixed if known == path]:
+            return Response(405, error_body(f"{request.method} is not for {path}; use {expected[0]}"))
         if path == "/v2/logging" or path.endswith("/trace/setting"):
             raise NotFound("there is no tracing, and the log is set by log_level and log_format in the settings")
         if path.startswith("/v2/"):
@@ -345,7 +347,13 @@ class Routes:
 
 @lru_cache(maxsize=1024)
 def model_path(path: str) -> ModelPath:
-    """Take a path below /v2/models/ apart; ``/versions/{v}`` may follow the model's name."""
+    """Take a path below /v2/models/ apart; ``/versions/{v}`` may follow the model's name.
+
+    Raises:
+        NotFound: it is longer than any that there is; that is not remembered.
+    """
+    if len(path) > LONGEST_PATH:
+        raise NotFound(f"there is nothing at {path[:200]}…: a path has {LONGEST_PATH} characters at most")
     model, *rest = [unquote(part) for part in path.rstrip("/").split("/")[3:]] or [""]
     if len(rest) >= 2 and rest[0] == "versions":
         return ModelPath(model, rest[1], tuple(rest[2:]))

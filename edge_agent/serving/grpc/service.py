@@ -9,6 +9,7 @@ from edge_agent.serving.calls import Answer
 from edge_agent.serving.classification import classified
 from edge_agent.serving.dataplane import DataPlane
 from edge_agent.serving.errors import BadRequest, Forbidden, NotFound, NotReady, ServingError
+from edge_agent.serving.extensions import NO_REPOSITORY, Repository
 from edge_agent.serving.grpc import codec
 from edge_agent.serving.grpc import inference_pb2 as pb
 from edge_agent.serving.parameters import NO_SHARED_MEMORY, Memory
@@ -21,19 +22,6 @@ Handler = Callable[[Any], Message]
 
 class NotOffered(ServingError):
     """The protocol has it, and this agent has not."""
-
-
-class Repository(Protocol):
-    """Models that may be loaded and unloaded; every call may take a while."""
-
-    def index(self, ready_only: bool = False) -> list[dict[str, str]]:
-        """Name, version, state and reason of each."""
-
-    def load(self, name: str) -> None:
-        """Load it, or load it again."""
-
-    def unload(self, name: str) -> None:
-        """Serve it no more."""
 
 
 class SharedMemory(Memory, Protocol):
@@ -149,7 +137,7 @@ class Service:
 
     def _models(self, request: Any) -> Repository:
         if self._repository is None:
-            raise Forbidden("clients may not load and unload models here; the setting repository_api allows it")
+            raise Forbidden(NO_REPOSITORY)
         if request.repository_name:
             raise BadRequest("there is one repository, and it has no name; leave repository_name empty")
         return self._repository

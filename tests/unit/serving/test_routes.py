@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.serving import dataplane
 from edge_agent.serving.feedback import MAX_FEEDBACK
-from edge_agent.serving.routes import EXTENSIONS, ModelPath, model_path
+from edge_agent.serving.routes import EXTENSIONS, LONGEST_PATH, ModelPath, model_path
 from edgeloop import __version__
 from edgeloop.package import Package
 from tests.doubles.door import Client, NotingRecorder, ServingKit, connected, loaded
@@ -227,14 +227,21 @@ def test_an_empty_list_of_outputs_means_the_usual_ones(client: Client) -> None:
         ("GET", "/v2/models/digits/nothing", 404, "there is nothing at"),
         ("GET", INFER, 405, "use POST"),
         ("POST", "/v2/models/digits", 405, "use GET"),
-        ("POST", "/v2/health/live", 405, "POST is not for"),
-        ("DELETE", "/edgeloop/v1/feedback", 405, "DELETE is not for"),
+        ("POST", "/v2/health/live", 405, "POST is not for /v2/health/live; use GET"),
+        ("DELETE", "/edgeloop/v1/feedback", 405, "DELETE is not for /edgeloop/v1/feedback; use POST"),
     ],
 )
 def test_what_is_not_there(client: Client, method: str, path: str, status: int, said: str) -> None:
     body = json.dumps({"inputs": [JSON_TENSOR]}).encode() if method == "POST" else b""
     got = client.request(method, path, body)
     assert (got.status, said in json.loads(got.body)["error"]) == (status, True), got
+
+
+def test_a_path_that_is_too_long_for_any_model_is_not_remembered(client: Client) -> None:
+    before = model_path.cache_info().currsize
+    got = client.request("GET", f"/v2/models/{'m' * LONGEST_PATH}")
+    assert (got.status, "4096 characters at most" in json.loads(got.body)["error"]) == (404, True)
+    assert model_path.cache_info().currsize == before
 
 
 def test_bodies_may_come_compressed(client: Client) -> None:
