@@ -106,6 +106,8 @@ class Connection:
         self._waker.thread = threading.get_ident()
         try:
             self._client.open()
+            if self._closing:  # somebody has asked for it meanwhile, when there was nothing to close
+                self._client.disconnect()
             self._serve()
         except (OSError, ValueError) as error:
             self.reason = self.reason or f"{options.host}:{options.port}: {why(error)}"

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -246,3 +247,24 @@ def test_a_broker_that_answers_with_garbage_or_silence_does_not_end_the_link(lin
     assert served == 12
     assert not link.connected
     assert link.last_error
+
+
+def test_a_link_that_is_stopped_while_it_connects_does_not_stay(
+    broker: BrokerProcess, links: Callable[..., Link], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting, go_on, connect = threading.Event(), threading.Event(), socket.create_connection
+
+    def slowly(*arguments: Any, **named: Any) -> socket.socket:
+        connecting.set()
+        assert go_on.wait(20)
+        return connect(*arguments, **named)
+
+    monkeypatch.setattr(socket, "create_connection", slowly)
+    link = links(broker.port, "late")
+    link.start()
+    assert connecting.wait(10)
+    link.stop(0.1)
+    go_on.set()
+    assert link._thread is not None
+    link._thread.join(10)
+    assert not link._thread.is_alive() and not link.connected
