@@ -14,7 +14,8 @@ import pytest
 
 from edge_agent.serving import dataplane
 from edge_agent.serving.feedback import MAX_FEEDBACK
-from edge_agent.serving.routes import EXTENSIONS, LONGEST_PATH, ModelPath, model_path
+from edge_agent.serving.model_path import LONGEST_PATH, ModelPath, model_path
+from edge_agent.serving.routes import EXTENSIONS
 from edgeloop import __version__
 from edgeloop.package import Package
 from tests.doubles.door import Client, NotingRecorder, ServingKit, connected, loaded
