@@ -6,6 +6,7 @@ One JSON file a release, ``<folder>/<digest>.json``, which is there whole or not
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -14,6 +15,8 @@ from typing import Any
 
 from edgeloop.records import dataclass
 from edgeloop.whole_files import write_whole
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 #: Anybody may read it; there is nothing secret in it.
@@ -144,8 +147,10 @@ class EvidenceStore:
         A disk that takes no mark costs the warning of a crash, and not the service.
         """
         before = self.died_loading(release)
-        with suppress(OSError):
+        try:
             self._put_mark(release, before | {provider})
+        except OSError as error:
+            log.warning("%s is loaded without a mark, a crash would be forgotten: %s", provider, error)
         try:
             yield
         finally:

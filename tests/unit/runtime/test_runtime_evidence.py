@@ -85,11 +85,14 @@ def test_two_processes_may_keep_the_same_table_at_once(tmp_path: Path, monkeypat
     assert store.all() == [evidence()] and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_disk_that_takes_no_mark_does_not_keep_a_release_from_being_loaded(tmp_path: Path) -> None:
+def test_a_disk_that_takes_no_mark_does_not_keep_a_release_from_being_loaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "in-the-way").write_bytes(b"")
     store = EvidenceStore(tmp_path / "in-the-way")
     with store.loading(evidence().release, PROVIDER):
         assert store.died_loading(evidence().release) == frozenset()
+    assert f"{PROVIDER} is loaded without a mark" in caplog.text
 
 
 def test_tables_of_other_releases_are_removed(tmp_path: Path) -> None:
