@@ -7,9 +7,10 @@ A real agent, Mosquitto and a hub that does nothing but answer after 20 ms, all 
 1. Every answer is escalated and its client waits (`wait`); of each latency the time is taken away that the teacher
    itself took. Small inputs go over MQTT, large ones over HTTP. The bound: 10 ms, the local answer included.
 2. A fifth of the answers is escalated, and the broker hears nothing any more: its process is stopped, so that nobody is
-   told (a half-open connection). Beside it an agent whose owner lets nothing travel; both are asked in turn. The bound:
-   a p99 of 1.1 times the other's, from the cut on.
-3. The same two with the policy off: requests a second of one as a share of the other's.
+   told (a half-open connection). Beside it two agents whose owner lets nothing travel; all are asked in turn. The
+   bound: a p99 of 1.1 times that of the first of them, from the cut on. What the second has beside the first says what
+   chance alone does to such a figure.
+3. The same with the policy off: requests a second of one as a share of the other's.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.kit import mlp
 from benchmarks.kit.agent import agent
-from benchmarks.kit.load import Clients
+from benchmarks.kit.load import Clients, Load
 from benchmarks.kit.requests import binary
 from edge_agent.escalating.carriers import MQTT_BYTES
 from edgeloop.cascade.policy import EscalationPolicy
@@ -122,29 +124,44 @@ def added_ms(world: World, name: str, inputs: int, count: int) -> tuple[float, f
     return statistics.median(added[10:]), min(added[10:]), float(np.quantile(added[10:], 0.95))
 
 
+@dataclass(frozen=True)
+class Beside:
+    """An agent beside one that never escalates: requests a second, and p99, as shares of the other's."""
+
+    rate: float
+    p99: float
+
+    @classmethod
+    def of(cls, mine: list[Load], others: list[Load]) -> Beside:
+        """The medians over turns."""
+        pairs = list(zip(mine, others, strict=True))
+        return cls(
+            statistics.median(one.per_second / other.per_second for one, other in pairs),
+            statistics.median(one.p99 / other.p99 for one, other in pairs),
+        )
+
+
 def beside(
     world: World, name: str, policy: EscalationPolicy, turns: int, turn_s: float, *, cut: bool
-) -> tuple[float, float]:
-    """Of an agent with a policy: requests a second and p99, as shares of those of one that never escalates."""
+) -> tuple[Beside, Beside]:
+    """An agent with a policy, and one without, each beside another one that never escalates."""
     request = binary("/v2/models/mlp/infer", "x", np.random.default_rng(0).random((1, mlp.INPUTS), dtype=np.float32))
-    with world.agent(name, policy) as port, world.agent(f"{name}-alone", None) as alone:
-        clients = [Clients(port, 4, request), Clients(alone, 4, request)]
+    with contextlib.ExitStack() as stack:
+        ports = [
+            stack.enter_context(world.agent(f"{name}-{number}", one)) for number, one in enumerate((policy, None, None))
+        ]
+        clients = [stack.enter_context(Clients(port, 4, request)) for port in ports]
         for client in clients:
             client.run(1.0)
         if cut:
             world.broker.pause()
-        rates, slowest = [], []
+            stack.callback(world.broker.resume)
+        found: list[list[Load]] = [[], [], []]
         for turn in range(turns):
-            order = clients if turn % 2 else clients[::-1]
-            found = {client: client.run(turn_s) for client in order}
-            mine, other = (found[client] for client in clients)
-            rates.append(mine.per_second / other.per_second)
-            slowest.append(mine.p99 / other.p99)
-        for client in clients:
-            client.close()
-        if cut:
-            world.broker.resume()
-    return statistics.median(rates), statistics.median(slowest)
+            for place in ((turn + step) % 3 for step in range(3)):
+                found[place].append(clients[place].run(turn_s))
+    mine, other, another = found
+    return Beside.of(mine, other), Beside.of(another, other)
 
 
 def main() -> int:
@@ -161,7 +178,7 @@ def main() -> int:
         try:
             added = {name: added_ms(world, name, inputs, count) for name, inputs in (("mqtt", 64), ("http", LARGE))}
             off, _ = beside(world, "off", OFF, turns, 0.5, cut=False)
-            cut, p99 = beside(world, "cut", FIFTH, turns, 1.0, cut=True)
+            cut, chance = beside(world, "cut", FIFTH, turns, 1.0, cut=True)
         finally:
             world.close()
     for name, (median, least, high) in added.items():
@@ -169,9 +186,10 @@ def main() -> int:
             f"over the teacher's {TEACHER_S * 1e3:.0f} ms, {name}: {median:.1f} ms, "
             f"the least {least:.1f} ms, 95 % of them below {high:.1f} ms"
         )
-    print(f"policy off: {off:.3f} of the requests a second of an agent that never escalates")
-    print(f"network cut: p99 {p99:.2f} times, and {cut:.3f} of the requests a second")
-    return 0 if max(median for median, _, _ in added.values()) <= ADDED_BOUND_MS and p99 <= CUT_BOUND else 1
+    print(f"policy off: {off.rate:.3f} of the requests a second of an agent that never escalates")
+    print(f"network cut: p99 {cut.p99:.2f} times, and {cut.rate:.3f} of the requests a second")
+    print(f"of two agents that never escalate: p99 {chance.p99:.2f} times, {chance.rate:.3f} of the requests a second")
+    return 0 if max(median for median, _, _ in added.values()) <= ADDED_BOUND_MS and cut.p99 <= CUT_BOUND else 1
 
 
 if __name__ == "__main__":

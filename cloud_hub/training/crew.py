@@ -64,8 +64,8 @@ class Crew:
             doing = Doing(run, model)
             # A daemon: a trainer that does not listen must not keep the process from its end.
             thread = threading.Thread(target=self._do, args=(doing, work), name=f"training-{run}", daemon=True)
+            thread.start()  # where the system has no thread left, nobody is taken to be at work
             self._doing[run] = doing, thread
-        thread.start()
         return True
 
     def find(self, run: int) -> Doing | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from cloud_hub.training import run_log
 from cloud_hub.training.crew import Crew, Doing
 from cloud_hub.training.run_log import RunLogs
@@ -32,6 +34,18 @@ def test_a_few_at_once_and_one_of_a_model() -> None:
     crew.stop(SOON_S)
     assert crew.find(3) is None and crew.find(4) is None
     assert not crew.take(5, "digits", until_stopped), "a hub that stops begins nothing"
+
+
+def test_who_could_not_begin_is_not_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    crew = Crew(1)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(threading.Thread, "start", none_left)
+        crew.take(1, "digits", until_stopped)
+    assert crew.find(1) is None and crew.take(1, "digits", until_stopped), "the next tick tries again"
+    crew.stop(SOON_S)
 
 
 def test_who_is_stopped_knows_why() -> None:
