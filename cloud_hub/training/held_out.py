@@ -97,7 +97,11 @@ def read_rows(path: Path, package: Package) -> tuple[dict[str, Array], npt.NDArr
 
 
 def probabilities(package: Package, inputs: Mapping[str, Array]) -> list[Floats]:
-    """Of each variant that runs on this machine's processor, [N, K]."""
+    """Of each variant that runs on this machine's processor, [N, K].
+
+    Raises:
+        SystemExit: none does, or one answers what is no number; the message is the child's last line.
+    """
     rows = len(next(iter(inputs.values())))
     found = []
     for name, spec in package.variants.items():
@@ -111,9 +115,16 @@ def probabilities(package: Package, inputs: Mapping[str, Array]) -> list[Floats]
                 feed = {key: values[start : start + BATCH] for key, values in inputs.items()}
                 answers = dict(zip(names, session.run(feed, names, DEADLINE_S), strict=True))
                 parts.append(np.asarray(session.probabilities(answers), dtype=np.float64))
-            found.append(np.concatenate(parts))
         finally:
             session.close()
+        found.append(np.concatenate(parts))
+        if not np.isfinite(found[-1]).all():  # the worst of several is not found among what is no number
+            raise SystemExit(f"the variant {name} of {package.name} {package.version} answers what is no number")
+    if not found:
+        raise SystemExit(
+            f"no variant of {package.name} {package.version} runs on a processor, which the hub measures on; "
+            "build it with one for the CPU"
+        )
     return found
 
 
