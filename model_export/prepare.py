@@ -83,7 +83,7 @@ def prepare(
         source: the model.
         table: labelled examples.
         labels: names of the classes; None: the source's own, else their indices.
-        given: roles of outputs that the person set.
+        given: roles of outputs that the person set; those that are unused are left out before anything else.
         cache: of canonical graphs that were made before; None: nothing is kept.
 
     Raises:
@@ -95,11 +95,13 @@ def prepare(
             f"{table.file} has {table.rows} rows; at least {FEWEST_ROWS} are needed",
             "they calibrate int8, measure accuracy and say what normal looks like; several hundred are better",
         )
-    specs = inputs_of(source.model)
+    read = output_roles.without_unused(source.model, given)
+    given = {name: role for name, role in given.items() if role != output_roles.UNUSED}
+    specs = inputs_of(read)
     rows = bind(table, specs)
     first = {name: array[:COMPARED_ROWS] for name, array in rows.items()}
-    parts = {"model": source.model, "rows": first}
-    model = kept_model(cache or Cache(None), "canonical", parts, lambda: canonical(source.model, first))
+    parts = {"model": read, "rows": first}
+    model = kept_model(cache or Cache(None), "canonical", parts, lambda: canonical(read, first))
     outputs = Probe(model).run({name: array[:ROLE_ROWS] for name, array in rows.items()})
     check_finite(outputs)
     roles = output_roles.assign(outputs, given)
@@ -107,7 +109,7 @@ def prepare(
     count = outputs[scores].shape[1]
     classes = source.classes or output_roles.declared_classes(source.model, count)
     names = _class_names(labels, classes, count)
-    notes = [*source.notes]
+    notes = [*source.notes, *_told_unused(source.model, read)]
     if table.rows < ENOUGH_ROWS:
         notes.append(f"{table.file} has only {table.rows} rows: its accuracy and its profile are rough")
     notes += _settle_outputs(model, roles, outputs, scores)
@@ -149,6 +151,14 @@ def _class_names(labels: Sequence[str] | None, classes: tuple[Any, ...] | None, 
         ) from error
 
 
+def _told_unused(source: ModelProto, read: ModelProto) -> list[str]:
+    left = {output.name for output in read.graph.output}
+    gone = [output.name for output in source.graph.output if output.name not in left]
+    before, after = len(source.graph.node), len(read.graph.node)
+    told = f"left out, since nobody reads it: output {', '.join(gone)}, and {before - after} of {before} operators"
+    return [told] if gone else []
+
+
 def _settle_outputs(model: ModelProto, roles: dict[str, str], outputs: Mapping[str, Array], scores: str) -> list[str]:
     """Make the label an index, drop outputs that devices could not send on, and say so."""
     notes = []
@@ -158,8 +168,9 @@ def _settle_outputs(model: ModelProto, roles: dict[str, str], outputs: Mapping[s
     for name in output_roles.keep_rows_only(model, texts):
         del roles[name]
         notes.append(f"output {name} is left out: it is text")
-    others = [name for name, role in roles.items() if role == "other" and outputs[name].dtype.kind in "iu"]
-    notes += [f"output {name} is no index of the best class; it is passed on as it is" for name in others]
+    for name in [name for name, role in roles.items() if role == "other"]:
+        what = " is no index of the best class; it" if outputs[name].dtype.kind in "iu" else ""
+        notes.append(f"output {name}{what} is passed on to callers; --role {name}=unused spares what it costs")
     return notes
 
 

@@ -134,7 +134,8 @@ def _check_outputs(model: ModelProto) -> None:
             kind = str(output.type.WhichOneof("value")).removesuffix("_type").replace("_", " ")
             raise UnsupportedModelError(
                 f"output {output.name} is a {kind}, no tensor",
-                "export the tensors themselves as outputs; of these, the map of a scikit-learn ZipMap alone is known",
+                "export the tensors themselves as outputs (of these, the map of a scikit-learn ZipMap alone is known); "
+                f"if nobody reads it, --role {output.name}=unused",
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ from onnx import ModelProto, TensorProto, helper
 from model_export.errors import UnsupportedModelError
 from model_export.graphs.graph import Array, all_nodes, array_of, attribute, prune, rename_tensor
 
-ROLES = ("probabilities", "logits", "label", "features", "other")
+#: Of an output that nobody reads. A package has none: it is left out, with what it alone needs.
+UNUSED = "unused"
+ROLES = ("probabilities", "logits", "label", "features", "other", UNUSED)
 #: Words in an output's name that decide between several candidates.
 _SCORE_WORDS = ("logit", "score", "prob", "output")
 
@@ -121,9 +123,32 @@ def index_label(model: ModelProto, label: str, scores: str) -> None:
 def keep_rows_only(model: ModelProto, outputs: Mapping[str, Array]) -> list[str]:
     """Drop outputs that are no tensors of numbers, in place; returns their names."""
     gone = [name for name, array in outputs.items() if array.dtype.kind not in "fiub"]
+    _drop(model, gone)
+    return gone
+
+
+def without_unused(model: ModelProto, given: Mapping[str, str]) -> ModelProto:
+    """The model without the outputs that a person says nobody reads, and without what they alone need.
+
+    Raises:
+        UnsupportedModelError: it has no such output, or no other one.
+    """
+    gone = {name for name, role in given.items() if role == UNUSED}
+    if not gone:
+        return model
+    names = [output.name for output in model.graph.output]
+    if unknown := sorted(gone.difference(names)):
+        raise UnsupportedModelError(f"no output is named {unknown[0]}", f"its outputs are {', '.join(names)}")
+    if gone.issuperset(names):
+        raise UnsupportedModelError("no output would be left", "leave out --role of the one that scores")
+    model = ModelProto.FromString(model.SerializeToString())
+    _drop(model, gone)
+    return model
+
+
+def _drop(model: ModelProto, gone: Collection[str]) -> None:
     kept = [output for output in model.graph.output if output.name not in gone]
     copies = [type(output).FromString(output.SerializeToString()) for output in kept]
     del model.graph.output[:]
     model.graph.output.extend(copies)
     prune(model)
-    return gone

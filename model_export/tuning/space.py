@@ -119,7 +119,7 @@ class Space:
                 pick("calibration", CALIBRATIONS),
                 reduce_range=self._may_reduce(scheme) and pick("reduce_range", (False, True)),
                 per_channel=not self.target.fixed_shapes and pick("per_channel", (True, False)),
-                symmetric=self.target.symmetric and scheme != "s8s8",
+                symmetric=scheme != "s8s8" and (self.target.symmetric or pick("symmetric", (False, True))),
             )
             excluded = pick("excluded", self._counts()) if self.blamed else 0
         elif kind == "dynamic":

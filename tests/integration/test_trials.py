@@ -125,7 +125,7 @@ def test_a_build_asks_the_fleet_what_it_reads_and_a_device_what_is_fast(world: W
     with Hub(world.url) as hub:
         publish(world.package, hub, "stable")
     told = lambda: (world.hub.get("devices/willing")["health"] or {}).get("runtime")  # noqa: E731
-    wait_for(told, 60, lambda: f"the device to serve and to tell its runtime\n{world.agent.log}")
+    wait_for(told, 180, lambda: f"the device to serve and to tell its runtime\n{world.agent.log}")
 
     asked = ["build", str(tmp_path / "model.onnx"), "-o", str(tmp_path / "out"), "--data", str(tmp_path / "data.npz")]
     asked += ["--hub", world.url, "--min-runtime", "hub", "--channel", "stable", "--name", "digits", "--no-cache"]

@@ -4,9 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto, TensorProto, helper
 
+from model_export.data import Table
 from model_export.errors import UnsupportedModelError
 from model_export.graphs.roles import assign
+from model_export.prepare import Prepared, prepare
+from model_export.sources import open_source
+from tests.unit.export.models import model, rows, weight
 
 SCORES = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
 PROBABILITIES = np.exp(SCORES) / np.exp(SCORES).sum(axis=1, keepdims=True)
@@ -53,3 +58,41 @@ def test_the_person_decides_between_several_candidates() -> None:
     assert assign(outputs, {"b": "logits"}) == {"b": "logits", "a": "other"}
     with pytest.raises(UnsupportedModelError, match="no output is named c"):
         assign(outputs, {"c": "logits"})
+
+
+def with_more_outputs() -> ModelProto:
+    """Scores, a wide layer beside them, and a sequence of what that layer gives."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["scores"]),
+        helper.make_node("MatMul", ["x", "wide"], ["embedding"]),
+        helper.make_node("SequenceConstruct", ["embedding"], ["pieces"]),
+    ]
+    tensors = {"w": weight(4, 3), "wide": weight(4, 500)}
+    made = model(nodes, {"scores": ["N", 3], "embedding": ["N", 500]}, tensors)
+    made.graph.output.append(helper.make_tensor_sequence_value_info("pieces", TensorProto.FLOAT, ["N", 500]))
+    return made
+
+
+def prepared(**roles: str) -> Prepared:
+    made, data = with_more_outputs(), Table({"x": rows(60)}, np.arange(60) % 3, "data.npz", "")
+    return prepare(open_source(made, data), data, labels=None, given=roles)
+
+
+def test_what_nobody_reads_is_left_out_with_all_that_it_alone_needs() -> None:
+    kept = prepared(pieces="unused")
+    assert kept.roles == {"scores": "logits", "embedding": "other", "features": "features"}
+    assert any("--role embedding=unused spares" in note for note in kept.notes)
+    spared = prepared(pieces="unused", embedding="unused")
+    assert spared.roles == {"scores": "logits", "features": "features"}
+    assert {tensor.name for tensor in spared.model.graph.initializer} == {"head.weight", "head.bias"}
+    assert spared.notes[0].endswith("output embedding, pieces, and 2 of 3 operators")
+
+
+def test_what_is_left_out_has_to_be_there_and_leave_something() -> None:
+    with pytest.raises(UnsupportedModelError, match="output pieces is a sequence") as caught:
+        prepared()
+    assert "--role pieces=unused" in caught.value.hint
+    with pytest.raises(UnsupportedModelError, match="no output is named nothing"):
+        prepared(nothing="unused")
+    with pytest.raises(UnsupportedModelError, match="no output would be left"):
+        prepared(scores="unused", embedding="unused", pieces="unused")

@@ -69,6 +69,18 @@ def test_a_target_gets_of_the_usual_what_it_takes(transformer: Maker) -> None:
     ]
 
 
+def test_ranges_around_zero_are_a_choice_where_the_scheme_leaves_one(transformer: Maker) -> None:
+    found: dict[str, set[bool]] = {}
+    for name in ("cpu", "tensorrt"):
+        space = Space.of(transformer, TARGETS[name])
+        for scheme in TARGETS[name].schemes:
+            starts = [{"kind": "int8", "scheme": scheme, "symmetric": around} for around in (False, True)]
+            made = [space.recipe(start).int8 for start in map(space._complete, starts)]
+            found[f"{name} {scheme}"] = {options.symmetric for options in made if options is not None}
+    assert found["cpu u8s8"] == found["cpu u8u8"] == {False, True}
+    assert found["cpu s8s8"] == found["tensorrt s8s8"] == {False}  # they have them always
+
+
 @pytest.mark.parametrize("objective", ["latency", "energy"])
 def test_the_best_of_many_has_to_be_the_best_beside_the_others_too(
     objective: Objective, transformer: Maker, monkeypatch: pytest.MonkeyPatch
