@@ -18,6 +18,7 @@ import pytest
 from benchmarks.kit.environments import CACHE, InstallError, environment
 from edgeloop.package import Package
 from edgeloop.runtime import EvidenceStore, Rules, Selector, runtime_version
+from tests.doubles import digits
 from tests.doubles.packages import make_package
 
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
@@ -87,3 +88,13 @@ def test_a_required_provider_runs_every_node_and_keeps_what_it_compiles(
     assert any(OPENVINO in line for line in found["progress"])
     blobs = list((tmp_path / "compiled").rglob(f"*{OPENVINO}/*.blob"))
     assert blobs, "OpenVINO's own cache of compiled models"
+
+
+def test_a_variant_that_is_built_for_it_is_run_by_it(python: Path, tmp_path: Path) -> None:
+    digits.build(tmp_path / "package", targets=("openvino",))
+    package = Package.open(tmp_path / "package")
+    assert {name: spec.ep for name, spec in package.variants.items()} == {"openvino-int8": OPENVINO, "cpu-fp32": CPU}
+    found = choose(python, package, tmp_path, required=[OPENVINO])
+    assert found["provider"] == OPENVINO and found["golden"] and list(found["placement"]) == [OPENVINO]
+    (row,) = (row for row in found["table"] if row["variant"] == "openvino-int8")
+    assert row["provider"] == OPENVINO and row["ok"] and row["median_ms"] > 0, row

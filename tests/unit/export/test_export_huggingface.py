@@ -24,6 +24,7 @@ from model_export.errors import (  # noqa: E402
 from model_export.graphs.probe import Probe  # noqa: E402
 from model_export.prepare import prepare  # noqa: E402
 from model_export.sources import huggingface, open_source, parity  # noqa: E402
+from tests.doubles.bert import tiny_bert  # noqa: E402
 
 WORDS, ROWS = 40, 60
 NAMES = {0: "calm", 1: "angry", 2: "asking"}
@@ -39,22 +40,8 @@ def texts(seed: int = 0) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One layer, 32 wide."""
     folder = tmp_path_factory.mktemp("models") / "moods"
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=WORDS,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=32,
-        # Wide enough that the scores of a network that nobody trained differ.
-        initializer_range=0.3,
-        id2label=NAMES,
-        label2id={name: index for index, name in NAMES.items()},
-    )
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    tiny_bert(folder, WORDS, tuple(NAMES.values()))
     return folder
 
 

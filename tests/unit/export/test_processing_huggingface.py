@@ -17,6 +17,7 @@ from edgeloop.package import Package  # noqa: E402  after importorskip
 from edgeloop.runtime import ModelSession, extensions  # noqa: E402
 from model_export import build  # noqa: E402
 from tests.doubles import processed  # noqa: E402
+from tests.doubles.bert import tiny_bert  # noqa: E402
 
 TEXTS = [processed.sentence(number % 2, 3000 + number) for number in range(120)]
 STRANGE = ["Snöw, é rains today!!", "", "tax-coin (bank) 'loan'", "rain " * 40]
@@ -27,20 +28,8 @@ def test_sentences_in_probabilities_out_as_transformers_has_them(tmp_path: Path)
         pytest.skip("pip install 'edgeloop[processing]'")
     folder, vocabulary = tmp_path / "moods", tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join(processed.VOCABULARY) + "\n")
-    torch.manual_seed(1)
-    config = transformers.BertConfig(
-        vocab_size=len(processed.VOCABULARY),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=20,
-        initializer_range=0.5,
-        num_labels=2,
-    )
-    model = transformers.BertForSequenceClassification(config).eval()
+    model = tiny_bert(folder, len(processed.VOCABULARY), ("dry", "wet"), seed=1, positions=20)
     tokenizer = transformers.BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=True)
-    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
     def by_transformers(texts: list[str]) -> Any:
@@ -49,7 +38,9 @@ def test_sentences_in_probabilities_out_as_transformers_has_them(tmp_path: Path)
             return torch.softmax(model(**tokens).logits, -1).numpy()
 
     labels = by_transformers(TEXTS).argmax(axis=1)
-    rows = [json.dumps({"text": text, "label": int(label)}) for text, label in zip(TEXTS, labels, strict=True)]
+    rows = [
+        json.dumps({"text": text, "label": ("dry", "wet")[label]}) for text, label in zip(TEXTS, labels, strict=True)
+    ]
     (tmp_path / "data.jsonl").write_text("\n".join(rows))
     report = build(folder, tmp_path / "package", tmp_path / "data.jsonl", precision=["fp32"], reproducible=True)
     assert report.metrics["cpu-fp32"].accuracy == 1.0
