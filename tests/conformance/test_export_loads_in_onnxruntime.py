@@ -51,24 +51,18 @@ print(json.dumps({
 """
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_onnxruntime_alone_reproduces_the_golden_outputs(tmp_path: Path, precision: str) -> None:
-    digits.build(tmp_path / "package", precision=(precision,))
+@pytest.mark.parametrize("precision", [("fp32",), None], ids=["fp32", "both"])
+def test_onnxruntime_alone_reproduces_the_golden_outputs(tmp_path: Path, precision: tuple[str, ...] | None) -> None:
+    """Of a package with both variants it takes the small one."""
+    digits.build(tmp_path / "package", precision=precision)
     found = _load_alone(tmp_path)
-    assert found["variant"] == f"cpu-{precision}"
+    assert found["variant"] == ("cpu-int8" if precision is None else "cpu-fp32")
     assert found["outputs"] == ["features", "label", "probabilities"]
     assert found["compared"] == ["label", "probabilities"]
     assert found["cases"] == 32
     assert found["label_agreement"] == 1.0
     assert found["worst"] < 1e-5
     assert found["edgeloop"] == []
-
-
-def test_with_both_precisions_onnxruntime_takes_the_small_one(tmp_path: Path) -> None:
-    digits.build(tmp_path / "package")
-    found = _load_alone(tmp_path)
-    assert found["variant"] == "cpu-int8"
-    assert found["label_agreement"] == 1.0
 
 
 def _load_alone(folder: Path) -> dict[str, object]:

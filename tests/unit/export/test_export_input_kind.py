@@ -11,7 +11,12 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import model_export
 from edgeloop.package import Package
+from model_export.building.profile import make_profile
+from model_export.data import Table
 from model_export.errors import DataError
+from model_export.graphs.probe import Probe
+from model_export.prepare import prepare
+from model_export.sources import open_source
 from tests.unit.export.models import weight
 
 ROWS, LONGEST, TOKENS = 120, 12, 50
@@ -68,9 +73,13 @@ def token_rows() -> np.ndarray:
         ("tokens", "numbers", "numbers"),
     ],
 )
-def test_tokens_are_known_by_their_name_or_declared(tmp_path: Path, name: str, declared: Any, kind: str) -> None:
-    profile = build(tmp_path, language_model(name), name, token_rows(), input_kind=declared).profile()
-    assert profile is not None and profile.form.kind == kind
+def test_tokens_are_known_by_their_name_or_declared(name: str, declared: Any, kind: str) -> None:
+    table = Table({name: token_rows()}, np.arange(ROWS) % 3, "data.npz", "")
+    model = language_model(name)
+    prepared = prepare(open_source(model, table), table, labels=None, given={})
+    outputs = Probe(prepared.model).run(prepared.rows)
+    profile = make_profile(prepared, prepared.rows, outputs, prepared.truth, declared)
+    assert profile.form.kind == kind
     assert (profile.schema.texts, profile.schema.inputs) == ((2, 0) if kind == "tokens" else (0, LONGEST))
     assert profile.form.pad == (0 if kind == "tokens" else -1)
 
