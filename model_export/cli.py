@@ -18,6 +18,7 @@ from model_export.commands import convert as convert_cli
 from model_export.commands import diff as diff_cli
 from model_export.commands import keys as keys_cli
 from model_export.commands import report as report_cli
+from model_export.commands import sensitivity as sensitivity_cli
 from model_export.commands import trial as trial_cli
 from model_export.commands.console import HubCaCert, HubToken, Json, out, print_json, progress, reporting, say, size
 from model_export.errors import RequestError
@@ -39,6 +40,7 @@ app.command()(convert_cli.convert)
 app.command()(trial_cli.trial)
 app.command()(report_cli.report)
 app.command()(diff_cli.diff)
+app.command()(sensitivity_cli.sensitivity)
 PackagePath = Annotated[Path, typer.Argument(help="The package's folder.")]
 
 

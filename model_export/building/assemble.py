@@ -48,6 +48,7 @@ class Parts:
         base: the package that this one shall be like, or None.
         kept: what it takes over from that one, or None.
         lineage: what others know of where it comes from.
+        temperature: what was fitted, and what it is worth; None: none was.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Parts:
     base: Package | None = None
     kept: Kept | None = None
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    temperature: Mapping[str, Any] | None = None
 
 
 def write_proven(destination: Path, parts: Parts, on_step: Callable[[str], None]) -> Package:
@@ -245,6 +247,8 @@ def _lineage(parts: Parts) -> Mapping[str, Any]:
     }
     if source.parity is not None:
         own["parity"] = _shares(source.parity)
+    if parts.temperature is not None:
+        own["temperature"] = dict(parts.temperature)
     return own | {name: value for name, value in parts.lineage.items() if own.get(name) is None}
 
 

@@ -12,7 +12,7 @@ from edgeloop.insights.calibrating import FEWEST_ROWS
 from edgeloop.insights.forms import Kind
 from edgeloop.package import Package
 from model_export import processing as around
-from model_export.building import finished
+from model_export.building import finished, temperature
 from model_export.building.assemble import Parts, write_proven
 from model_export.building.build_report import BuildReport
 from model_export.building.converting import opened
@@ -56,6 +56,7 @@ def build(
     reproducible: bool = False,
     input_kind: Kind | None = None,
     processing: Path | None = None,
+    fit_temperature: bool = False,
     min_runtime: str | None = None,
     licences: Licences | None = None,
     like: Path | None = None,
@@ -89,6 +90,7 @@ def build(
         reproducible: leave measured latency out of the package.
         input_kind: what insights take the first input for: ``numbers``, ``image``, ``tokens`` or ``text``; None: found.
         processing: TOML file with what comes before and after the model; None: found in a source's folder.
+        fit_temperature: divide the scores by the number that makes the calibration rows likeliest.
         min_runtime: the oldest ONNX Runtime that shall read the package, such as ``1.17``; None: this one.
         licences: of model and data, for the bill of materials.
         like: folder of a package: this one gets its name, labels, recipe, golden inputs and validation set, whatever
@@ -132,8 +134,13 @@ def _made(inputs: Inputs, source: Source, cache: Cache, on_step: Told) -> tuple[
     """The package of an open source, written and proven."""
     on_step("bringing the graph into its canonical form")
     prepared = prepare(source, inputs.table, labels=inputs.labels, given=inputs.recipe.roles, cache=cache)
-    prepared = around.with_output(prepared, inputs.declared.output)
     calibration, validation = parts_of(inputs.table, prepared.truth, inputs.recipe.calibration_share)
+    output, tempered = inputs.declared.output, None
+    if output.fit_temperature:
+        on_step("fitting a temperature")
+        tempered = temperature.fit(prepared, calibration, validation)
+        output = replace(output, fit_temperature=False, temperature=tempered.temperature)
+    prepared = around.with_output(prepared, output)
     recipe, made, searched = _variants(inputs, prepared, calibration, validation, cache, on_step)
     prepared, variants = around.put_around(inputs.declared, prepared, made.variants, inputs.raw, validation)
     if (limits := inputs.limits) is not None:
@@ -152,6 +159,7 @@ def _made(inputs: Inputs, source: Source, cache: Cache, on_step: Told) -> tuple[
         base=inputs.base,
         kept=None if inputs.base is None else Kept.of(inputs.base),
         lineage=inputs.request.lineage or {},
+        temperature=None if tempered is None else tempered.as_dict(),
     )
     on_step("writing and testing the package")
     package = write_proven(inputs.request.destination, parts, on_step)
@@ -167,8 +175,9 @@ def _made(inputs: Inputs, source: Source, cache: Cache, on_step: Told) -> tuple[
         head=prepared.head is not None,
         labels=prepared.class_names,
         lineage=dict(package.meta.lineage),
-        notes=(*prepared.notes, *made.notes, *_too_few(validation)),
+        notes=(*prepared.notes, *(() if tempered is None else (tempered.told(),)), *made.notes, *_too_few(validation)),
         parity=source.parity,
+        temperature=parts.temperature,
         tuning=None if searched is None else searched.to_json(),
     )
     return package, report

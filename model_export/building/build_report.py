@@ -23,6 +23,7 @@ class BuildReport:
         labels: names of the classes.
         notes: what the person should know.
         parity: how the converted model stands to its source, output by output; None where the source is ONNX.
+        temperature: what was fitted, with the calibration error before and after; None where none was.
         tuning: what a search has tried and chosen, as in the tuning file; None where there was none.
         cached: the package was found among those of earlier builds, which had the same input.
     """
@@ -38,6 +39,7 @@ class BuildReport:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     parity: Mapping[str, Any] | None = None
+    temperature: Mapping[str, Any] | None = None
     tuning: Mapping[str, Any] | None = None
     cached: bool = False
 

@@ -14,6 +14,7 @@ from model_export.building import finished
 from model_export.building.request import Request
 from model_export.caching.content_keys import plain
 from model_export.data import Table, read_table
+from model_export.errors import RequestError
 from model_export.graphs.graph import Array
 from model_export.graphs.opsets import Limits, limits_of
 from model_export.processing import Processing
@@ -128,4 +129,15 @@ def read(request: Request, on_step: Callable[[str], None] = lambda text: None) -
     on_step("reading data")
     file = read_table(request.data, request.label_column)
     declared = processing.declared(request.source, request.processing, file, base)
+    if request.fit_temperature and base is None:
+        declared = _with_fit(declared)
     return Inputs(request, file, declared, replace(recipe, processing=declared.to_json()), base)
+
+
+def _with_fit(declared: Processing) -> Processing:
+    try:
+        return replace(declared, output=replace(declared.output, fit_temperature=True))
+    except ValueError as error:
+        raise RequestError(
+            f"--fit-temperature contradicts {declared.origin}: {error}", "leave one of the two out"
+        ) from error

@@ -43,6 +43,7 @@ class Request:
     reproducible: bool
     input_kind: Kind | None
     processing: Path | None
+    fit_temperature: bool
     min_runtime: str | None
     licences: Licences | None
     like: Path | None

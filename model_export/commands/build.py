@@ -73,6 +73,9 @@ def build(
         Path | None,
         typer.Option(help="TOML file with what comes before and after the model, to be put into the graph."),
     ] = None,
+    fit_temperature: Annotated[
+        bool, typer.Option("--fit-temperature", help="Make probabilities mean what they say, on the calibration rows.")
+    ] = False,
     min_runtime: Annotated[
         str, typer.Option(help="Oldest ONNX Runtime that shall read the package, as 1.17; or hub: that of its devices.")
     ] = "",
@@ -136,6 +139,7 @@ def build(
             "reproducible": reproducible,
             "input_kind": input_kind,
             "processing": processing,
+            "fit_temperature": fit_temperature,
             "min_runtime": runtime or None,
             "licences": Licences(model_license, data_license),
             "like": like,

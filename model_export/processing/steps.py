@@ -151,15 +151,19 @@ class OutputSteps:
     Attributes:
         softmax: whether scores that are logits become probabilities.
         temperature: scores are divided by it first; above 1 the model is less sure of itself.
+        fit_temperature: whether the temperature is fitted on the calibration rows instead.
     """
 
     softmax: bool = False
     temperature: float = 1.0
+    fit_temperature: bool = False
 
     def __post_init__(self) -> None:
         """Hold the fields to one another."""
         if not _is_number(self.temperature) or self.temperature <= 0:
             raise ValueError("temperature is a number above 0")
+        if self.fit_temperature and self.temperature != 1:
+            raise ValueError("temperature is either given or fitted")
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Search:
         objective: what it made small.
         accuracy_drop: what it was allowed to cost.
         points: what was tried.
-        sensitivity: node → accuracy that is lost when it alone is quantized, the largest first; may be empty.
+        sensitivity: of each node its error in int8 and the accuracy without it there, worst first; may be empty.
     """
 
     objective: str

@@ -168,7 +168,8 @@ def _front(report: Report) -> str:
     names = ("node", "op", "error", "accuracy_without")
     nodes = [[_plain(item.get(name, "")) for name in names] for item in search.sensitivity]
     return (
-        f"{found}<h3>Sensitivity of nodes</h3><p>What each node costs when it is quantized.</p>"
+        f"{found}<h3>Sensitivity of nodes</h3>"
+        "<p>What int8 does to the output of each node, and the accuracy where it alone is left in float.</p>"
         f"{_table(('node', 'operator', 'error', 'accuracy without it'), nodes[:40])}"
     )
 
@@ -264,6 +265,7 @@ def _origin(report: Report) -> str:
     lineage = dict(report.lineage)
     parts = {
         "Parity with the source": lineage.pop("parity", None),
+        "Temperature": lineage.pop("temperature", None),
         "Lineage": {name: value for name, value in lineage.items() if value is not None},
         "Recipe": report.recipe,
     }
