@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -244,7 +245,27 @@ def test_nobody_waits_while_it_learns(world: World, monkeypatch: pytest.MonkeyPa
         assert asked.better(own(asked)).result(20).teachers == {0: "big"}
     finally:
         go_on.set()
-    until(lambda: world.draw(f"after-{time.monotonic()}").of_index[0].hardness > 0.8)  # the teacher differs each time
+    until(lambda: next_of(world, 0.8))  # the teacher has differed each time
+
+
+def test_what_it_has_learned_is_known_again_after_a_restart(tmp_path: Path) -> None:
+    for turn in range(2):
+        world = World(tmp_path)
+        world.join()
+        world.follow(mode="async", signals=("confidence", OPINION))
+        try:
+            for number in range(FEWEST if turn == 0 else 0):
+                assert world.draw(f"p{number}") is not None
+                world.escalator.take([TeacherAnswer(f"p{number}", 0, 2, 0.9, "big")])
+            until(partial(next_of, world, 0.8))  # the teacher has differed each time
+        finally:
+            world.close()
+
+
+def next_of(world: World, least: float) -> Any:
+    """A row as hard as that, or None: the next one is not."""
+    asked = world.draw(f"next-{time.monotonic_ns()}")
+    return asked if asked.of_index[0].hardness > least else None
 
 
 def test_a_bounded_number_of_clients_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
