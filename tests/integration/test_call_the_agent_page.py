@@ -63,7 +63,7 @@ def test_every_python_example_runs(agent: AgentProcess, tmp_path: Path, block: s
         pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
         pytest.importorskip("tritonclient.grpc", reason="pip install 'tritonclient[grpc]'")
     script = here(block, agent, agent.folder)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
