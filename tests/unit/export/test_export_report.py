@@ -42,6 +42,7 @@ def build_at(place: Path, **more: Any) -> Path:
         "labels": ("a", HOSTILE, "c"),
         "precision": ("fp32", "int8"),
         "max_loss": 1.0,
+        "fit_temperature": True,
     }
     build(two_layers(), place, place.parent / "data.npz", **settings | more)
     return place
@@ -85,6 +86,8 @@ def test_the_page_shows_every_section_and_every_variant(found: Report) -> None:
     for name in SECTIONS:
         assert f'<section id="{name}"' in page, name
     assert page.count("cpu-int8") > 5 and found.digest in page
+    for figure in ("ece_before", "ece_after"):
+        assert f"<dt>{figure}</dt><dd><code>{found.lineage['temperature'][figure]:.4g}</code>" in page
 
 
 class Reader(HTMLParser):
