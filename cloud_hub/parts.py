@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from cloud_hub import exit_codes
 from cloud_hub.access.grants import parse_grant
 from cloud_hub.access.identify import Access
-from cloud_hub.access.oidc import Client, Provider
 from cloud_hub.addresses import Addresses
 from cloud_hub.broker import EmbeddedBroker, choose
 from cloud_hub.errors import StartError
@@ -19,6 +19,9 @@ from cloud_hub.training.bounded import Runner
 from cloud_hub.trust.key_files import KeyFiles
 from cloud_hub.trust.online import OnlineTrust
 from edgeloop.protocol.link import Link
+
+if TYPE_CHECKING:
+    from cloud_hub.access.oidc import Provider
 
 #: Acknowledgements of a batch come in thousands.
 GATHER_S = 0.003
@@ -125,6 +128,8 @@ def runners(settings: Settings) -> Mapping[str, Runner]:
 def _identity_provider(settings: Settings) -> Provider | None:
     if not settings.oidc_issuer:
         return None
+    from cloud_hub.access.oidc import Client, Provider
+
     return Provider(
         Client(
             settings.oidc_issuer,

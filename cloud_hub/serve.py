@@ -25,10 +25,6 @@ log = logging.getLogger(__name__)
 #: How long a connection may rest, seconds: as long as at nginx.
 KEEP_ALIVE_S = 75
 
-#: New containers between two looks of the garbage collector. A batch of messages has some ten thousand, and all of them
-#: go by themselves.
-GC_THRESHOLD = 50_000
-
 
 def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
     """Run a hub in this process until SIGTERM or SIGINT.
@@ -48,7 +44,6 @@ def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
             hub.start()
             gc.collect()
             gc.freeze()  # what is there now stays: the collector need not look at it again
-            gc.set_threshold(GC_THRESHOLD)
             server = HttpServer(hub, started=lambda: _started(hub, announce))
             for number in (signal.SIGTERM, signal.SIGINT):
                 # uvicorn has handlers of its own while it serves, and then gives the signal to these.

@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 from sqlalchemy import Connection, Row, func, select
 
 from cloud_hub.access import audit
@@ -264,6 +263,8 @@ def _post(webhook: Webhook, delivery: Delivery, timestamp: int) -> tuple[int, st
         "webhook-timestamp": str(timestamp),
         "webhook-signature": sign(webhook.secret, delivery.message, timestamp, delivery.body),
     }
+    import httpx  # a tenth of what a hub imports: one that tells nobody does without
+
     try:
         # What it says beyond its status is not read: it can be of any length.
         with httpx.stream("POST", webhook.url, content=delivery.body, headers=headers, timeout=TIMEOUT_S) as answer:

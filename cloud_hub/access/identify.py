@@ -7,15 +7,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cloud_hub.access.errors import NotBelieved, ProviderError
 from cloud_hub.access.local import LocalKey
-from cloud_hub.access.oidc import NotBelieved, Provider, ProviderError
 from cloud_hub.access.patience import Lockout, Rate, network
 from cloud_hub.access.principals import ANONYMOUS, DEVELOPMENT, LOCAL, Principal
 from cloud_hub.access.sessions import Sessions
 from cloud_hub.access.tokens import PREFIX, Tokens
 from cloud_hub.errors import Forbidden
 from cloud_hub.records.database import Database
+
+if TYPE_CHECKING:
+    from cloud_hub.access.oidc import Provider
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
+from cloud_hub.access.errors import NotBelieved, ProviderError
 from cloud_hub.access.grants import Grant
 from cloud_hub.access.principals import Principal, Role
 
@@ -34,14 +35,6 @@ TIMEOUT_S = 5.0
 MOST_BYTES = 1 << 20
 _LONGEST_TOKEN, _LONGEST_SUBJECT = 16_384, 200
 SCOPE = "openid profile email"
-
-
-class ProviderError(Exception):
-    """The identity provider cannot be asked, or does not answer as it should: it is at fault, not the caller."""
-
-
-class NotBelieved(Exception):
-    """A token of somebody else, for somebody else, over, or of nobody with a role here; the text says which."""
 
 
 @dataclass(frozen=True)

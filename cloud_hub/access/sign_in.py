@@ -11,10 +11,13 @@ import json
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cloud_hub.access.oidc import SCOPE, TIMEOUT_S, NotBelieved, Provider, ProviderError
+from cloud_hub.access.errors import NotBelieved, ProviderError
 from cloud_hub.access.principals import Principal
+
+if TYPE_CHECKING:
+    from cloud_hub.access.oidc import Provider
 
 #: How long somebody may take at the identity provider, seconds.
 PATIENCE_S = 600
@@ -86,6 +89,8 @@ def finish(provider: Provider, redirect_uri: str, begun: Begun, *, state: str, c
 
 def _client(provider: Provider, redirect_uri: str) -> Any:
     from authlib.integrations.httpx_client import OAuth2Client
+
+    from cloud_hub.access.oidc import SCOPE, TIMEOUT_S
 
     own = provider.client
     return OAuth2Client(

@@ -37,6 +37,10 @@ STATUS: dict[type[HubError], int] = {
 }
 
 
+#: Where the description of the API has `Problem`.
+PROBLEM = "#/components/schemas/Problem"
+
+
 class Problem(BaseModel):
     """The body of every answer that is not a success."""
 
@@ -46,7 +50,12 @@ class Problem(BaseModel):
 
 def responses(*errors: type[HubError]) -> dict[int | str, dict[str, object]]:
     """OpenAPI's entries for the errors that a handler raises."""
-    return {STATUS[error]: {"model": Problem, "description": (error.__doc__ or "").strip()} for error in errors}
+    return {STATUS[error]: answers((error.__doc__ or "").strip()) for error in errors}
+
+
+def answers(description: str) -> dict[str, object]:
+    """OpenAPI's entry for a `Problem`. Named and not given as a model, of which FastAPI makes a validator an entry."""
+    return {"description": description, "content": {"application/json": {"schema": {"$ref": PROBLEM}}}}
 
 
 def problem(status: int, error: str, hint: str = "") -> JSONResponse:

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from cloud_hub.access import rights
+from cloud_hub.api.errors import Problem, answers
 
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
-_PROBLEM: dict[str, Any] = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _ALWAYS = {
     "429": "Too many requests, or too many wrong credentials; Retry-After says how long to wait.",
     "503": "The records, or the identity provider, cannot be asked now.",
@@ -44,6 +44,7 @@ def _completed(schema: dict[str, Any]) -> dict[str, Any]:
                 _complete(operation, rights.TABLE.get((method.upper(), path)))
     components = schema["components"]
     components["securitySchemes"] = _SCHEMES
+    components["schemas"]["Problem"] = Problem.model_json_schema()
     for name in ("HTTPValidationError", "ValidationError"):  # the hub answers with a Problem
         components["schemas"].pop(name, None)
     return schema
@@ -60,6 +61,6 @@ def _complete(operation: dict[str, Any], right: rights.Right | None) -> None:
         told |= _WITH_BODY
     responses = operation["responses"]
     for status, description in told.items():
-        responses.setdefault(status, {"description": description, "content": _PROBLEM})
+        responses.setdefault(status, answers(description))
     if "422" in responses:
-        responses["422"]["content"] = _PROBLEM
+        responses["422"]["content"] = answers("")["content"]

@@ -9,19 +9,20 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from cloud_hub.access import sign_in
-from cloud_hub.access.oidc import NotBelieved, Provider, ProviderError
+from cloud_hub.access.errors import NotBelieved, ProviderError
 from cloud_hub.access.sign_in import Begun
 from cloud_hub.api.cookies import SESSION, SIGN_IN, read_cookie, set_cookie, unset_cookie
-from cloud_hub.api.errors import Problem, problem, responses
+from cloud_hub.api.errors import answers, problem, responses
 from cloud_hub.errors import NotFound
 
 if TYPE_CHECKING:
+    from cloud_hub.access.oidc import Provider
     from cloud_hub.app import Hub
 
 log = logging.getLogger(__name__)
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "The identity provider's answer is not believed."},
-    502: {"model": Problem, "description": "The identity provider cannot be asked."},
+    401: answers("The identity provider's answer is not believed."),
+    502: answers("The identity provider cannot be asked."),
 }
 #: Where somebody lands who has signed in.
 _NEXT = "/docs"

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
-import httpx
-
 from cloud_hub.teachers.port import Malformed, TeacherError, Unavailable, Unfit
 
 MAX_ANSWER_BYTES = 1 << 20
@@ -48,6 +46,8 @@ class Calls:
     """
 
     def __init__(self, most: int) -> None:
+        import httpx  # a tenth of what a hub imports: one without teachers elsewhere does without
+
         self._loop = asyncio.new_event_loop()
         limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         self._client = httpx.AsyncClient(limits=limits, follow_redirects=False)
@@ -82,6 +82,8 @@ class Calls:
         self._loop.close()
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reply:
+        import httpx
+
         timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S))
         found = bytearray()
         try:

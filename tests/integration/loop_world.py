@@ -25,7 +25,6 @@ from cloud_hub.light_rows import Layout
 from cloud_hub.light_windows import LightWindows
 from cloud_hub.policy import ChannelPolicy
 from cloud_hub.ports import Sealer
-from cloud_hub.records.database import Database
 from cloud_hub.records.sample_tables import samples
 from cloud_hub.releases import Releases
 from cloud_hub.rollouts import Rollouts
@@ -42,6 +41,7 @@ from edgeloop.package import Package, audit
 from edgeloop.protocol import ChannelDocument, Presence, Reported, Topics, UpdateReport
 from edgeloop.runtime import ModelSession
 from examples.digits.data import Slip, Split, load
+from tests.doubles.new_records import new_records
 from tests.doubles.sealed import channel_document
 
 CHANNEL = "stable"
@@ -128,8 +128,7 @@ class World:
         self.folder, self.clock = folder, clock or Clock()
         self.topics, self.broker = Topics("test"), Broker()
         self.devices_by_name = {device.name: device for device in devices or []}
-        self.db = Database.in_folder(folder)
-        self.db.migrate()
+        self.db = new_records(folder)
         self.blobs = Blobs(folder / "blobs")
         # The audit in a child process has tests of its own; here it would cost a second a release.
         self.releases = Releases(

@@ -11,8 +11,8 @@ import pytest
 
 from cloud_hub.alarms import Alarms, Evidence
 from cloud_hub.errors import BadRequest, NotFound
-from cloud_hub.records.database import Database
 from cloud_hub.webhooks import KEPT_S, LONGEST_WAIT_S, MOST_ATTEMPTS, Webhooks
+from tests.doubles.new_records import new_records
 from tests.doubles.receiver import Receiver
 from tests.integration.brokers import free_port
 from tests.integration.hub_process import HubProcess, wait_for
@@ -32,8 +32,7 @@ class Records:
 
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.folder, self.clock, self.chance = folder, clock or Clock(), 1.0
-        self.db = Database.in_folder(folder)
-        self.db.migrate()
+        self.db = new_records(folder)
         self.webhooks = Webhooks(self.db, clock=self.clock, chance=lambda: self.chance)
         self.alarms = Alarms(self.db, self.webhooks.tell_alarm)
 

@@ -12,12 +12,12 @@ from cloud_hub.access import audit
 from cloud_hub.access.audit import Head
 from cloud_hub.access.principals import HUB
 from cloud_hub.records import Database
+from tests.doubles.new_records import new_records
 
 
 @pytest.fixture
 def db(tmp_path: Path) -> Database:
-    database = Database.in_folder(tmp_path)
-    database.migrate()
+    database = new_records(tmp_path)
     for number in range(1, 6):
         with database.begin() as connection:
             audit.record(connection, HUB, "channel.policy", {"n": number - 1}, {"n": number}, about="stable", at=number)

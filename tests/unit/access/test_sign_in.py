@@ -15,8 +15,9 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
+from cloud_hub.access.errors import NotBelieved, ProviderError
 from cloud_hub.access.grants import parse_grant
-from cloud_hub.access.oidc import KEYS_AGAIN_S, Client, NotBelieved, Provider, ProviderError
+from cloud_hub.access.oidc import KEYS_AGAIN_S, Client, Provider
 from cloud_hub.access.principals import Role
 from tests.doubles.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from tests.unit.hub.api_kit import ApiHub

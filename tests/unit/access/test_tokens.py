@@ -14,13 +14,13 @@ from cloud_hub.access.principals import HUB, Principal, Role, on_behalf_of
 from cloud_hub.access.tokens import Tokens
 from cloud_hub.errors import BadRequest, NotFound
 from cloud_hub.records import Database
+from tests.doubles.new_records import new_records
 from tests.unit.hub.kit import Clock
 
 
 @pytest.fixture
 def db(tmp_path: Path) -> Database:
-    database = Database.in_folder(tmp_path)
-    database.migrate()
+    database = new_records(tmp_path)
     return database
 
 

@@ -12,9 +12,9 @@ from cloud_hub.carriers import bounded, look, named, weights
 from cloud_hub.light_rows import MOST_IN_BIN, Layout
 from cloud_hub.light_windows import FLUSH_S, IDLE_S, LATE_S, MOST_SEGMENTS, LightWindows
 from cloud_hub.policy import DriftPolicy
-from cloud_hub.records.database import Database
 from cloud_hub.seen import Seen
 from edgeloop.insights import Profile, Window
+from tests.doubles.new_records import new_records
 from tests.integration.loop_world import Clock
 from tests.unit.insights.worlds import profile
 
@@ -52,8 +52,7 @@ def window(rows: int, at: float, *, dark: bool = False, segment: str = "") -> Wi
 class Kept:
     def __init__(self, folder: Path) -> None:
         self.folder, self.clock = folder, Clock()
-        self.db = Database.in_folder(folder)
-        self.db.migrate()
+        self.db = new_records(folder)
         self.open()
 
     def open(self) -> None:

@@ -14,6 +14,7 @@ from cloud_hub.app import Hub
 from cloud_hub.serve import HttpServer, bind
 from cloud_hub.settings import Settings
 from edgeloop.package import Package
+from tests.doubles.new_records import new_records
 from tests.unit.hub.kit import Clock, Published
 
 
@@ -24,6 +25,7 @@ class ApiHub:
         self.clock = Clock()
         # A broker that runs elsewhere, and is not there: the hub has to work without it.
         values = {"data": folder, "broker": "none", "broker_port": 9, **settings}
+        new_records(folder).close()
         self.hub = Hub(Settings(**values), clock=self.clock)
         self.sent = Published()
         self.hub.announcer.publish = self.sent.publish  # type: ignore[method-assign]

@@ -16,9 +16,9 @@ from cloud_hub.devices import Devices
 from cloud_hub.ingest import Ingest
 from cloud_hub.insights_store import InsightStore
 from cloud_hub.quarantine import Quarantine
-from cloud_hub.records import Database
 from edgeloop.insights import Observer, Profile, Window, WindowSchema
 from edgeloop.protocol import Ack, Insights, Topics
+from tests.doubles.new_records import new_records
 
 
 def _rows(classes: Sequence[int], seed: int = 0) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
@@ -112,8 +112,7 @@ class Pipeline:
         schema_of: Callable[[str], WindowSchema | None] = lambda digest: SCHEMA if digest == RELEASE else None,
     ) -> None:
         self.clock, self.sent = Clock(), Published()
-        self.db = Database.in_folder(folder)
-        self.db.migrate()
+        self.db = new_records(folder)
         self.devices = Devices(self.db, TOPICS, self.sent, clock=self.clock)
         self.insights = InsightStore(self.db, schema_of, interval_s=interval_s, clock=self.clock)
         self.quarantine = Quarantine(self.db, rows_each=5)

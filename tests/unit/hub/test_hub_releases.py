@@ -10,9 +10,9 @@ import pytest
 
 from cloud_hub.blobs import Blobs
 from cloud_hub.errors import BadRequest, Conflict, NotFound
-from cloud_hub.records import Database
 from cloud_hub.releases import Releases
 from edgeloop.package import Index, Package
+from tests.doubles.new_records import new_records
 from tests.unit.hub.api_kit import ApiHub
 
 
@@ -67,8 +67,7 @@ def test_a_release_that_is_not_there(api: ApiHub) -> None:
 
 
 def test_a_hub_that_was_killed_between_folder_and_record_publishes_again(tmp_path: Path, package: Package) -> None:
-    db = Database.in_folder(tmp_path)
-    db.migrate()
+    db = new_records(tmp_path)
     blobs = Blobs(tmp_path / "blobs")
     for entry in package.index.entries:
         blobs.put_file(package.root / entry.path, entry.sha256)
@@ -81,8 +80,7 @@ def test_a_hub_that_was_killed_between_folder_and_record_publishes_again(tmp_pat
 
 
 def test_a_data_folder_without_its_release_folders_lays_them_out_again(tmp_path: Path, package: Package) -> None:
-    db = Database.in_folder(tmp_path)
-    db.migrate()
+    db = new_records(tmp_path)
     blobs = Blobs(tmp_path / "blobs")
     digest = Releases(db, blobs, tmp_path / "releases").create(package.root).digest
     shutil.rmtree(tmp_path / "releases")
@@ -90,8 +88,7 @@ def test_a_data_folder_without_its_release_folders_lays_them_out_again(tmp_path:
 
 
 def test_the_hubs_own_packages(tmp_path: Path, package: Package) -> None:
-    db = Database.in_folder(tmp_path)
-    db.migrate()
+    db = new_records(tmp_path)
     releases = Releases(db, Blobs(tmp_path / "blobs"), tmp_path / "releases")
     release = releases.create(package.root)
     assert (release.source, release.digest) == ("retrained", package.index.digest)
@@ -108,8 +105,7 @@ def test_a_wrong_size_in_the_index_is_refused(api: ApiHub, package: Package) -> 
 
 
 def test_errors_of_the_store_are_the_hubs(tmp_path: Path, package: Package) -> None:
-    db = Database.in_folder(tmp_path)
-    db.migrate()
+    db = new_records(tmp_path)
     releases = Releases(db, Blobs(tmp_path / "blobs"), tmp_path / "releases")
     with pytest.raises(Conflict):
         releases.publish(package.index.to_bytes())

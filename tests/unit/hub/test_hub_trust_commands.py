@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from cloud_hub import exit_codes
 from cloud_hub.cli import app
 from cloud_hub.data_folder import DataFolder
-from cloud_hub.records.database import Database
 from cloud_hub.trust.key_files import KeyFiles
 from edgeloop.trust.names import ONLINE, ROOT, TARGETS
+from tests.doubles.new_records import new_records
 from tests.doubles.people import People
 
 NOW = 1_790_000_000.0
@@ -34,8 +34,7 @@ def test_keys_are_shown_metadata_imported_and_keys_rotated(tmp_path: Path) -> No
     data.mkdir()
     assert shown(data)["online"] == {}, "looking makes no keys"
     KeyFiles(data / "trust" / "keys").ensure()
-    db = Database.in_folder(data)
-    db.migrate()
+    db = new_records(data)
     people = People(shown(data), NOW, "digits")
     people.fleet.release("digits", "sha256:" + "a" * 64, 100)
     people.fleet.release("digits", "sha256:" + "b" * 64, 100)

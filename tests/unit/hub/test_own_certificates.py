@@ -20,10 +20,10 @@ from cloud_hub.identities import Identities
 from cloud_hub.identity.authority import CommandCA, EmbeddedCA
 from cloud_hub.identity.certificates import hub_name, make_request, name_of, new_key
 from cloud_hub.identity.own import OwnIdentity, server_names
-from cloud_hub.records.database import Database
 from cloud_hub.settings import Settings
 from edgeloop.protocol import Topics
 from tests.doubles.fleet_ca import FleetCA
+from tests.doubles.new_records import new_records
 
 DAY_S = 86_400.0
 
@@ -209,8 +209,7 @@ def test_another_authoritys_list_is_looked_at_again(tmp_path: Path) -> None:
     crl.write_bytes(b"first")
     signs = command(tmp_path, SIGN.format(python=sys.executable, folder=str(elsewhere)))
     wanted = settings(tmp_path / "data", ca_command=signs, ca_file=elsewhere / "ca.crt", crl_file=crl)
-    db = Database.in_folder(wanted.data)
-    db.migrate()
+    db = new_records(wanted.data)
     identities = Identities(wanted, db, Topics("default"), lambda: iter(()))
     reloads: list[bool] = []
     identities.access.reloads(reloads.append)

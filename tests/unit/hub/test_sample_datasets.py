@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from cloud_hub.records.database import Database
 from cloud_hub.samples.dataset import MOST_WEIGHT, SampleDatasets, group_of
 from cloud_hub.samples.files import SampleFiles
 from cloud_hub.samples.store import SampleStore, Wanted
@@ -21,6 +20,7 @@ from edgeloop.insights import holdout_share
 from edgeloop.package import Package
 from edgeloop.protocol import Sample
 from edgeloop.protocol.inputs import Tensor
+from tests.doubles.new_records import new_records
 
 ROWS, CLASSES = 60, 10
 
@@ -53,8 +53,7 @@ def store(tmp_path: Path) -> Iterator[SampleStore]:
 
 
 def open_store(folder: Path) -> SampleStore:
-    db = Database.in_folder(folder)
-    db.migrate()
+    db = new_records(folder)
     return SampleStore(db, SampleFiles(folder / "samples"), most_bytes=1 << 30)
 
 

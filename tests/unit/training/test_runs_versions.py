@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cloud_hub.records.database import Database
 from cloud_hub.training import run_records as records
 from cloud_hub.training.versions import next_version
 from edgeloop.package.manifest import _NAME
+from tests.doubles.new_records import new_records
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,7 @@ def test_a_version_never_becomes_too_long_for_a_package() -> None:
 
 
 def test_a_run_moves_only_as_the_table_says(tmp_path: Path) -> None:
-    db = Database.in_folder(tmp_path)
-    db.migrate()
+    db = new_records(tmp_path)
     states = {state for targets in records.TRANSITIONS.values() for state in targets} | set(records.TRANSITIONS)
     assert states == {"queued", "training", "evaluating", "refused", "released", "failed", "cancelled"}
     with db.begin() as connection:
