@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from edge_agent.databases import opened_or_anew
 from edge_agent.flows.ports import Result, Trouble
 from edge_agent.logs import Log
 
@@ -93,17 +93,10 @@ class Spool:
             self.rows, self.bytes = self.rows - 1, self.bytes - row[0]
 
     def _open_or_replace(self) -> sqlite3.Connection:
-        try:
-            return _open(self._path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # a full disk or a folder without rights is no damage
-                raise
-            aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
+        def tell(aside: Path, error: sqlite3.Error) -> None:
             log.error("a spool is damaged; a new one begins", path=str(self._path), moved_to=str(aside), why=str(error))
-            self._path.rename(aside)
-            for leftover in ("-wal", "-shm"):
-                self._path.with_name(self._path.name + leftover).unlink(missing_ok=True)
-            return _open(self._path)
+
+        return opened_or_anew(self._path, lambda db: db.execute(_TABLE), tell)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -111,18 +104,3 @@ class Spool:
             yield
         except (sqlite3.Error, OSError) as error:
             raise Trouble(f"{self._path} cannot be used: {error}; is there space, and the right to write?") from error
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if problem != "ok":
-            raise sqlite3.DatabaseError(problem)
-        db.execute(_TABLE)
-    except BaseException:
-        db.close()
-        raise
-    return db

@@ -6,21 +6,18 @@ Each is one transaction, so at every moment the ledger equals the sum of all win
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 
 from edge_agent.observing.clocks import ClockNotes
 from edge_agent.observing.ladder import keep
 from edge_agent.observing.ledger import Ledger, totals_of
-from edge_agent.observing.outbox import Outbox, pack
+from edge_agent.observing.outbox import Outbox
 from edge_agent.observing.releases import KnownReleases
 from edge_agent.observing.retention import Changes
+from edge_agent.observing.rows import pack
 from edge_agent.observing.store import Store
 from edgeloop.insights import Window
 from edgeloop.insights.policy import InsightsPolicy
-from edgeloop.protocol import ProtocolError
-
-log = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -65,9 +62,9 @@ class Keeper:
         """
         wanted = self._policy()
         closing_bodies = [
-            (window, _pack(window if wanted.aspects is None else keep(window, wanted.wants))) for window in closing
+            (window, pack(window if wanted.aspects is None else keep(window, wanted.wants))) for window in closing
         ]
-        open_bodies = [(window, _pack(window)) for window in still_open]
+        open_bodies = [(window, pack(window)) for window in still_open]
         with self._store.transaction() as db:
             if closing:
                 self._clocks.remember()
@@ -82,15 +79,3 @@ class Keeper:
                 row = (window.release, window.segment, json.dumps(totals_of(window)), body)
                 db.execute("INSERT OR REPLACE INTO open_window VALUES (?, ?, ?, ?)", row)
             changes.write(db)
-
-
-def _pack(window: Window) -> bytes:
-    """The window's bytes; one that is too large for a message loses its head statistics, never its counts."""
-    try:
-        return pack(window)
-    except ProtocolError as error:
-        log.error("a window of %s cannot be sent whole (%s); its head statistics are left out", window.release, error)
-        for name, array in window.arrays.items():
-            if name.startswith("head"):
-                array[...] = 0
-        return pack(window)

@@ -7,41 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edge_agent.observing.chunks import Found
+from edge_agent.observing.observers import Observers
 from edge_agent.observing.releases import KnownReleases
-from edge_agent.observing.retention import Found, Retention
+from edge_agent.observing.retention import Retention
 from edge_agent.observing.windows import OpenWindows
 from edge_agent.ports import FeedbackItem, FeedbackResult, OpenAudit
-from edgeloop.insights import Observer, Profile, holdout_share
-
-_KEPT_OBSERVERS = 8
-
-
-class Observers:
-    """Observers by release digest, those of switched-off releases included.
-
-    Args:
-        profile_of: the profile of a release that is on this device and not loaded, or None.
-    """
-
-    def __init__(self, profile_of: Callable[[str], Profile | None]) -> None:
-        self._profile_of = profile_of
-        self._kept: dict[str, Observer] = {}
-
-    def add(self, release: str, observer: Observer) -> None:
-        """Keep an observer; the one that was added first goes when there are too many."""
-        self._kept[release] = observer
-        while len(self._kept) > _KEPT_OBSERVERS:
-            del self._kept[next(iter(self._kept))]
-
-    def get(self, release: str) -> Observer | None:
-        """The observer of a release, or None when its profile is no longer on this device."""
-        observer = self._kept.get(release)
-        if observer is None:
-            profile = self._profile_of(release)
-            if profile is not None:
-                observer = Observer(profile)
-                self.add(release, observer)
-        return observer
+from edgeloop.insights import holdout_share
 
 
 class _Label(NamedTuple):
@@ -54,7 +26,6 @@ class Labelling:
     """Takes batches of labels. Not thread-safe: the recorder's lock guards it.
 
     Attributes:
-        private: whether features go into sums clipped, so that noise can hide any one of them.
         heard: is told of labels that are counted: (prediction id, row in the request, class index); None: nobody.
     """
 
@@ -63,7 +34,6 @@ class Labelling:
         self._retention = retention
         self._known = known
         self._observers = observers
-        self.private = False
         self.heard: Callable[[Sequence[tuple[str, int, int]]], None] | None = None
 
     def take(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
@@ -124,7 +94,7 @@ class Labelling:
         facts, observer = self._known.get(release), self._observers.get(release)
         assert facts is not None and observer is not None, "checked label by label"
         window = self._windows.late(release, segment, facts.schema)
-        observer.clip = facts.clipping(self.private)
+        observer.clip = self._known.clip_of(release)
         # Rows that were observed by their scores alone have no features: they count in the confusion matrix.
         for in_full in (True, False):
             some = [one for one in labels if (one.found.features is not None) == in_full]
@@ -138,7 +108,7 @@ class Labelling:
                     confidence=np.array([one.found.confidence for one in some]),
                     audited=np.array([one.found.audited for one in some], dtype=np.bool_),
                     # The bound of a label's influence, which noise has to hide, is that of weight 1.
-                    weights=None if self.private else np.array([_weight(one) for one in some]),
+                    weights=None if self._known.private else np.array([_weight(one) for one in some]),
                 )
 
 

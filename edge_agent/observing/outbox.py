@@ -17,41 +17,20 @@ Rules:
 
 from __future__ import annotations
 
-import logging
 import math
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from edge_agent.observing import ladder
 from edge_agent.observing.privacy import Privacy
+from edge_agent.observing.room import make_room
+from edge_agent.observing.rows import ROW_OVERHEAD_BYTES, Row, SchemaOf, UnsentRows, pack
+from edge_agent.observing.small_groups import gather
 from edge_agent.observing.store import Store
-from edgeloop.insights import InsightsError, Window, WindowSchema
-from edgeloop.insights.policy import OTHER, InsightsPolicy
-from edgeloop.protocol import MAX_WINDOW_BYTES, ProtocolError, decode, encode
+from edgeloop.insights.policy import InsightsPolicy
+from edgeloop.protocol import MAX_WINDOW_BYTES, encode
 from edgeloop.records import dataclass
-
-log = logging.getLogger(__name__)
-
-# What SQLite keeps for a row besides its body, roughly.
-ROW_OVERHEAD_BYTES = 200
-#: A row of a small group waits so long for others of its segment, seconds.
-PATIENCE_S = 3600.0
-#: Under a budget: what cannot leave within so long is merged in time, and what even then cannot leave within half a day
-#: gives up more. So a window that is large, for its head statistics, waits for its turn rather than losing them.
-MERGE_S, GIVE_UP_S = 3600.0, 43_200.0
-_COLUMNS = "row, release, segment, windows, predictions, level, since, body"
-
-
-def pack(window: Window) -> bytes:
-    """A window as the bytes that the store keeps."""
-    return encode(window.to_wire(), MAX_WINDOW_BYTES)
-
-
-def unpack(body: bytes, schema: WindowSchema) -> Window:
-    """The window in a row's body."""
-    return Window.from_wire(decode(body, MAX_WINDOW_BYTES), schema)
 
 
 @dataclass(frozen=True)
@@ -89,20 +68,6 @@ class OutboxState:
     level: int = 0
 
 
-@dataclass
-class _Row:
-    """A row without numbers; its key is the count of windows closed up to its first one."""
-
-    row: int
-    release: str
-    segment: str
-    windows: int
-    predictions: int
-    level: int
-    since: float
-    body: bytes
-
-
 class Outbox:
     """The rows in the store.
 
@@ -120,7 +85,7 @@ class Outbox:
         self,
         store: Store,
         limit_bytes: int,
-        schema_of: Callable[[str], WindowSchema],
+        schema_of: SchemaOf,
         *,
         policy: Callable[[], InsightsPolicy] = InsightsPolicy,
         privacy: Privacy | None = None,
@@ -142,14 +107,13 @@ class Outbox:
 
     def append(self, db: sqlite3.Connection, release: str, segment: str, predictions: int, body: bytes) -> int:
         """Add a closed window inside the caller's transaction; returns how many have been closed in this epoch."""
-        seq = _fact(db, "last_seq") + 1
+        seq, now = _fact(db, "last_seq") + 1, self._wall()
         db.execute("INSERT OR REPLACE INTO fact VALUES ('last_seq', ?)", (seq,))
-        self._insert(db, _Row(seq, release, segment, 1, predictions, 0, self._wall(), body))
-        self._gather_groups(db)
-        self._make_room(db)
+        rows = UnsentRows(db, self._limit_bytes, self._schema_of)
+        rows.add(Row(seq, release, segment, 1, predictions, 0, now, body))
+        gather(rows, self._policy().min_group, now)
+        make_room(rows, self._room)
         return seq
-
-    # -- sending --------------------------------------------------------------------------------------------------
 
     def sent_rows(self, after: int, rows: int, most_bytes: int) -> list[OutboxRow]:
         """Rows that have numbers already, in order, to be sent again.
@@ -194,11 +158,8 @@ class Outbox:
             self._privacy.prepare()
         policy = self._policy()
         with self._store.transaction() as db:
-            query = (
-                f"SELECT {_COLUMNS} FROM outbox WHERE first IS NULL AND row > ? AND predictions >= ? "
-                "ORDER BY row LIMIT ?"
-            )
-            found = [_Row(*row) for row in db.execute(query, (above, policy.min_group, rows))]
+            unsent = UnsentRows(db, self._limit_bytes, self._schema_of)
+            found = unsent.find("row > ? AND predictions >= ?", (above, policy.min_group), most=rows)
             found = found[: _fitting([len(row.body) for row in found], most_bytes)]
             number = _fact(db, "numbered") + 1
             taken = []
@@ -248,168 +209,18 @@ class Outbox:
         last_seq = self._store.fact("last_seq", 0)
         return OutboxState(rows, size, base, last_seq, rows - sent, size - sent_size, newest, level)
 
-    def _leaving(self, db: sqlite3.Connection, row: _Row, policy: InsightsPolicy) -> bytes:
+    def _leaving(self, db: sqlite3.Connection, row: Row, policy: InsightsPolicy) -> bytes:
         """The body as it leaves the device: without the aspects that are not wanted any more, and with its noise."""
         private = policy.privacy is not None and self._privacy is not None
         if policy.aspects is None and not private:
             return row.body
-        window = self._window(row)
+        window = row.window(self._schema_of)
         if window is None:  # the hub puts it aside; what nobody can read here, nobody can treat
             return encode({}, MAX_WINDOW_BYTES) if private else row.body
         window = ladder.keep(window, policy.wants)
         if private and self._privacy is not None:
             window = self._privacy.leave(db, window)
         return pack(window)
-
-    def _window(self, row: _Row) -> Window | None:
-        """The window of a row; None when it is damaged: then it stays as it is, and the hub is told."""
-        try:
-            return unpack(row.body, self._schema_of(row.release))
-        except (ProtocolError, InsightsError) as error:
-            log.error("a stored window is damaged (%s); it is merged with no other", error)
-            return None
-
-    # -- room -----------------------------------------------------------------------------------------------------
-
-    def _make_room(self, db: sqlite3.Connection) -> None:
-        sent, unsent = db.execute(
-            "SELECT COALESCE(SUM(CASE WHEN first IS NOT NULL THEN size END), 0), "
-            "COALESCE(SUM(CASE WHEN first IS NULL THEN size END), 0) FROM outbox"
-        ).fetchone()
-        left = self._limit_bytes - sent
-        for within_s, ways in ((MERGE_S, (self._merge_oldest,)), (GIVE_UP_S, (self._merge_oldest, self._give_up))):
-            room = min(left, self._room(within_s))
-            while unsent > room:
-                saved = next((saved for way in ways if (saved := way(db, unsent - room)) is not None), None)
-                if saved is None:
-                    break
-                unsent -= saved
-
-    def _merge_oldest(self, db: sqlite3.Connection, most: float) -> int | None:
-        """Merge the oldest two rows of one release and segment; returns the bytes saved, None when there are none."""
-        found = db.execute(
-            "SELECT release, segment FROM outbox WHERE first IS NULL GROUP BY release, segment "
-            "HAVING COUNT(*) > 1 ORDER BY MIN(row) LIMIT 1"
-        ).fetchone()
-        if found is None:
-            return None
-        query = (
-            f"SELECT {_COLUMNS} FROM outbox WHERE first IS NULL AND release = ? AND segment = ? ORDER BY row LIMIT 2"
-        )
-        older, newer = (_Row(*row) for row in db.execute(query, found).fetchall())
-        return self._merge(db, older, newer)
-
-    def _merge(self, db: sqlite3.Connection, older: _Row, newer: _Row) -> int:
-        """Make one row of two; returns the bytes saved. One that is damaged is set apart instead."""
-        first, second = self._window(older), self._window(newer)
-        if first is None or second is None:
-            self._set_apart(db, older if first is None else newer)
-            return 0
-        merged = first.merge(second)
-        row = replace(
-            older,
-            windows=older.windows + newer.windows,
-            predictions=older.predictions + newer.predictions,
-            # What is fine in one of them can still be made coarser.
-            level=min(older.level, newer.level),
-            since=min(older.since, newer.since),
-            body=pack(merged),
-        )
-        return self._replace(db, row, [older, newer])
-
-    def _give_up(self, db: sqlite3.Connection, most: float) -> int | None:
-        """Let the row that has given up least, of those the oldest, give up more: what the next one has given up too.
-
-        Args:
-            db: with a transaction.
-            most: bytes that are enough.
-
-        Returns:
-            The bytes saved; None when there is nothing to give up any more.
-        """
-        query = "SELECT row, level FROM outbox WHERE first IS NULL AND level < ? ORDER BY level, row LIMIT 2"
-        found = db.execute(query, (ladder.TOP,)).fetchall()
-        if not found:
-            return None
-        row = _Row(*db.execute(f"SELECT {_COLUMNS} FROM outbox WHERE row = ?", found[0][:1]).fetchone())
-        level = max(found[1][1], row.level + 1) if len(found) > 1 else ladder.TOP
-        return self._replace(db, self._less(row, len(row.body) - most, level), [row])
-
-    def _less(self, row: _Row, most_bytes: float, level: int = ladder.TOP) -> _Row:
-        """The row when it has given up as much as makes it so small, or a level, or lets it merge with another."""
-        window = self._window(row)
-        if window is None:
-            return replace(row, level=ladder.TOP)
-        body, now = row.body, row.level
-        while now < level and len(body) > most_bytes and window.segment == row.segment:
-            window, now = ladder.RUNGS[now].apply(window), now + 1
-            body = pack(window)
-        return replace(row, level=now, segment=window.segment, body=body)
-
-    def _set_apart(self, db: sqlite3.Connection, row: _Row) -> None:
-        values = (f"damaged {row.row}", ladder.TOP, row.row)
-        db.execute("UPDATE outbox SET segment = ?, level = ? WHERE row = ?", values)
-
-    def _replace(self, db: sqlite3.Connection, row: _Row, instead_of: list[_Row]) -> int:
-        db.executemany("DELETE FROM outbox WHERE row = ?", [(old.row,) for old in instead_of])
-        before = sum(len(old.body) + ROW_OVERHEAD_BYTES for old in instead_of)
-        return before - self._insert(db, row)
-
-    def _insert(self, db: sqlite3.Connection, row: _Row) -> int:
-        """Write a row without numbers; returns its size."""
-        # A row that is sent can give up nothing any more, and must leave room for the others.
-        most_bytes = self._limit_bytes // 2 - ROW_OVERHEAD_BYTES
-        while len(row.body) > most_bytes and row.level < ladder.TOP:
-            row = self._less(row, most_bytes)
-        size = len(row.body) + ROW_OVERHEAD_BYTES
-        db.execute(
-            f"INSERT INTO outbox (first, size, {_COLUMNS}) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (size, row.row, row.release, row.segment, row.windows, row.predictions, row.level, row.since, row.body),
-        )
-        return size
-
-    # -- small groups ---------------------------------------------------------------------------------------------
-
-    def _gather_groups(self, db: sqlite3.Connection) -> None:
-        """Merge rows that hold too few predictions with others of their segment, or with the segment ``other``."""
-        least = self._policy().min_group
-        if not least:
-            return
-        while self._merge_small(db, least) or self._join_others(db, least):
-            pass
-
-    def _merge_small(self, db: sqlite3.Connection, least: int) -> bool:
-        """Merge one row that holds too few with its neighbour; False when none has one."""
-        small = "SELECT row, release, segment FROM outbox WHERE first IS NULL AND predictions < ? ORDER BY row"
-        neighbour = (
-            "SELECT row FROM outbox WHERE first IS NULL AND release = ? AND segment = ? AND row != ? "
-            "ORDER BY ABS(row - ?) LIMIT 1"
-        )
-        both = f"SELECT {_COLUMNS} FROM outbox WHERE row IN (?, ?) ORDER BY row"
-        for row, release, segment in db.execute(small, (least,)).fetchall():
-            found = db.execute(neighbour, (release, segment, row, row)).fetchone()
-            if found is not None:
-                self._merge(db, *(_Row(*one) for one in db.execute(both, (row, found[0])).fetchall()))
-                return True
-        return False
-
-    def _join_others(self, db: sqlite3.Connection, least: int) -> bool:
-        """Give one row that has waited for long enough to the segment ``other``; False when there is none."""
-        now = self._wall()
-        found = db.execute(  # a clock that was set back must not keep it for ever
-            f"SELECT {_COLUMNS} FROM outbox WHERE first IS NULL AND predictions < ? AND level < ? "
-            "AND segment NOT IN ('', ?) AND NOT since BETWEEN ? AND ? LIMIT 1",
-            (least, ladder.TOP, OTHER, now - PATIENCE_S, now),
-        ).fetchone()
-        if found is None:
-            return False
-        row = _Row(*found)
-        window = self._window(row)
-        if window is None:
-            self._set_apart(db, row)
-        else:
-            self._replace(db, replace(row, segment=OTHER, body=pack(replace(window, segment=OTHER))), [row])
-        return True
 
 
 def _fact(db: sqlite3.Connection, name: str) -> int:

@@ -70,25 +70,29 @@ class OwnAlarms:
     @property
     def open(self) -> tuple[DeviceAlarm, ...]:
         """The alarms that are open now."""
-        return tuple(found.alarm for found in list(self._gathered.values()) if found.alarm is not None)
+        with self._lock:
+            return tuple(found.alarm for found in self._gathered.values() if found.alarm is not None)
 
     def add(self, closed: Sequence[Window]) -> None:
         """Note windows that were closed; takes microseconds."""
         with self._lock:
             for window in closed:
                 light = window.only(_LOOKED_AT).without_segment()
-                found = self._gathered.get(window.release)
+                found = self._gathered.pop(window.release, None)
                 if found is None:
-                    self._gathered[window.release] = _Gathered(light, Streak())
-                    while len(self._gathered) > _MOST_RELEASES:
-                        del self._gathered[next(iter(self._gathered))]
+                    found = _Gathered(light, Streak())
                 else:
                     found.window = found.window.merge(light)
+                self._gathered[window.release] = found  # the one that counted last is the last
+                while len(self._gathered) > _MOST_RELEASES:
+                    del self._gathered[next(iter(self._gathered))]
 
     def look(self) -> None:
         """Compare the stretches that are large enough."""
         rule = self._rule()
-        for release, found in list(self._gathered.items()):
+        with self._lock:
+            gathered = list(self._gathered.items())
+        for release, found in gathered:
             if found.window.predictions < rule.min_predictions:
                 continue
             with self._lock:

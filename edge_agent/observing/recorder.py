@@ -15,62 +15,44 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edge_agent.clock import Clock
-from edge_agent.observing.health import DeviceHealth, HealthSample
+from edge_agent.observing.counting import Counting, Unobserved
+from edge_agent.observing.health import DeviceHealth
 from edge_agent.observing.keeper import Keeper
-from edge_agent.observing.labels import Labelling, Observers
+from edge_agent.observing.labels import Labelling
+from edge_agent.observing.observers import Observers
 from edge_agent.observing.own import OwnAccuracy
 from edge_agent.observing.own_alarms import OwnAlarms
+from edge_agent.observing.picked import Picked
+from edge_agent.observing.queue import Queue
 from edge_agent.observing.releases import KnownReleases
-from edge_agent.observing.retention import Batch, Changes, Retention
-from edge_agent.observing.scores import BLOCK_REQUESTS, Block, ScoresAlone
+from edge_agent.observing.retention import Changes, Retention
+from edge_agent.observing.scores import BLOCK_REQUESTS
 from edge_agent.observing.segments import Segments
 from edge_agent.observing.store import Store, StoreError
-from edge_agent.observing.thinning import WIDE_VALUES, WIDE_VALUES_PER_S, Thinning
-from edge_agent.observing.watch import NO_ROWS, Answered, Watch
+from edge_agent.observing.watch import Watches
 from edge_agent.observing.windows import OpenWindows
-from edge_agent.ports import Array, Chosen, FeedbackItem, FeedbackResult, LoadedRelease, OpenAudit
+from edge_agent.ports import Chosen, FeedbackItem, FeedbackResult, LoadedRelease, OpenAudit
 from edge_agent.pulse import Pulse
-from edgeloop.insights import Profile, Window, drawn_rows
+from edgeloop.insights import Profile, Window
 from edgeloop.insights.policy import DriftRule, InsightsPolicy
-from edgeloop.records import dataclass
 
 if TYPE_CHECKING:
     from edgeloop.insights.accuracy import Accuracy
 
 log = logging.getLogger(__name__)
 
-FOLD_ROWS = 512
 FOLD_S = 0.2
 # When all is written and nothing comes, the thread looks as often as this, or twice between two checkpoints.
 REST_S = 1.0
-# Inputs wait in the queue; images of 600 kB would make 512 rows 300 MB.
-FOLD_BYTES = 2 << 20
-# When the folds cannot keep up, requests wait for them rather than memory growing without end.
-_MOST_WAITING = 32
-# After the store has refused (a full disk), it is asked again so soon.
-RETRY_S = 2.0
-_LOGGED_FAILURES = 10
-_MOST_DRAWN = 10_000
 # Labels of the teacher that wait to be counted; whoever brings more counts them.
 _MOST_TAUGHT = 1024
-# Until a fold has shown how large requests are.
-_FIRST_FOLD = 16
-
-
-@dataclass(frozen=True)
-class Unobserved:
-    """What was answered and could not be observed, since the start."""
-
-    without_profile: int
-    failed: int
+# After the store has refused (a full disk), it is asked again so soon.
+RETRY_S = 2.0
 
 
 class WindowRecorder:
@@ -121,17 +103,16 @@ class WindowRecorder:
         self.segment_field: str | None = None
         self.audit_share = 0.0
         self._own = OwnAccuracy(clock)
-        self._drawn: dict[str, tuple[int, ...]] = {}
-        self._chosen: dict[str, Mapping[int, Chosen]] = {}
+        self._picked = Picked()
         self._escalated: deque[tuple[str, str]] = deque()
         self._taught: deque[FeedbackItem] = deque()
         self._keeps = feedback_keep > 0
         self._closed = closed
         self._health = DeviceHealth()
-        self._waiting: deque[Answered | Block] = deque()
-        self._scores = ScoresAlone()
-        self._fold_at = _FIRST_FOLD
-        self._thinning, self._wide = Thinning(full_rows_per_s), Thinning(WIDE_VALUES_PER_S)
+        self._queue = queue = Queue(full_rows_per_s)
+        # The hot path: no call in between.
+        self.in_full, self.record = queue.in_full, queue.record
+        self.record_scores, self.record_error = queue.record_scores, queue.record_error
         self._keeping = threading.Lock()
         self._windows_lock = threading.Lock()
         self._windows = OpenWindows(window_s, clock)
@@ -139,9 +120,8 @@ class WindowRecorder:
         self._retention.load(store)
         self._observers = Observers(profile_of)
         self._labelling = Labelling(self._windows, self._retention, known, self._observers)
-        self._watches: dict[str, Watch] = {}
-        self._without_profile = 0
-        self._failed = 0
+        self._watches = Watches(known, self._observers)
+        self._counting = Counting(self._windows, self._retention, known, self._observers, self._watches, self._picked)
         self.trouble = ""
         self._retry_at = 0.0
         self._checkpoint_due = clock.monotonic() + checkpoint_s
@@ -159,7 +139,7 @@ class WindowRecorder:
         """Keep windows apart as another policy says."""
         self._segments.follow(policy)
         with self._windows_lock:
-            self._labelling.private = policy.privacy is not None
+            self._known.private = policy.privacy is not None
         self.segment_field = policy.segment_field
         # A label for an answer that is not kept could not be counted.
         self.audit_share = policy.audit_share if self._keeps else 0.0
@@ -170,55 +150,16 @@ class WindowRecorder:
 
     def wanted_outputs(self, loaded: LoadedRelease) -> Sequence[str]:
         """Names of the outputs that observing needs; none for a release without a profile."""
-        watch = self._watch(loaded)
+        watch = self._watches.of(loaded)
         return watch.outputs if watch is not None else ()
-
-    def in_full(self) -> bool:
-        """Whether the next request is to be observed with its inputs and features, or by its scores alone."""
-        return self._thinning.draw()
-
-    def record(
-        self,
-        loaded: LoadedRelease,
-        prediction_id: str,
-        inputs: Array,
-        outputs: Sequence[Array],
-        places: Mapping[str, int],
-        segment: str,
-        latency_ns: int,
-        run_ns: int,
-    ) -> None:
-        """Note one answered request. The arrays are read later: nobody may change them after this."""
-        if inputs.size > WIDE_VALUES:
-            # Decided here and not when they are counted, so that images which nobody looks at do not take memory
-            # meanwhile. Two threads may lose one another's `seen`: the rate need not be exact.
-            self._wide.seen(inputs.size)
-            if not self._wide.draw():
-                inputs = NO_ROWS
-        self._waiting.append((loaded, prediction_id, inputs, outputs, places, segment, latency_ns, run_ns))
-
-    def record_scores(
-        self, loaded: LoadedRelease, prediction_id: str, scores: Array, segment: str, latency_ns: int, run_ns: int
-    ) -> None:
-        """Note one answered request by its scores alone; they are copied."""
-        self._scores.add(loaded, prediction_id, scores, segment, latency_ns, run_ns)
 
     def drawn(self, loaded: LoadedRelease, prediction_id: str, rows: int) -> tuple[int, ...]:
         """Which rows of a request that is recorded next are drawn for an audit."""
-        if loaded.digest not in self._watches:
-            return ()
-        found = drawn_rows(prediction_id, rows, self.audit_share)
-        if found:
-            if len(self._drawn) >= _MOST_DRAWN:  # of requests that failed to be observed
-                self._drawn.clear()
-            self._drawn[prediction_id] = found
-        return found
+        return self._picked.draw(prediction_id, rows, self.audit_share) if loaded.digest in self._watches else ()
 
     def choose(self, prediction_id: str, rows: Mapping[int, Chosen]) -> None:
         """Rows of the request that is recorded next were drawn for the hub's teacher."""
-        if len(self._chosen) >= _MOST_DRAWN:
-            self._chosen.clear()
-        self._chosen[prediction_id] = rows
+        self._picked.choose(prediction_id, rows)
 
     def escalated(self, release: str, segment: str) -> None:
         """Note one row that was sent to the hub's teacher."""
@@ -248,12 +189,9 @@ class WindowRecorder:
 
     def settle(self) -> None:
         """Count what waits, if it has become much; whoever has recorded calls this when its client is answered."""
-        if len(self._waiting) >= self._fold_at or len(self._scores) >= BLOCK_REQUESTS:
+        queue = self._queue
+        if len(queue.asked) >= queue.fold_at or len(queue.scores) >= BLOCK_REQUESTS:
             self._fold_now()
-
-    def record_error(self, loaded: LoadedRelease, segment: str = "") -> None:
-        """Note one request that failed through the model's or the agent's fault."""
-        self._waiting.append((loaded, "", NO_ROWS, (), {}, segment, 0, 0))
 
     def feedback(self, items: Sequence[FeedbackItem]) -> FeedbackResult:
         """Take true labels for earlier predictions, those of this very moment included."""
@@ -282,7 +220,7 @@ class WindowRecorder:
 
     def unobserved(self) -> Unobserved:
         """What was answered and not observed."""
-        return Unobserved(self._without_profile, self._failed)
+        return self._counting.unobserved
 
     def accuracy(self, release: str) -> Accuracy | None:
         """What the closed windows of about the last hour say of a release's accuracy; None without any."""
@@ -302,7 +240,7 @@ class WindowRecorder:
     # -- folding --------------------------------------------------------------------------------------------------
 
     def _fold_now(self) -> None:
-        if self._windows_lock.acquire(blocking=len(self._waiting) >= _MOST_WAITING * self._fold_at):
+        if self._windows_lock.acquire(blocking=self._queue.overflows):
             try:
                 self._fold()
             finally:
@@ -311,119 +249,25 @@ class WindowRecorder:
             self._wake.set()
 
     def _fold(self) -> None:
-        """Take the queue into the windows; the caller holds ``_windows_lock``."""
-        self._count_escalations()
-        self._waiting.extend(self._scores.take())
-        taken = self._waiting.popleft
-        group = [taken() for _ in range(len(self._waiting))]
-        if not group:
-            return
-        if not self._unsaved:
+        """Take what waits into the windows; the caller holds ``_windows_lock``."""
+        escalated = [self._escalated.popleft() for _ in range(len(self._escalated))]
+        if escalated and self._counting.escalations(escalated):
             self._unsaved = True
-            self._wake.set()  # a rest is over
-        releases, segments = [item[0] for item in group], [item[5] for item in group]
-        if releases.count(releases[0]) == segments.count(segments[0]) == len(group):
-            self._fold_group(group)
-        else:
-            # Segments take turns, request by request; counting them one at a time would cost a hundred times as much.
-            # What came first stays first, since the release that comes last is the one that serves now.
-            kinds: dict[tuple[int, str], list[Answered | Block]] = {}
-            for item in group:
-                kinds.setdefault((id(item[0]), item[5]), []).append(item)
-            for some in kinds.values():
-                self._fold_group(some)
-        asked = [item for item in group if not isinstance(item, Block)]
-        rows = sum(len(item.scores) for item in group if isinstance(item, Block))
-        if asked:
-            self._fold_at, others = _sizes(asked)
-            rows += others
-        self._thinning.seen(rows)
+        if group := self._queue.take():
+            if not self._unsaved:
+                self._unsaved = True
+                self._wake.set()  # a rest is over
+            self._counting.requests(group)
 
     def _catch_up(self) -> None:
         """Fold, and count what the teacher has said of it; the caller holds ``_windows_lock``."""
         self._fold()
         if not self._taught:
             return
-        taken = self._taught.popleft
         self._unsaved = True
-        found = self._labelling.take([taken() for _ in range(len(self._taught))])
+        found = self._labelling.take([self._taught.popleft() for _ in range(len(self._taught))])
         if found.unknown or found.invalid:
             log.info("of the teacher's labels %d are unknown, %d invalid", len(found.unknown), len(found.invalid))
-
-    def _fold_group(self, group: list[Answered | Block]) -> None:
-        """Fold requests of one release. Observing must never cost an answer: what it misses is counted and shown."""
-        loaded, segment = group[0][0], group[0][5]
-        try:
-            watch = self._watch(loaded)
-            if watch is None:
-                self._without_profile += sum(len(i.ids) if isinstance(i, Block) else 1 for i in group)
-                return
-            watch.observer.clip = self._clip(loaded.digest)
-            session = loaded.session
-            window = self._windows.serving(
-                loaded.digest, segment, watch.facts.schema, session.variant, session.provider
-            )
-            for block in group:
-                if isinstance(block, Block):
-                    self._keep(loaded.digest, watch.observe_scores(loaded, window, block, self._drawn))
-            asked = [item for item in group if not isinstance(item, Block)]
-            answered = [item for item in asked if item[3]]
-            if len(answered) < len(asked):
-                watch.observer.error(window, len(asked) - len(answered))
-            if answered:
-                self._keep(loaded.digest, watch.observe(loaded, window, answered, self._drawn))
-        except Exception:
-            if len(group) > 1:
-                # Blocks and errors were counted before anything could fail; one odd request must not cost the others.
-                for item in group:
-                    if not isinstance(item, Block) and item[3]:
-                        self._fold_group([item])
-                return
-            self._failed += 1
-            if self._failed <= _LOGGED_FAILURES:
-                log.exception("a request of release %s could not be observed", loaded.digest)
-
-    def _count_escalations(self) -> None:
-        taken = self._escalated.popleft
-        counted = Counter([taken() for _ in range(len(self._escalated))])
-        for (release, segment), count in counted.items():
-            facts, observer = self._known.get(release), self._observers.get(release)
-            if facts is not None and observer is not None:
-                observer.escalation(self._windows.late(release, segment, facts.schema), count)
-                self._unsaved = True
-
-    def _keep(self, release: str, batch: Batch) -> None:
-        if self._chosen:
-            starts = (np.cumsum(batch.counts) - batch.counts).tolist()
-            rows = {
-                start + row: chosen
-                for start, name in zip(starts, batch.ids, strict=True)
-                if name in self._chosen
-                for row, chosen in self._chosen.pop(name).items()
-            }
-            batch = replace(batch, chosen=rows)
-        self._retention.add(release, batch)
-        if batch.audited is not None:
-            for name in batch.ids:
-                self._drawn.pop(name, None)
-
-    def _clip(self, release: str) -> float:
-        """As it was remembered first: what a window's sums were clipped at has to be known when it leaves."""
-        facts = self._known.get(release)
-        return math.inf if facts is None else facts.clipping(self._labelling.private)
-
-    def _watch(self, loaded: LoadedRelease) -> Watch | None:
-        watch = self._watches.get(loaded.digest)
-        if watch is None or watch.loaded() is not loaded:
-            watch = Watch.of(loaded)
-            if watch is None:
-                return None
-            self._known.add(loaded.digest, watch.facts)
-            self._observers.add(loaded.digest, watch.observer)
-            self._watches[loaded.digest] = watch
-            for digest in [digest for digest, other in self._watches.items() if other.loaded() is None]:
-                del self._watches[digest]
-        return watch
 
     # -- putting away ---------------------------------------------------------------------------------------------
 
@@ -434,8 +278,7 @@ class WindowRecorder:
             self._wake.wait(wait_s)
             self._wake.clear()
             now = self._clock.monotonic()
-            self._thinning.look(now)
-            self._wide.look(now)
+            self._queue.look(now)
             try:
                 self.put_away()
                 self.alarms.look()
@@ -451,11 +294,12 @@ class WindowRecorder:
         with self._keeping:
             now = self._clock.monotonic()
             # Taken before the lock: reading sensors may take milliseconds.
-            counting = self._unsaved or self._waiting or self._taught
+            counting = self._unsaved or self._queue or self._taught
             sample = self._health.sample() if counting and now >= self._checkpoint_due else None
             with self._windows_lock:
                 self._catch_up()
-                self._note_health(sample)
+                if sample is not None:
+                    self._counting.health(sample)
                 if now < self._retry_at and not everything:
                     return False
                 closing = self._windows.take_due(now, everything)
@@ -464,27 +308,24 @@ class WindowRecorder:
                 still_open = self._windows.copies(now)
                 changes = self._retention.prepare()
                 self._unsaved = False
-            written = self._write(closing, still_open, changes)
-            with self._windows_lock:
-                if written:
-                    self._retention.written(changes)
-                else:
-                    self._retention.not_written(changes)
-                    self._windows.put_back(closing, now)
-                    self._unsaved = True
-            self._checkpoint_due = now + self._checkpoint_s
-            self._retry_at = 0.0 if written else now + RETRY_S
+            written = False
+            try:
+                written = self._write(closing, still_open, changes)
+            finally:  # whatever has happened, what was not written goes on counting
+                with self._windows_lock:
+                    if written:
+                        self._retention.written(changes)
+                    else:
+                        self._retention.not_written(changes)
+                        self._windows.put_back(closing, now)
+                        self._unsaved = True
+                self._checkpoint_due = now + self._checkpoint_s
+                self._retry_at = 0.0 if written else now + RETRY_S
         if written and closing:
             self._own.closed(closing)
             self.alarms.add(closing)
             self._closed()
         return written
-
-    def _note_health(self, sample: HealthSample | None) -> None:
-        window = self._windows.busy()
-        observer = self._observers.get(window.release) if window is not None else None
-        if sample is not None and window is not None and observer is not None:
-            observer.health(window, *sample)
 
     def _write(self, closing: list[Window], still_open: list[Window], changes: Changes) -> bool:
         if not closing and not still_open and not changes:
@@ -500,13 +341,3 @@ class WindowRecorder:
             log.info("windows are written again")
         self.trouble = ""
         return True
-
-
-def _sizes(group: Sequence[Answered]) -> tuple[int, int]:
-    """How many requests like these make ``FOLD_ROWS`` rows or ``FOLD_BYTES``, and about how many rows these are."""
-    some = group[:: max(len(group) // 16, 1)]
-    rows = max(sum(len(item[3][0]) if item[3] else 0 for item in some), 1)
-    size = max(sum(item[2].nbytes for item in some), 1)
-    return max(1, min(FOLD_ROWS * len(some) // rows, FOLD_BYTES * len(some) // size, FOLD_ROWS)), (
-        rows * len(group) // len(some)
-    )

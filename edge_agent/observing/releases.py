@@ -20,17 +20,25 @@ class ReleaseFacts:
     labels: tuple[str, ...]
     clip: float | None = None
 
-    def clipping(self, private: bool) -> float:
-        """Longest feature vector in the sums: infinity for any."""
-        return self.clip if private and self.clip is not None else math.inf
+
+_NEEDED = "SELECT release FROM outbox UNION SELECT release FROM open_window UNION SELECT release FROM prediction"
 
 
 class KnownReleases:
-    """Digest → facts, remembered in the store."""
+    """Digest → facts, remembered in the store while windows or predictions of the release are in it.
+
+    Attributes:
+        private: whether features go into sums clipped, so that noise can hide any one of them.
+    """
 
     def __init__(self, store: Store) -> None:
+        self.private = False
         self._facts: dict[str, ReleaseFacts] = {}
         self._stored: set[str] = set()
+        # A fleet has a new release every day, and some have thousands of labels.
+        if store.rows(f"SELECT 1 FROM release WHERE digest NOT IN ({_NEEDED}) LIMIT 1"):
+            with store.transaction() as db:
+                db.execute(f"DELETE FROM release WHERE digest NOT IN ({_NEEDED})")
         for digest, text in store.rows("SELECT digest, facts FROM release"):
             facts = json.loads(text)
             self._facts[digest] = ReleaseFacts(
@@ -54,3 +62,11 @@ class KnownReleases:
     def get(self, digest: str) -> ReleaseFacts | None:
         """The facts of a release, or None when it was never observed."""
         return self._facts.get(digest)
+
+    def clip_of(self, release: str) -> float:
+        """Longest feature vector in the sums; infinity for any.
+
+        As it was remembered first: what a window's sums were clipped at has to be known when it leaves.
+        """
+        facts = self._facts.get(release)
+        return math.inf if not self.private or facts is None or facts.clip is None else facts.clip

@@ -51,13 +51,13 @@ class ScoresAlone:
         return len(self._waiting)
 
     def add(
-        self, loaded: LoadedRelease, identity: str, scores: Array, segment: str, latency_ns: int, run_ns: int
+        self, loaded: LoadedRelease, prediction_id: str, scores: Array, segment: str, latency_ns: int, run_ns: int
     ) -> None:
         """Copy a request's scores, [rows, K]."""
         rows = len(scores)
         data = scores.tobytes()
         self._waiting.append(
-            (loaded, scores.dtype, len(data) // rows, segment, identity, rows, data, latency_ns, run_ns)
+            (loaded, scores.dtype, len(data) // rows, segment, prediction_id, rows, data, latency_ns, run_ns)
         )
 
     def take(self) -> Iterator[Block]:

@@ -12,10 +12,11 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from edge_agent.databases import opened_or_anew
 
 log = logging.getLogger(__name__)
 
@@ -174,19 +175,22 @@ class Store:
         )
 
     def _open_or_replace(self) -> sqlite3.Connection:
-        try:
-            return _open(self.path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # a full disk or a folder without rights is no damage
-                raise StoreError(
-                    f"{self.path} cannot be opened: {error}; check the folder's rights and space"
-                ) from error
-            aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+        def tell(aside: Path, error: sqlite3.Error) -> None:
             log.error("%s is damaged (%s); moved to %s, a new epoch begins", self.path, error, aside)
-            self.path.rename(aside)
-            for leftover in ("-wal", "-shm"):
-                self.path.with_name(self.path.name + leftover).unlink(missing_ok=True)
-            return _open(self.path)
+
+        try:
+            return opened_or_anew(self.path, self._prepare, tell)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self.path} cannot be opened: {error}; check the folder's rights and space") from error
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        (found,) = db.execute("PRAGMA user_version").fetchone()
+        if found == 0:
+            _create(db)
+        elif found in _STEPS:
+            _bring_up(db, found)
+        elif found != _FORMAT:
+            raise StoreError(f"{self.path} has format {found}; this agent reads {_FORMAT}. Use the agent that wrote it")
 
 
 def _lock_folder(path: Path) -> int:
@@ -203,27 +207,6 @@ def _lock_folder(path: Path) -> int:
             f"another edge-agent uses {path.parent}; stop it, or give this one a folder of its own"
         ) from error
     return handle
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        (found,) = db.execute("PRAGMA user_version").fetchone()
-        if found == 0:
-            _create(db)
-        elif found in _STEPS:
-            _bring_up(db, found)
-        elif found != _FORMAT:
-            raise StoreError(f"{path} has format {found}; this agent reads {_FORMAT}. Use the agent that wrote it")
-        problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if problem != "ok":
-            raise sqlite3.DatabaseError(problem)
-    except BaseException:
-        db.close()
-        raise
-    return db
 
 
 def _run(db: sqlite3.Connection, statements: str) -> None:

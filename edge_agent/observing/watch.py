@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from operator import is_, itemgetter
 from types import MappingProxyType
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.observing.releases import ReleaseFacts
-from edge_agent.observing.retention import Batch
+from edge_agent.observing.chunks import Batch
+from edge_agent.observing.observers import Observers
+from edge_agent.observing.releases import KnownReleases, ReleaseFacts
 from edge_agent.observing.scores import Block
 from edge_agent.ports import LoadedRelease
 from edgeloop.insights import InsightsError, Observer, Window
@@ -71,44 +72,41 @@ class Watch:
             varies=loaded.profile.form.kind in ("image", "tokens"),
         )
 
+    def by_form(self, answered: Sequence[Answered]) -> Iterable[Sequence[Answered]]:
+        """Answered requests of this release, apart where their inputs do not look alike: `observe` takes such alone."""
+        # None: the inputs are not given.
+        if self.varies:
+            forms = [None if part is NO_ROWS else part.shape[1:] for part in map(itemgetter(2), answered)]
+        else:
+            forms = [None if part is NO_ROWS else () for part in map(itemgetter(2), answered)]
+        if forms.count(forms[0]) == len(forms):
+            return [answered]
+        alike: dict[tuple[int, ...] | None, list[Answered]] = {}
+        for form, one in zip(forms, answered, strict=True):
+            alike.setdefault(form, []).append(one)
+        return alike.values()
+
     def observe(
         self, loaded: LoadedRelease, window: Window, answered: Sequence[Answered], drawn: Drawn = NONE_DRAWN
     ) -> Batch:
-        """Count answered requests of this release into ``window``; returns what is to be kept of them."""
+        """Count answered requests of this release, whose inputs look alike, into ``window``.
+
+        Returns:
+            What is to be kept of them. What raises has counted nothing.
+        """
         _, ids, parts, outputs, places, _, latencies, runs = zip(*answered, strict=True)
         joined = {name: _join(_column(outputs, places, name)) for name in self.outputs}
         scores = self._probabilities(loaded, joined)
         features = joined[self.features].reshape(len(scores), -1) if self.features is not None else None
         counts = np.array(list(map(len, _column(outputs, places, self.outputs[0]))), dtype=np.int64)
-        times = _times(latencies, runs, counts)
-        marks = _marks(drawn, ids, counts)
-        shapes = self._shapes(parts)
-        distinct = dict.fromkeys(shapes)
-        for shape in distinct:
-            alike = [found == shape for found in shapes]
-            inputs = None if shape is None else _join(list(compress(parts, alike)))
-            if len(distinct) == 1:
-                self._count(window, inputs, scores, features, times, marks)
-            else:
-                rows = np.repeat(alike, counts)
-                some = features[rows] if features is not None else None
-                drawn_of_some = None if marks is None else marks[rows]
-                self._count(window, inputs, scores[rows], some, times[:, rows], drawn_of_some)
-        return Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features, window.segment, marks)
+        inputs = None if parts[0] is NO_ROWS else _join(parts)
+        return self._count(window, inputs, scores, features, ids, counts, latencies, runs, drawn)
 
     def observe_scores(self, loaded: LoadedRelease, window: Window, block: Block, drawn: Drawn = NONE_DRAWN) -> Batch:
         """The same for requests that are observed by their scores alone."""
         scores = self._probabilities(loaded, {self.outputs[0]: block.scores})
         counts = np.fromiter(block.counts, np.int64, len(block.counts))
-        marks = _marks(drawn, block.ids, counts)
-        self._count(window, None, scores, None, _times(block.latencies, block.runs, counts), marks)
-        return Batch(block.ids, counts, scores.argmax(axis=1), scores.max(axis=1), None, window.segment, marks)
-
-    def _shapes(self, parts: Sequence[Array]) -> list[tuple[int, ...] | None]:
-        """What a row of each request's input looks like; those that look alike are counted at once. None: not given."""
-        if self.varies:
-            return [None if part is NO_ROWS else part.shape[1:] for part in parts]
-        return [None if part is NO_ROWS else () for part in parts]
+        return self._count(window, None, scores, None, block.ids, counts, block.latencies, block.runs, drawn)
 
     def _count(
         self,
@@ -116,19 +114,59 @@ class Watch:
         inputs: Array | None,
         scores: Array,
         features: Array | None,
-        times: Array,
-        drawn: Array | None,
-    ) -> None:
-        latency, run = times
+        ids: Sequence[str],
+        counts: npt.NDArray[np.int64],
+        latencies: Sequence[int],
+        runs: Sequence[int],
+        drawn: Drawn,
+    ) -> Batch:
+        marks = _marks(drawn, ids, counts)
+        batch = Batch(ids, counts, scores.argmax(axis=1), scores.max(axis=1), features, window.segment, marks)
+        latency, run = _times(latencies, runs, counts)
         # What is not the run is waiting: for a place to run, and for others to run with.
         queue = np.maximum(latency - run, 0)
-        self.observer.observe(window, inputs, scores, features, latency, queue_ns=queue, run_ns=run, drawn=drawn)
+        # The last step: whatever has raised before, nothing was counted.
+        self.observer.observe(window, inputs, scores, features, latency, queue_ns=queue, run_ns=run, drawn=marks)
+        return batch
 
     def _probabilities(self, loaded: LoadedRelease, outputs: Mapping[str, Array]) -> Array:
         scores = loaded.session.probabilities(outputs)
         if scores is None:
             raise InsightsError("the outputs hold no class scores; build the package again with model-export")
         return scores
+
+
+class Watches:
+    """The watches of loaded releases; from any thread.
+
+    Args:
+        known: is told of every release.
+        observers: is given every observer.
+    """
+
+    def __init__(self, known: KnownReleases, observers: Observers) -> None:
+        self._known, self._observers = known, observers
+        self._lock = threading.Lock()
+        self._watches: dict[str, Watch] = {}
+
+    def __contains__(self, release: str) -> bool:
+        return release in self._watches
+
+    def of(self, loaded: LoadedRelease) -> Watch | None:
+        """The watch of a release; None for one that cannot be observed."""
+        watch = self._watches.get(loaded.digest)
+        if watch is not None and watch.loaded() is loaded:
+            return watch
+        with self._lock:
+            watch = Watch.of(loaded)
+            if watch is None:
+                return None
+            self._known.add(loaded.digest, watch.facts)
+            self._observers.add(loaded.digest, watch.observer)
+            self._watches[loaded.digest] = watch
+            for digest in [digest for digest, other in self._watches.items() if other.loaded() is None]:
+                del self._watches[digest]
+        return watch
 
 
 def _marks(drawn: Drawn, ids: Sequence[str], counts: npt.NDArray[np.int64]) -> Array | None:

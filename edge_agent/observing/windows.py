@@ -14,6 +14,8 @@ from edgeloop.records import dataclass
 
 # Requests that were in flight when the release was switched end within this time; then its window is closed.
 STRAGGLERS_S = 1.0
+# A release that was left and answers after so long is no straggler: the device went back to it.
+RETURNS_S = 10.0
 MIXED = "mixed"
 Key = tuple[str, str]
 """Release and segment."""
@@ -41,13 +43,13 @@ class OpenWindows:
         self._open: dict[Key, OpenWindow] = {}
         self._current = ""
         self._current_since = 0.0
-        self._left: set[str] = set()
+        #: Releases that were left, and when.
+        self._left: dict[str, float] = {}
 
     def serving(self, release: str, segment: str, schema: WindowSchema, variant: str, provider: str) -> Window:
         """The window of a release that answers requests now."""
-        if release != self._current and release not in self._left:
-            self._left.add(self._current)
-            self._current, self._current_since = release, self._clock.monotonic()
+        if release != self._current:
+            self._follow(release)
         opened = self._of(release, segment, schema)
         window = opened.window
         if not window.variant:
@@ -94,6 +96,14 @@ class OpenWindows:
                 opened.opened = min(opened.opened, now - (window.end - window.start))
         for opened in self._open.values():
             opened.changed = True
+
+    def _follow(self, release: str) -> None:
+        """Another release answers: it serves now, unless it was left so lately that these are its last requests."""
+        now = self._clock.monotonic()
+        self._left = {name: since for name, since in self._left.items() if now - since < RETURNS_S}
+        if release not in self._left:
+            self._left[self._current] = now
+            self._current, self._current_since = release, now
 
     def _of(self, release: str, segment: str, schema: WindowSchema) -> OpenWindow:
         key = (release, segment)

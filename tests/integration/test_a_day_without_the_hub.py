@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.outbox import ROW_OVERHEAD_BYTES
+from edge_agent.observing.rows import ROW_OVERHEAD_BYTES
 from edge_agent.observing.sender import Sender
 from edge_agent.ports import FeedbackItem, LoadedRelease
 from edgeloop.insights import Profile

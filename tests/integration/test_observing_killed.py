@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.outbox import unpack
+from edge_agent.observing.rows import unpack
 from tests.integration.observing_child import CHECKPOINT_S, PROGRESS
 from tests.unit.observing.doubles import profile
 

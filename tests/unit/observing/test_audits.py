@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.outbox import unpack
+from edge_agent.observing.rows import unpack
 from edge_agent.ports import FeedbackItem
 from edgeloop.insights import Window, drawn_rows
 from edgeloop.insights.policy import InsightsPolicy

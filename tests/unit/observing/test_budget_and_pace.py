@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.observing.budget import DAY_S, Budget
-from edge_agent.observing.outbox import GIVE_UP_S, Outbox, pack
+from edge_agent.observing.outbox import Outbox
 from edge_agent.observing.pace import BACKLOG_ROWS, Pace, ReplayRules
+from edge_agent.observing.room import GIVE_UP_S
+from edge_agent.observing.rows import pack
 from edge_agent.observing.sender import IN_FLIGHT_ROWS, MOST_PATIENCE, SILENT_S, Sender
 from edge_agent.observing.store import Store
 from edgeloop.insights import Window, WindowSchema

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.outbox import unpack
+from edge_agent.observing.rows import unpack
 from edge_agent.ports import Chosen, FeedbackItem, FeedbackResult
 from edgeloop.insights import Observer, Window
 from edgeloop.insights.policy import InsightsPolicy

@@ -11,20 +11,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.observing import ladder
-from edge_agent.observing.outbox import (
-    GIVE_UP_S,
-    MERGE_S,
-    PATIENCE_S,
-    ROW_OVERHEAD_BYTES,
-    Outbox,
-    OutboxRow,
-    pack,
-    unpack,
-)
+from edge_agent.observing import ladder, rows
+from edge_agent.observing.outbox import Outbox, OutboxRow
+from edge_agent.observing.room import GIVE_UP_S, MERGE_S
+from edge_agent.observing.rows import ROW_OVERHEAD_BYTES, pack, unpack
+from edge_agent.observing.small_groups import PATIENCE_S
 from edge_agent.observing.store import Store
 from edgeloop.insights import Window, WindowSchema
 from edgeloop.insights.aspects import ASPECTS
+from edgeloop.insights.aspects.counts import FEEDBACK
 from edgeloop.insights.policy import ALWAYS, InsightsPolicy
 from tests.unit.observing.doubles import digest
 
@@ -246,6 +241,26 @@ def test_a_damaged_row_is_set_apart_and_holds_up_nothing(store: Store) -> None:
     rows = outbox.send_next(99, 1 << 20)
     assert sum(row.last - row.first + 1 for row in rows) == 21
     assert rows[-1].last == 21
+
+
+def test_windows_that_are_too_large_together_lose_head_statistics_and_no_count(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def labelled(share: str) -> bytes:
+        made = window(60)
+        made.arrays["counts"][FEEDBACK] += 1
+        made.arrays[f"head_{share}_count"][0] = 1
+        made.arrays[f"head_{share}_sum"][0] = made.arrays[f"head_{share}_gram"][...] = 1.0
+        return pack(made)
+
+    bodies = [labelled(share) for share in ("fit", "holdout")]
+    monkeypatch.setattr(rows, "MAX_WINDOW_BYTES", max(map(len, bodies)) + 64)
+    outbox = Outbox(store, 1 << 20, lambda _: SCHEMA, room=lambda within_s: 1.0)
+    for body in bodies:
+        with store.transaction() as db:
+            outbox.append(db, digest(1), "", 60, body)
+    ((_, _, _, found),) = rows_of(store)
+    assert (found.predictions, found.feedback, found.arrays["head_fit_count"].sum()) == (120, 2, 0)
 
 
 # -- what the policy says ----------------------------------------------------------------------------------------------

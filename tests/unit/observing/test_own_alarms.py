@@ -120,6 +120,16 @@ def test_releases_do_not_pile_up() -> None:
     assert len(device.alarms._gathered) == 4
 
 
+def test_the_release_that_serves_keeps_its_alarm_while_others_are_tried_and_taken_back() -> None:
+    device = Device()
+    device.sees("dddd")
+    (alarm,) = device.alarms.open
+    for i in range(20):
+        device.alarms.add([Window.zero(device.profile.schema, f"sha256:{i}")])
+        device.alarms.add([Window.zero(device.profile.schema, RELEASE)])
+    assert device.alarms.open == (alarm,)
+
+
 @pytest.mark.parametrize("path", ["agent.db"])
 def test_the_recorder_compares_in_its_own_thread(tmp_path: Path, path: str, monkeypatch: Any) -> None:
     """The whole of observing: what is answered is closed, compared and told, by the thread that counts."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.outbox import unpack
 from edge_agent.observing.privacy import PlanError, Privacy, ask
+from edge_agent.observing.rows import unpack
 from edge_agent.ports import FeedbackItem
 from edgeloop.insights import Window
 from edgeloop.insights.aspects.privacy import CLIPPED, CLIPPED_LABELS, NOISED, WITHHELD

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.outbox import unpack
-from edge_agent.observing.recorder import FOLD_ROWS, FOLD_S, REST_S
+from edge_agent.observing.queue import FOLD_ROWS
+from edge_agent.observing.recorder import FOLD_S, REST_S
+from edge_agent.observing.rows import unpack
 from edge_agent.observing.store import StoreError
 from edge_agent.ports import FeedbackItem, LoadedRelease, Recorder
 from edgeloop.insights import Window, holdout_share

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from edge_agent.observing.retention import CHUNK_ROWS, Batch, Found, Retention
+from edge_agent.observing.chunks import CHUNK_ROWS, Batch, Found
+from edge_agent.observing.retention import Retention
 from edge_agent.observing.store import Store
+from edge_agent.ports import Chosen
 from tests.unit.observing.doubles import digest
 
 
@@ -60,6 +63,20 @@ def test_wide_features_are_bounded_in_bytes() -> None:
         retention.add(digest(1), batch([str(i) for i in range(start, start + 500)], features=1280))
     assert retention._bytes < 40 << 20
     assert retention.find("19999", 0) is not None
+
+
+def test_very_wide_features_are_bounded_too_and_a_chunk_of_them_is_written_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "agent.db")
+    retention = Retention(8192)
+    for start in range(0, 1000, 20):
+        retention.add(digest(1), batch([str(i) for i in range(start, start + 20)], features=25_088))
+        assert sum(len(body) for _, body, _ in retention.prepare().fresh) < 50 << 20
+    assert retention._bytes < 40 << 20
+    checkpoint(retention, store)
+    retention.add(digest(1), batch(["last"], features=25_088))
+    (written,) = retention.prepare().fresh
+    assert written[0].ids == ["last"]
+    store.close(clean=True)
 
 
 def test_an_id_that_comes_again_means_the_newer_prediction() -> None:
@@ -165,4 +182,16 @@ def test_a_damaged_chunk_is_left_out_and_removed(tmp_path: Path) -> None:
         assert again.find("5", 0) is None
         assert found(again, "later").predicted == 0
         assert again.prepare().dropped == [1]
+    store.close(clean=True)
+
+
+def test_a_restart_knows_how_much_memory_rows_that_were_chosen_take(tmp_path: Path) -> None:
+    store = Store(tmp_path / "agent.db")
+    retention = Retention(1000)
+    chosen = {row: Chosen(0.5, np.ones(1280, np.float32)) for row in (0, 3)}
+    retention.add(digest(1), dataclasses.replace(batch(["a", "b"], rows_each=2, features=None), chosen=chosen))
+    checkpoint(retention, store)
+    again = Retention(1000)
+    again.load(store)
+    assert again._bytes == retention._bytes > 2 * 1280 * 4
     store.close(clean=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.outbox import unpack
+from edge_agent.observing.rows import unpack
 from edge_agent.observing.segments import Segments
 from edge_agent.observing.store import Store
 from edge_agent.ports import FeedbackItem

@@ -68,6 +68,18 @@ def test_a_damaged_file_is_kept_aside_and_a_new_epoch_begins(tmp_path: Path, dam
     assert aside.read_bytes() == damage
 
 
+def test_a_card_that_damages_one_file_after_the_other_is_not_filled_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "agent.db"
+    epochs = set()
+    for number in range(4):
+        path.write_bytes(b"damage %d " % number * 100)
+        store = Store(path)
+        epochs.add(store.epoch)
+        store.close(clean=True)
+    (aside,) = tmp_path.glob("agent.db.damaged-*")
+    assert aside.read_bytes().startswith(b"damage 3") and len(epochs) == 4
+
+
 def test_a_file_of_a_newer_agent_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     Store(path).close(clean=True)

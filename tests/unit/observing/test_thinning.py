@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.observing import recorder
+from edge_agent.observing import queue
 from edge_agent.observing.assembly import Observing
-from edge_agent.observing.outbox import unpack
+from edge_agent.observing.rows import unpack
 from edge_agent.observing.thinning import STEPS, Thinning
 from edge_agent.ports import FeedbackItem
 from edgeloop.insights import Observer, Window
@@ -80,8 +80,8 @@ def test_of_wide_inputs_a_share_is_summarised_and_all_else_is_of_every_row(
     loaded = release()
     inputs, outputs = batch(600)
     drawn = (i % 4 == 0 for i in range(600))
-    monkeypatch.setattr(recorder, "WIDE_VALUES", 0)
-    monkeypatch.setattr(observing.recorder._wide, "draw", lambda: next(drawn))
+    monkeypatch.setattr(queue, "WIDE_VALUES", 0)
+    monkeypatch.setattr(observing.recorder._queue._wide, "draw", lambda: next(drawn))
     for i in range(600):
         found = [outputs["scores"][i : i + 1], outputs["features"][i : i + 1]]
         observing.recorder.record(loaded, f"p{i}", inputs[i : i + 1], found, PLACES, "", 1000, 900)
