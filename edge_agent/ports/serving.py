@@ -13,6 +13,7 @@ class ServingCounters:
     """Running totals of one loaded release since it was switched on; probation watches them.
 
     Latencies are in nanoseconds, summed over successful requests. A prediction is a row; a run answers one or several.
+    Predictions and non-finite ones are rows, errors and requests are requests: failed ones, and those with an answer.
     """
 
     predictions: int
@@ -20,6 +21,7 @@ class ServingCounters:
     nonfinite: int
     latency_ns: int
     runs: int
+    requests: int
 
 
 class Serving(Protocol):

@@ -76,7 +76,7 @@ class DataPlane:
         """Totals of the channel's release that serves now, since its switch."""
         with self._models.lock:
             main = self._models.main
-            return ServingCounters(0, 0, 0, 0, 0) if main is None else main.slot.counters()
+            return ServingCounters(0, 0, 0, 0, 0, 0) if main is None else main.slot.counters()
 
     def ease(self, gently: bool) -> None:
         """Run one batch of each model at a time, since the device is under strain; or as the rules say again."""

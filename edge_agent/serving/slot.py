@@ -97,7 +97,9 @@ class Slot:
     def counters(self) -> ServingCounters:
         """Totals since the switch."""
         tally = self.tally
-        return ServingCounters(tally.rows, tally.failures, tally.nonfinite, tally.run_ns, tally.executions)
+        return ServingCounters(
+            tally.rows, tally.failures, tally.nonfinite, tally.run_ns, tally.executions, tally.requests
+        )
 
     def plan(self, wanted: tuple[str, ...]) -> Plan:
         """What to compute for the outputs that a client names; () means the usual ones.

@@ -12,7 +12,7 @@ from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.errors import Refused
 from edge_agent.updates.rules import ROLLED_BACK, UNPROVEN, CrashLoop
 from edge_agent.updates.store import Installed, Position, UpdateStore
-from edge_agent.updates.testing import TestingRules, forget_others, load_installed
+from edge_agent.updates.testing import TestingRules, forget_others, load_installed, measure_again
 
 log = Log(__name__)
 
@@ -47,6 +47,10 @@ class Active:
         #: What serves now, and since when on the clock that never goes back.
         self.loaded: LoadedRelease | None = None
         self.since = time.monotonic()
+        #: Whether it was loaded as it ran before: nobody has looked yet whether that is still the best, or allowed.
+        self.unmeasured = True
+        #: Why it does not run as the owner wants it to, such as on a required provider; "" when it does.
+        self.trouble = ""
 
     # ── starting ──────────────────────────────────────────────────────────────────────────────
 
@@ -84,6 +88,7 @@ class Active:
             if installed is not None and (loaded := self._load(installed)) is not None:
                 self._fall_back_to(installed)
                 self.switch(loaded)
+                self.unmeasured = True
                 log.info("serving", release=installed.release, variant=installed.variant, provider=installed.provider)
                 return True
         return False
@@ -112,6 +117,31 @@ class Active:
         self._serving.switch(loaded)
         self.loaded, self.since = loaded, time.monotonic()
 
+    def serve_tested(self, loaded: LoadedRelease) -> None:
+        """Have a release answer that has just shown that it runs as the owner wants it to."""
+        self.switch(loaded)
+        self.unmeasured, self.trouble = False, ""
+
+    def measure_again(self) -> None:
+        """If hardware, driver, onnxruntime or the rules changed, find how what serves runs best now."""
+        self.unmeasured = False
+        serving = self.loaded
+        if serving is None:
+            return
+        try:
+            better = measure_again(serving, self._tests(), progress=self._progress)
+        except Refused as error:
+            self.trouble = f"{error}; the committed release goes on on {serving.session.provider}"
+            log.error("no provider does what the rules want", reason=self.trouble)
+        except Exception:  # a fault of ours must not end the thread: what serves goes on as it does
+            log.exception("the committed release could not be measured again", release=serving.digest)
+        else:
+            self.trouble = ""
+            if better is not None:
+                self.switch(better.loaded)
+                reason = better.note or "it was measured for the first time"
+                log.warning("the committed release runs differently now", reason=reason)
+
     def switch_back(self) -> None:
         """Serve what is committed; its session was closed by the switch away from it, so it is loaded again."""
         if self._store.committed() is None or not self.serve_committed():
@@ -135,6 +165,7 @@ class Active:
             raise LookupError(f"the release before it, {previous.release}, can no longer be loaded; the log says why")
         at = self._store.go_back(reason, self._clock(), by_hand=by_hand)
         self.switch(loaded)
+        self.unmeasured = True
         return at
 
     def settle(self, crash_loop: CrashLoop) -> None:

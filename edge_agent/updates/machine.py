@@ -1,7 +1,6 @@
 """The update machine: one thread that brings the device to the release that its channel offers.
 
-The table is in `rules`; the main verb, `_update`, reads as the life cycle. Every state is stored before it is acted on,
-and reported.
+What is wanted of it is in `wishes`, how one update goes in `life_cycle`, what serves in `active`.
 """
 
 from __future__ import annotations
@@ -9,48 +8,29 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edge_agent.logs import Log
-from edge_agent.ports import LoadedRelease, Reporter, Serving, ServingCounters, Trust, UpdateStatus
-from edge_agent.pulse import Pulse
+from edge_agent.ports import Reporter, Serving, Trust, UpdateStatus
 from edge_agent.trust.open import OpenTrust
 from edge_agent.updates import rules
 from edge_agent.updates.active import Active
-from edge_agent.updates.asking import Asked
 from edge_agent.updates.blobs import ReleaseFiles
 from edge_agent.updates.disk import Disk
-from edge_agent.updates.errors import LeftByHand, Refused, Transient, Unvouched, UpdateError, Withdrawn, WrongBytes
-from edge_agent.updates.offered import Offered
-from edge_agent.updates.preparing import LONGEST_TEST_S, SILENCE_S, Preparing, Surroundings
-from edge_agent.updates.probation import Probation
-from edge_agent.updates.rules import (
-    FETCHING,
-    IDLE,
-    PROBATION,
-    ROLLED_BACK,
-    STAGED,
-    TESTING,
-    UNPROVEN,
-    VERIFYING,
-    Offer,
-)
+from edge_agent.updates.errors import Refused, Transient, UpdateError
+from edge_agent.updates.life_cycle import LifeCycle
+from edge_agent.updates.preparing import LONGEST_TEST_S, Preparing, Surroundings
+from edge_agent.updates.rules import PROBATION, Offer
 from edge_agent.updates.settings import UpdateSettings
-from edge_agent.updates.store import Installed, Position, UpdateStore
-from edge_agent.updates.testing import measure_again
+from edge_agent.updates.store import Position, UpdateStore
+from edge_agent.updates.wishes import IDLE_LOOK_S, Wishes
 
 if TYPE_CHECKING:
     from edgeloop.protocol import ChannelDocument
 
 log = Log(__name__)
-
-#: How often a release on probation is looked at, seconds.
-PROBATION_LOOK_S = 0.1
-#: How often a thread with nothing to do shows that it lives, seconds.
-IDLE_LOOK_S = 10.0
 
 
 class UpdateMachine:
@@ -82,53 +62,47 @@ class UpdateMachine:
             hold: says why updates have to wait now, or ""; told whether nothing serves yet.
             slow: told every few seconds of a load that takes long.
         """
-        self._settings, self._reporter, self._clock = settings, reporter, clock
-        self._hold = hold
-        self._serving = serving
+        self._reporter, self._hold = reporter, hold
         self._store = store or UpdateStore(settings.data / "updates.db", disk)
-        self._files = ReleaseFiles(settings.data, disk)
+        files = ReleaseFiles(settings.data, disk)
+        self._wishes = wishes = Wishes(settings, self._store, serves=lambda: self._active.loaded is not None)
+        #: Shows that the thread lives.
+        self.pulse = wishes.pulse
         self._active = Active(
             self._store,
-            self._files,
+            files,
             serving,
-            tests=lambda: self._settings.tests,
+            tests=lambda: wishes.settings.tests,
             tell=self._tell,
             progress=lambda text: self._preparing.progress(text),  # noqa: PLW0108  # made below
             clock=clock,
         )
-        self._wake, self._stop = threading.Event(), threading.Event()
-        self._offered = Offered(self._store)
-        self._asked = Asked()
-        self._failures = 0
-        self._seen: tuple[ChannelDocument | None, UpdateSettings] = (None, settings)
-        self._measured = False
-        self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
-        #: Shows that the thread lives.
-        self.pulse = Pulse("updates")
         self._preparing = Preparing(
             self._store,
-            self._files,
+            files,
             Surroundings(
-                settings=lambda: self._settings,
+                settings=lambda: wishes.settings,
                 tell=self._tell,
                 clock=clock,
                 trust=trust or OpenTrust(),
                 hold=lambda: hold(self._active.loaded is None),
-                interrupted=self._interrupted,
+                interrupted=wishes.interrupted,
                 make_room=self._active.collect,
                 slow=slow,
                 pulse=self.pulse,
             ),
         )
-        #: Why what serves does not run as the owner wants it to, such as on a required provider; "" when it does.
-        self.provider_trouble = ""
+        self._cycle = LifeCycle(
+            self._store, self._preparing, self._active, serving, wishes, tell=self._tell, clock=clock
+        )
+        self._failures = 0
+        self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
 
     # ── ports.Updates ─────────────────────────────────────────────────────────────────────────
 
     def follow(self, document: ChannelDocument) -> None:
         """Take a channel document; the thread looks at it soon."""
-        self._offered.follow(document)
-        self._wake.set()
+        self._wishes.follow(document)
 
     def status(self) -> UpdateStatus:
         """The present state."""
@@ -168,9 +142,12 @@ class UpdateMachine:
         """
         at = self._store.position()
         leave = at.release if at.state == PROBATION else self.committed()
-        outcome = self._asked.ask(leave, reason)
-        self._wake.set()
-        return outcome
+        return self._wishes.go_back(leave, reason)
+
+    @property
+    def provider_trouble(self) -> str:
+        """Why what serves does not run as the owner wants it to, such as on a required provider; "" when it does."""
+        return self._active.trouble
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
 
@@ -181,27 +158,25 @@ class UpdateMachine:
     @property
     def settings(self) -> UpdateSettings:
         """The owner's, as they are now."""
-        return self._settings
+        return self._wishes.settings
 
     def use(self, settings: UpdateSettings) -> None:
         """Go on with other settings; the data folder has to be the same."""
-        self._settings = settings
-        self._measured = False
-        self._wake.set()
+        self._active.unmeasured = True
+        self._wishes.use(settings)
 
     def start(self) -> None:
         """Serve the committed release, then follow the channel on a thread.
 
         What was unproven when the agent stopped is rolled back here, before anything serves.
         """
-        self._active.recover(self._settings.crash_loop)
+        self._active.recover(self.settings.crash_loop)
         self.pulse.beat(IDLE_LOOK_S)
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End the thread, in order; a release on probation goes back at the next start. States can still be read."""
-        self._stop.set()
-        self._wake.set()
+        self._wishes.stop()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         try:
@@ -217,32 +192,30 @@ class UpdateMachine:
     # ── the thread ────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while not self._wishes.stopping:
             try:
                 self._turn()
             except Exception:  # a full disk under the database, or a fault of ours: neither may end the thread
                 log.exception("the thread of updates could not go on; it tries again")
                 self._failures += 1
-                wait = rules.wait_s(self._failures, self._settings.chance)
-                self.pulse.beat(wait)
-                self._stop.wait(wait)
+                self._wishes.stopped(rules.wait_s(self._failures, self.settings.chance))
 
     def _turn(self) -> None:
         """What is to be done now: obey a person, go for what is offered, or rest."""
         self.pulse.beat(IDLE_LOOK_S)
-        self._take_back()
+        self._cycle.take_back()
         self._obey()
-        if not self._measured and not self._hold(False):
-            self._measured = True
-            self._measure_again()
-        offer = self._wanted()
+        if self._active.unmeasured and not self._hold(False):
+            self.pulse.beat(LONGEST_TEST_S)
+            self._active.measure_again()
+            self._report()
+        offer = self._wishes.take_offer()
         if offer is None:
             self._rest()
             return
-        self._seen = (self._offered.document, self._settings)
         had = self._preparing.fetched_bytes
         try:
-            self._update(offer)
+            self._cycle.update(offer)
             self._failures = 0
         except Transient as error:
             # A line that brings a part each time is slow, not dead: the wait does not grow then.
@@ -250,144 +223,35 @@ class UpdateMachine:
             self._pause(offer, error)
         except UpdateError as error:
             self._failures = 0
-            self._roll_back(offer, error)
+            self._cycle.roll_back(offer, error)
         except sqlite3.Error:  # no fault of the release
             raise
         except Exception as error:  # a fault of ours: the release is refused, the old one serves
             log.exception("an update failed for a reason of our own", release=offer.release)
-            self._roll_back(offer, Refused(f"a fault of the agent: {type(error).__name__}: {error}"))
-
-    def _take_back(self) -> None:
-        """An update ended where not even that could be written: write it now."""
-        at = self._store.position()
-        if at.state in UNPROVEN:
-            self._enter(ROLLED_BACK, f"the disk could not be written while the release was {at.state}")
-
-    def _measure_again(self) -> None:
-        """What was committed already serves; if hardware, driver or onnxruntime changed, find how it runs best now."""
-        serving = self._active.loaded
-        if serving is None:
-            return
-        self.pulse.beat(LONGEST_TEST_S)
-        try:
-            better = measure_again(serving, self._settings.tests, progress=self._preparing.progress)
-        except Refused as error:
-            self.provider_trouble = f"{error}; the committed release goes on on {serving.session.provider}"
-            log.error("no provider does what the rules want", reason=self.provider_trouble)
-        except Exception:  # a fault of ours must not end the thread: what serves goes on as it does
-            log.exception("the committed release could not be measured again", release=serving.digest)
-        else:
-            self.provider_trouble = ""
-            if better is not None:
-                self._active.switch(better.loaded)
-                reason = better.note or "it was measured for the first time"
-                log.warning("the committed release runs differently now", reason=reason)
-        if self._reporter is not None:
-            self._reporter.report()
-
-    def _rest(self) -> None:
-        """Nothing to do: an update that was under way has been withdrawn. Sleep until there is, but not for ever."""
-        if self._offered.document is not None and self._store.position().state in (FETCHING, VERIFYING):
-            self._enter(IDLE, "the channel offers nothing else any more")
-        if self._active.loaded is not None or self._store.committed() is None or self._active.serve_committed():
-            self._failures = 0
-            self._sleep(IDLE_LOOK_S)
-        else:
-            self._failures += 1
-            self._sleep(rules.wait_s(self._failures, self._settings.chance))
-
-    def _wanted(self) -> Offer | None:
-        return self._offered.wanted(self._settings.device, serves=self._active.loaded is not None)
-
-    def _update(self, offer: Offer) -> None:
-        """The life cycle."""
-        fetched = self._preparing.fetch(offer)
-        self._preparing.verify(offer, fetched)
-        self._enter(STAGED, f"{offer.name} {offer.version} is whole and audited")
-        self._enter(TESTING, f"{offer.name} {offer.version} is tried on this device")
-        loaded = self._preparing.test(offer, fetched)
-        self.provider_trouble = ""
-        self._enter(PROBATION, f"{offer.name} {offer.version} serves, and is watched")
-        with self._served_on_probation(loaded) as before:
-            self._watch(offer, before)
-            self._commit(offer, loaded)
-        self._active.collect()
-
-    @contextmanager
-    def _served_on_probation(self, loaded: LoadedRelease) -> Iterator[ServingCounters]:
-        """A release serves; whatever goes wrong before it is committed, what is committed serves again.
-
-        Gives the counters of what served before.
-        """
-        before = self._serving.counters()
-        self._active.switch(loaded)
-        try:
-            yield before
-        except Exception:
-            if not self._stop.is_set():
-                self._active.switch_back()
-            raise
-
-    def _watch(self, offer: Offer, before: ServingCounters) -> None:
-        """Look at the release that serves until its probation has ended."""
-        start, first = time.monotonic(), self._store.committed() is None
-        probation = Probation(self._settings.probation, before=before, first=first)
-        while True:
-            self.pulse.beat(IDLE_LOOK_S)
-            verdict = probation.look(self._serving.counters(), time.monotonic() - start)
-            if verdict.reason:
-                raise Refused(f"probation: {verdict.reason}")
-            if verdict.done:
-                return
-            if (asked := self._asked.waiting) is not None:
-                if asked.leave == offer.release:
-                    raise LeftByHand(asked.reason)
-                raise Withdrawn("a person asked to leave the committed release before this one served")
-            if self._wanted() != offer:
-                raise Withdrawn("the channel no longer offers the release")
-            if self._stop.wait(PROBATION_LOOK_S):
-                raise Transient("the agent stops")
-
-    def _commit(self, offer: Offer, loaded: LoadedRelease) -> None:
-        session = loaded.session
-        installed = Installed(offer.release, session.variant, session.provider, offer.rollout, offer.target)
-        reason = f"{offer.name} {offer.version} runs as {session.variant} on {session.provider}"
-        self._tell(self._store.commit(installed, reason, self._clock()))
-
-    # ── what goes wrong ───────────────────────────────────────────────────────────────────────
+            self._cycle.roll_back(offer, Refused(f"a fault of the agent: {type(error).__name__}: {error}"))
 
     def _pause(self, offer: Offer, error: Transient) -> None:
         """Wait and try again; a new channel document ends the wait."""
-        if self._stop.is_set():
+        if self._wishes.stopping:
             return
-        wait = rules.wait_s(self._failures, self._settings.chance, error.retry_after_s)
-        if self._store.position().state in UNPROVEN:
-            self._roll_back(offer, Refused(str(error)))
-            return
-        reason = f"{error}; trying again in {wait:.0f} s"
-        self._tell(self._store.move(FETCHING, reason, self._clock(), fetched=self._preparing.fetched_bytes))
-        log.warning("update waits", release=offer.release, reason=str(error), wait_s=round(wait, 1))
-        self._sleep(wait)
+        wait = rules.wait_s(self._failures, self.settings.chance, error.retry_after_s)
+        if self._cycle.put_off(offer, error, wait):
+            self._wishes.sleep(wait, self._settle)
 
-    def _roll_back(self, offer: Offer, error: UpdateError) -> None:
-        reason, now = str(error), self._clock()
-        # A signed release is not to blame for who sends it, or says where it stands: it may be offered otherwise.
-        turned_away = isinstance(error, Unvouched) or (isinstance(error, WrongBytes) and bool(offer.target))
-        if turned_away:
-            self._offered.turn_away(offer)
-        if isinstance(error, Withdrawn) or turned_away:
-            at = self._store.move(ROLLED_BACK, reason, now)
-        elif isinstance(error, LeftByHand):
-            at = self._store.leave(offer.release, ROLLED_BACK, reason, now)
+    def _rest(self) -> None:
+        """Nothing to do: sleep until there is, but not for ever."""
+        if self._wishes.offered.document is not None:
+            self._cycle.withdraw()
+        if self._active.loaded is not None or self._store.committed() is None or self._active.serve_committed():
+            self._failures = 0
+            self._wishes.sleep(IDLE_LOOK_S, self._settle)
         else:
-            at = self._store.refuse([offer.key], ROLLED_BACK, reason, now)
-        log.warning("rolled back", release=offer.release, reason=reason)
-        self._tell(at)
-        self._active.collect()
+            self._failures += 1
+            self._wishes.sleep(rules.wait_s(self._failures, self.settings.chance), self._settle)
 
     def _obey(self) -> None:
         """Go back, when a person has asked for it."""
-        asked = self._asked.take()
+        asked = self._wishes.asked.take()
         if asked is None:
             return
         try:
@@ -402,37 +266,13 @@ class UpdateMachine:
         except Exception as error:  # it is told to the person who asked; the thread goes on
             asked.outcome.set_exception(error)
 
-    # ── small steps ───────────────────────────────────────────────────────────────────────────
-
-    def _interrupted(self, wait_s: float, offer: Offer) -> bool:
-        """Wait, and say whether something else has come up meanwhile."""
-        end = time.monotonic() + wait_s
-        document, settings = self._seen
-        while True:
-            self.pulse.beat(IDLE_LOOK_S + SILENCE_S)
-            if self._stop.is_set() or self._asked.waiting is not None or self._settings is not settings:
-                return True
-            if self._offered.document is not document and self._wanted() != offer:
-                return True
-            if (left := end - time.monotonic()) <= 0:
-                return False
-            if self._wake.wait(min(left, IDLE_LOOK_S)):
-                self._wake.clear()
-
-    def _sleep(self, seconds: float) -> None:
-        """Until something is to be done, or so long; a thread that sleeps shows that it lives."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.pulse.beat(IDLE_LOOK_S)
-            self._active.settle(self._settings.crash_loop)
-            if self._wake.wait(min(left, IDLE_LOOK_S)):
-                self._wake.clear()
-                return
-
-    def _enter(self, state: str, reason: str) -> None:
-        self._tell(self._store.move(state, reason, self._clock()))
+    def _settle(self) -> None:
+        self._active.settle(self.settings.crash_loop)
 
     def _tell(self, at: Position) -> None:
         log.info("update", state=at.state, release=at.release, reason=at.reason)
+        self._report()
+
+    def _report(self) -> None:
         if self._reporter is not None:
             self._reporter.report()

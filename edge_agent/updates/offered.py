@@ -34,10 +34,9 @@ class Offered:
         """Take a document in place of the one before."""
         self._document = document
 
-    def turn_away(self, offer: Offer) -> None:
-        """Do not go for an offer before there is another document."""
-        if self._document is not None:
-            self._turned_away = self._document, offer
+    def turn_away(self, document: ChannelDocument, offer: Offer) -> None:
+        """Do not go for an offer before there is another document than the one that made it."""
+        self._turned_away = document, offer
 
     def wanted(self, device: str, *, serves: bool) -> Offer | None:
         """What to go for, or None when there is nothing to do.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import deque
 
 from edge_agent.ports import ServingCounters
 from edgeloop.records import dataclass
@@ -11,6 +12,9 @@ from edgeloop.records import dataclass
 FEW = 5
 #: Looks that found predictions, of which the median is taken: one call that the system held up is in one of them.
 LOOKS = 3
+#: The latest of them that are remembered: a minute of them, ten a second. Whoever watches a release for a day asks
+#: whether it is slow now, too.
+MOST_LOOKS = 600
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class Probation:
 
     def __init__(self, rules: ProbationRules, *, before: ServingCounters, first: bool) -> None:
         self._rules, self._before, self._first = rules, before, first
-        self._seen = ServingCounters(0, 0, 0, 0, 0)
-        self._slowdowns: list[float] = []
+        self._seen = ServingCounters(0, 0, 0, 0, 0, 0)
+        self._slowdowns: deque[float] = deque(maxlen=MOST_LOOKS)
 
     def look(self, counters: ServingCounters, elapsed_s: float) -> Verdict:
         """What is known by now.
@@ -63,7 +67,8 @@ class Probation:
         """
         rules = self._rules
         self._note_latency(counters)
-        answered = counters.predictions + counters.errors
+        # Requests, not rows: a client whose every second batch of a hundred fails has half of its answers failed.
+        answered = counters.requests + counters.errors
         if answered >= FEW and counters.errors > rules.max_error_share * answered:
             return Verdict(True, f"{counters.errors} of {answered} answers on probation failed")
         if counters.nonfinite and counters.nonfinite > rules.max_error_share * (

@@ -126,7 +126,7 @@ def test_without_a_release_nothing_is_answered(first: Package) -> None:
     plane = DataPlane(None, id_prefix="p")
     with pytest.raises(NotReady, match="edge-agent status"):
         plane.infer(CALL)
-    assert plane.counters() == ServingCounters(0, 0, 0, 0, 0)
+    assert plane.counters() == ServingCounters(0, 0, 0, 0, 0, 0)
     plane.switch(loaded(first))
     assert ask(plane).model == "digits"
     plane.switch(None)
@@ -154,7 +154,7 @@ def test_what_does_not_fit_the_model_is_the_clients_fault(
 ) -> None:
     with pytest.raises(BadRequest, match=said):
         plane.infer(Call("digits", None, "", inputs, wanted))
-    assert plane.counters() == ServingCounters(0, 0, 0, 0, 0)
+    assert plane.counters() == ServingCounters(0, 0, 0, 0, 0, 0)
     assert (recorder.errors, recorder.recorded) == (0, [])
 
 
@@ -269,7 +269,7 @@ def test_a_failing_model_is_counted_and_said(first: Package, recorder: NotingRec
     double.error = InferenceError("the node exploded")
     with pytest.raises(ModelFailed, match="digits failed on this input: the node exploded"):
         ask(plane)
-    assert plane.counters() == ServingCounters(0, 1, 0, 0, 0)
+    assert plane.counters() == ServingCounters(0, 1, 0, 0, 0, 0)
     assert recorder.errors == 1
     plane.close()
 
@@ -282,7 +282,7 @@ def test_an_answer_that_is_not_finite_is_no_answer(first: Package, recorder: Not
     double.spoil = bad
     with pytest.raises(ModelFailed, match="output probabilities is not finite"):
         ask(plane, {"x": np.zeros((3, 64), np.float32)})
-    assert plane.counters() == ServingCounters(0, 1, 3, 0, 0)
+    assert plane.counters() == ServingCounters(0, 1, 3, 0, 0, 0)
     assert (recorder.errors, recorder.recorded) == (1, [])
     double.spoil = None
     assert ask(plane).outputs  # and a large finite number is not taken for one
