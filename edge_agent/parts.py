@@ -259,9 +259,8 @@ def trials(
     """What measures candidates for the hub; None where the owner does not allow it, and then it is not imported."""
     if not settings.trials:
         return None
-    from edge_agent.trials import TrialRules, Trials
+    from edge_agent.trials import Around, TrialRules, Trials
     from edge_agent.trials.rules import Doing
-    from edge_agent.trials.trials import Around
 
     return Trials(
         observing.store,

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from edge_agent.trials.rules import TrialRules
 from edge_agent.trials.trials import Trials
+from edge_agent.trials.under_way import Around
 
-__all__ = ["TrialRules", "Trials"]
+__all__ = ["Around", "TrialRules", "Trials"]
