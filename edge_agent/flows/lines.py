@@ -89,16 +89,19 @@ class LinesFile:
             self._size = end
 
     def _rotate(self) -> None:
-        os.fsync(self._handle)
-        for number in range(self._keep, 0, -1):
-            older = self._numbered(number)
-            newer = self._numbered(number - 1) if number > 1 else self._path
-            if newer.exists():
-                newer.replace(older)
-        if not self._keep:
-            self._path.unlink()
-        self.close()
+        """Put the full file aside and begin a new one; what fails in the middle is gone on with by the next call."""
+        full = self._handle
+        os.fsync(full)
+        if self._path.exists():  # else it was put aside, and only the new one could not be made
+            for number in range(self._keep, 0, -1):
+                older = self._numbered(number)
+                newer = self._numbered(number - 1) if number > 1 else self._path
+                if newer.exists():
+                    newer.replace(older)
+            if not self._keep:
+                self._path.unlink()
         self._open()
+        os.close(full)
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")

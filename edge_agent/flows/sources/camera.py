@@ -157,6 +157,8 @@ class Grabber(threading.Thread):
         try:
             while not self._stopping.is_set():
                 there, pixels = self._capture.read()
+                if self._stopping.is_set():
+                    return
                 if not there and frames and self._repeats:
                     self._capture.release()
                     self._capture, frames = _open(self._settings.device), 0
@@ -173,11 +175,16 @@ class Grabber(threading.Thread):
                     due = max(due + self._frame_s, time.monotonic() - 1.0)
                     self._stopping.wait(max(due - time.monotonic(), 0.0))
         except (Ended, Trouble) as error:
-            self._source.failed(error)
+            self._failed(error)
         except Exception as error:  # OpenCV raises its own, on damaged streams
-            self._source.failed(Trouble(f"{self._settings.device} cannot be read: {error}"))
+            self._failed(Trouble(f"{self._settings.device} cannot be read: {error}"))
         finally:
             self._capture.release()
+
+    def _failed(self, error: Exception) -> None:
+        # A driver may have held this thread for so long that the camera was opened anew: that one has not failed.
+        if not self._stopping.is_set():
+            self._source.failed(error)
 
     def stop(self) -> None:
         """End, unless the driver holds the thread: then it ends when that lets go."""

@@ -34,6 +34,8 @@ log = Log(__name__)
 AT_ONCE = 256
 #: A folder whose own time has not changed is looked at again after so many seconds all the same: a file in it may have.
 FULL_LOOK_S = 60.0
+#: Marks of files that have left the folder are forgotten so often, and files that could not be moved tried again.
+TIDY_S = 3600.0
 #: Some file systems keep times in steps of two seconds, so a younger time says nothing yet.
 COARSE_S = 3.0
 _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -69,7 +71,7 @@ class FolderSource:
         self._ready: deque[Found] = deque()
         self._settling: dict[str, tuple[Stamp, float]] = {}
         self._seen_mtime_ns = -1
-        self._next_look = self._next_full_look = 0.0
+        self._next_look = self._next_full_look = self._next_tidy = 0.0
         self._ignored = self._stuck = 0
 
     # ── ports.Source ──────────────────────────────────────────────────────────────────────────
@@ -95,7 +97,7 @@ class FolderSource:
         self._ready.clear()
         self._settling.clear()
         self._seen_mtime_ns, self._next_look = -1, self._now()
-        self._tidy()
+        self._tidy(self._now())
 
     def next(self, timeout_s: float) -> Item | None:
         """The oldest file that is whole and was not taken; the folder is looked at when none is left."""
@@ -146,6 +148,8 @@ class FolderSource:
 
     def _look(self, now: float) -> None:
         self._next_look = now + self._settings.poll_s
+        if now >= self._next_tidy:
+            self._tidy(now)
         try:
             mtime_ns = self._path.stat().st_mtime_ns
             if mtime_ns == self._seen_mtime_ns and not self._settling and now < self._next_full_look:
@@ -238,8 +242,9 @@ class FolderSource:
             return
         self._marks.remove(os.fsencode(file.name))
 
-    def _tidy(self) -> None:
+    def _tidy(self, now: float) -> None:
         """What a kill left between a mark and its file's leaving; marks of files that are gone are forgotten."""
+        self._next_tidy, self._stuck = now + TIDY_S, 0
         for name, stamp, reason in self._marks.all():
             try:
                 status = (self._path / os.fsdecode(name)).lstat()

@@ -17,7 +17,7 @@ from edge_agent.flow_settings import SINKS, HomeAssistantSettings, WebhookSinkSe
 from edge_agent.flows import homeassistant
 from edge_agent.flows.brokers import Device
 from edge_agent.flows.lines import LinesFile
-from edge_agent.flows.ports import Item
+from edge_agent.flows.ports import Item, Trouble
 from edge_agent.flows.results import result_of, summary
 from edge_agent.flows.sinks.webhook import Webhook
 from edge_agent.serving.calls import Answer, Described
@@ -108,6 +108,32 @@ def test_a_full_file_is_put_aside_and_the_oldest_goes(tmp_path: Path) -> None:
         none_kept.append(b"x" * 40)
     none_kept.close()
     assert (tmp_path / "b.jsonl").stat().st_size <= 100 and not (tmp_path / "b.jsonl.1").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+def test_a_file_that_cannot_be_begun_is_begun_later_and_none_is_lost_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    path = tmp_path / "a.jsonl"
+    file = LinesFile(path, 20, keep)
+    for number in range(3):
+        file.append(b"line number %d" % number)
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "open", full)
+        for _ in range(4):
+            with pytest.raises(Trouble, match="No space left"):
+                file.append(b"line number 3")
+    file.append(b"line number 3")
+    file.sync()
+    file.close()
+    names = ("a.jsonl.2", "a.jsonl.1", "a.jsonl")[2 - keep :]
+    assert [(tmp_path / name).read_bytes() for name in names] == [
+        b"line number %d\n" % number for number in range(3 - keep, 4)
+    ]
 
 
 WRITER = """
