@@ -48,7 +48,7 @@ def _give_up(rows: UnsentRows, enough: float) -> int | None:
 
     Args:
         rows: without numbers.
-        enough: bytes that need be saved.
+        enough: bytes that have to be saved, at most.
 
     Returns:
         The bytes saved; None when there is nothing to give up any more.

@@ -95,9 +95,9 @@ class UnsentRows:
     def __init__(self, db: sqlite3.Connection, limit_bytes: int, schema_of: SchemaOf) -> None:
         self._db, self.limit_bytes, self._schema_of = db, limit_bytes, schema_of
 
-    def find(self, condition: str, values: Sequence[Any] = (), *, order: str = "row", most: int = 1) -> list[Row]:
-        """The first rows for which an SQL condition holds."""
-        query = f"SELECT {_COLUMNS} FROM outbox WHERE first IS NULL AND {condition} ORDER BY {order} LIMIT ?"
+    def find(self, condition: str, values: Sequence[Any] = (), *, most: int = 1) -> list[Row]:
+        """The oldest rows for which an SQL condition holds."""
+        query = f"SELECT {_COLUMNS} FROM outbox WHERE first IS NULL AND {condition} ORDER BY row LIMIT ?"
         return [Row(*found) for found in self._db.execute(query, (*values, most))]
 
     def select(self, what: str, rest: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
