@@ -91,7 +91,7 @@ def test_a_hub_that_drips_holds_nothing_up_for_ever(
 def test_a_release_that_is_too_large_is_not_fetched(tmp_path: Path, hub: PlainHub) -> None:
     device = Device(tmp_path / "device")
     limits = fetch.FetchLimits(max_release_bytes=10_000, disk_reserve_bytes=0)
-    device.machine._settings = dataclasses.replace(device.machine._settings, limits=limits)
+    device.machine.use(dataclasses.replace(device.machine.settings, limits=limits))
     device.machine.follow(hub.offer(make_package(tmp_path / "one")))
     device.wait_state("rolled_back", "max_release_bytes")
     assert not any("/blobs/" in path for path, _ in hub.requests)

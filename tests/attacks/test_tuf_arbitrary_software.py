@@ -104,10 +104,10 @@ def test_wrong_software_of_another_publisher(running: Running, wanted: Package) 
     world.offer(wanted, path)
     world.refused("it is a release of other, and this device runs digits", first)
     machine = world.device.machine
-    machine.use(replace(machine._settings, models=("digits", "other")))
+    machine.use(replace(machine.settings, models=("digits", "other")))
     world.offer(wanted, path)
     world.refused("is signed as one of other, and calls itself digits", first)
-    machine.use(replace(machine._settings, models=()))
+    machine.use(replace(machine.settings, models=()))
 
 
 def test_a_malicious_mirror_gives_other_files(running: Running, wanted: Package, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_weeks_without_a_hub_let_nothing_grow(tmp_path: Path, hub: PlainHub, mon
     device.wait(lambda: len(waits) > 300)
     assert device.machine.status().attempt == 1 and "cannot be reached" in device.wait_state("fetching", "reached")
     assert waits == list(range(1, len(waits) + 1)), "each wait is longer than the one before, up to its bound"
-    assert sum(path.stat().st_size for path in device.machine._settings.data.rglob("*") if path.is_file()) < 8 << 20
+    assert sum(path.stat().st_size for path in device.machine.settings.data.rglob("*") if path.is_file()) < 8 << 20
     device.machine.follow(hub.offer(make_package(tmp_path / "other", seed=3), serial=2))
     device.wait(lambda: device.plane.loaded is not None)
     device.stop()

@@ -197,8 +197,7 @@ def test_a_release_that_kills_the_agent_stays_where_the_one_before_cannot_be_loa
     for life in range(CrashLoop().ends + 1):
         device = Device(data)
         assert device.plane.loaded is not None and device.plane.loaded.digest == second, life
-        device.machine._stop.set()  # it ends without a word
-        device.machine._wake.set()
+        device.machine._wishes.stop()  # it ends without a word
         device.machine._thread.join(60)
         device.machine._store.close()
         device.plane.close()

@@ -233,7 +233,7 @@ def killed_at(step: int, root: Path, disk: FragileDisk, document: ChannelDocumen
     disk.journal.kill_at = None
     if device is not None:  # a killed process takes its sessions and connections along; this one has to be told to
         killed = not device.machine._thread.is_alive()
-        device.machine._stop.set()
+        device.machine._wishes.stop()
         device.machine._thread.join(10)
         device.machine._store._db.close()
         device.plane.close()
