@@ -43,7 +43,7 @@ def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Active:
     return Active(
         store,
         files,  # type: ignore[arg-type]
-        plane,  # type: ignore[arg-type]
+        plane,
         tests=TestingRules,
         tell=lambda at: None,
         progress=lambda text: None,
