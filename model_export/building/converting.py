@@ -20,7 +20,7 @@ from model_export.caching.cache import Cache
 from model_export.caching.content_keys import folder_key, key_of
 from model_export.caching.recording import inputs_of, recorded, still_true
 from model_export.data import sha256_of
-from model_export.sources import Source
+from model_export.sources import Source, runs_code
 from model_export.sources.model import LARGEST_BYTES
 
 STEP, INPUTS = "source", "source-inputs"
@@ -44,7 +44,7 @@ def opened(source: object, cache: Cache, asked: Mapping[str, Any], make: Callabl
         return before
     with recorded() as seen:
         made = make()
-    if _runs_code(source):
+    if isinstance(source, str | Path) and runs_code(source):
         inputs = inputs_of(seen)
         if inputs is None:
             return made
@@ -78,7 +78,7 @@ def _key(source: object, cache: Cache, asked: Mapping[str, Any]) -> str | None:
         return key_of(STEP, source=type(source).__name__, content=content, asked=asked)
     if not isinstance(source, str | Path):
         return None
-    if _runs_code(source):
+    if runs_code(source):
         data = cache.read(INPUTS, _name_key(source, asked))
         inputs = None if data is None else json.loads(data)
         if inputs is None or not still_true(inputs):
@@ -89,16 +89,9 @@ def _key(source: object, cache: Cache, asked: Mapping[str, Any]) -> str | None:
         hashed = folder_key(path) if path.is_dir() else _file_key(path)
     except OSError:
         return None  # whoever opens it says what is wrong
-    return None if hashed is None else key_of(STEP, source=path.name, content=hashed, asked=asked)
-
-
-def _runs_code(source: object) -> bool:
-    """Whether opening it runs a person's own code: a factory, or a pickle."""
-    if not isinstance(source, str | Path):
-        return False
-    path = Path(source)
-    pickled = path.suffix.lower() in (".joblib", ".pkl", ".pickle", ".pt", ".pth") or (path / "MLmodel").is_file()
-    return pickled or (":" in str(source) and not path.exists())
+    # A folder names the model by its own name, also where it is given as "." or by a link.
+    names = [path.name, path.resolve().name]
+    return None if hashed is None else key_of(STEP, source=names, content=hashed, asked=asked)
 
 
 def _name_key(source: object, asked: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from model_export.building.inputs import read
 from model_export.building.request import Request
 from model_export.caching.cache import Cache
 from model_export.data import Table
+from model_export.sources import is_factory
 
 #: Suffix of a file → libraries that reading it needs, and how to get them.
 _NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -52,13 +53,13 @@ class Plan:
         return asdict(self)
 
 
-def plan(source: object, destination: Path, data: Path, **options: Any) -> Plan:
+def plan(source: object, destination: str | Path, data: str | Path, **options: Any) -> Plan:
     """Say what `build` would do with the same arguments; converts nothing, runs nothing of the source.
 
     Raises:
         ExportError: what a build would refuse before it opens the source.
     """
-    bound = inspect.signature(build).bind(source, Path(destination), Path(data), **options)
+    bound = inspect.signature(build).bind(source, destination, data, **options)
     bound.apply_defaults()
     cache = bound.arguments["cache"] or Cache(None)
     request = Request.of(bound.arguments)
@@ -74,13 +75,13 @@ def plan(source: object, destination: Path, data: Path, **options: Any) -> Plan:
     names = tuple(made.name for made in inputs.recipe.rules(by_clock=False).recipes)
     return Plan(
         source=_told(source, trusted=request.trust_source),
-        destination=str(destination),
+        destination=str(request.destination),
         data=_data(inputs.file),
         variants=("those that a search chooses",) if request.tune else names,
         calibration=calibration,
         validation=inputs.file.rows - calibration,
         steps=steps,
-        missing=tuple(_missing(source, data)),
+        missing=tuple(_missing(source, request.data)),
     )
 
 
@@ -92,9 +93,11 @@ def _told(source: object, *, trusted: bool) -> str:
         return f"the folder {path.name}"
     if path.suffix.lower() in (".joblib", ".pkl", ".pickle"):
         return f"the pickle {path.name}, {'whose code would run' if trusted else 'which needs --trust-source'}"
-    if path.suffix:
-        return f"the file {path.name}" if path.is_file() else f"the file {path.name}, which is not there"
-    return f"{source}, which would be imported and called"
+    if path.is_file():
+        return f"the file {path.name}"
+    if is_factory(str(source)):
+        return f"{source}, which would be imported and called"
+    return f"{source}, which is not there"
 
 
 def _missing(source: object, data: Path) -> list[str]:

@@ -119,24 +119,37 @@ def inputs_of(recording: Recording) -> dict[str, Any] | None:
     modules = _own_modules(tools)
     if recording.beyond or any(recording.is_stale(name, path) for name, path in modules.items()):
         return None
-    named = {path: _texts(path) for path in modules.values()}
+    own = {name.partition(".")[0] for name in modules}
+    found = {
+        "read": sorted(path for path in recording.read - recording.written if not _is_tools(path, tools)),
+        "written": sorted(path for path in recording.written if not _is_tools(path, tools)),
+        "modules": sorted(set(modules.values())),
+        "installed": sorted({name.partition(".")[0] for name in sys.modules} - own),
+    }
     try:
-        seen = recording.read - recording.written
-        files = {path for path in seen if not _is_tools(path, tools) and Path(path).is_file()}
-        files |= set(modules.values())
-        for folder in {Path(path).parent for path in files}:
-            files |= _bounded(path for path in folder.iterdir() if path.suffix.lower() in _BESIDE)
-        for path, texts in named.items():
-            files |= _named_in(texts, Path(path).parent, tools)
-        hashes = _hashes(files - recording.written)
+        return found | _as_it_is(found, tools)
     except (_TooMany, OSError):
         return None
+
+
+def _as_it_is(found: Mapping[str, Any], tools: tuple[str, ...]) -> dict[str, Any]:
+    """Hashes of the files and of the environment that a program reads, as they are now.
+
+    Folders are looked into anew: a file that was not there, or a newer one, may be what it reads the next time.
+
+    Raises:
+        _TooMany: more than can be hashed.
+    """
+    named = {path: _texts(path) for path in found["modules"]}
+    files = {path for path in (*found["read"], *found["modules"]) if Path(path).is_file()}
+    for folder in {Path(path).parent for path in files}:
+        files |= _bounded(path for path in folder.iterdir() if path.suffix.lower() in _BESIDE)
+    for path, texts in named.items():
+        files |= _named_in(texts, Path(path).parent, tools)
     mentioned = {text for texts in named.values() for text in texts if text.isidentifier()}
-    own = {name.partition(".")[0] for name in modules}
     return {
-        "files": hashes,
+        "files": _hashes(files.difference(found["written"])),
         "environment": {name: _variable(name) for name in sorted(mentioned)},
-        "installed": sorted({name.partition(".")[0] for name in sys.modules} - own),
     }
 
 
@@ -146,12 +159,11 @@ def still_true(inputs: Mapping[str, Any]) -> bool:
     local = {path.stem for path in here.glob("*.py")} | {path.parent.name for path in here.glob("*/__init__.py")}
     if local & set(inputs["installed"]):
         return False  # a file of the working folder would be imported in the place of a library
-    if any(_variable(name) != value for name, value in inputs["environment"].items()):
-        return False
     try:
-        return all(sha256_of(Path(path)) == digest for path, digest in inputs["files"].items())
-    except OSError:
+        now = _as_it_is(inputs, _tools())
+    except (_TooMany, OSError):
         return False
+    return all(inputs[name] == what for name, what in now.items())
 
 
 class _TooMany(Exception):

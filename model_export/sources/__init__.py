@@ -20,7 +20,7 @@ from model_export.sources import sklearn as sklearn_source
 from model_export.sources import torch as torch_source
 from model_export.sources.model import Source
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Source", "is_factory", "open_source", "runs_code"]
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PICKLES = (".joblib", ".pkl", ".pickle")
@@ -56,11 +56,22 @@ def open_source(source: object, table: Table, *, trust_source: bool = False, ops
     text, path = str(source), Path(source)
     if path.is_dir():
         return _from_folder(path, table, opset, trust_source=trust_source)
+    if is_factory(text):
+        return _from_factory(text, table, opset)
     if path.suffix.lower() not in _FILES:
-        if _FACTORY.fullmatch(text):
-            return _from_factory(text, table, opset)
         raise _unknown(text)
     return _from_file(path, table, opset, trust_source=trust_source)
+
+
+def is_factory(text: str) -> bool:
+    """Whether a source is a ``module:factory`` by its form."""
+    return Path(text).suffix.lower() not in _FILES and _FACTORY.fullmatch(text) is not None
+
+
+def runs_code(source: str | Path) -> bool:
+    """Whether opening a source can run a person's own code: a factory, a pickle, or a folder that may hold one."""
+    path = Path(source)
+    return path.suffix.lower() in (*_PICKLES, *_TORCH_FILES) or mlflow.is_folder(path) or is_factory(str(source))
 
 
 def _from_folder(path: Path, table: Table, opset: int | None, *, trust_source: bool) -> Source:
@@ -76,6 +87,8 @@ def _from_folder(path: Path, table: Table, opset: int | None, *, trust_source: b
 
 
 def _from_file(path: Path, table: Table, opset: int | None, *, trust_source: bool) -> Source:
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}", "check the path; a factory is given as module:factory")
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return onnx_source.from_file(path)
@@ -96,8 +109,6 @@ def _unknown(text: str) -> SourceError:
 
 
 def _from_pickle(path: Path, table: Table, opset: int | None, *, trust_source: bool) -> Source:
-    if not path.is_file():
-        raise SourceError(f"there is no file {path}")
     if not trust_source:
         raise UntrustedSourceError(
             f"{path.name} is a pickle: loading it runs whatever code is in it",

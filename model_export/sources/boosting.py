@@ -70,8 +70,6 @@ def load(path: Path) -> Any:
         SourceError: it cannot be read.
         MissingLibraryError: the library is not installed.
     """
-    if not path.is_file():
-        raise SourceError(f"there is no file {path}")
     library = "xgboost" if path.suffix.lower() in XGBOOST_FILES else "lightgbm"
     try:
         with warnings.catch_warnings():

@@ -44,8 +44,6 @@ def from_path(path: Path, *, trust_source: bool, opset: int | None) -> Source:
         UntrustedSourceError: its format runs code, and nobody said that it may.
         MissingLibraryError: TensorFlow or tf2onnx is not installed.
     """
-    if not path.exists():
-        raise SourceError(f"there is no file {path}")
     if not trust_source and (path.is_dir() or path.suffix.lower() in UNSAFE_FILES):
         raise UntrustedSourceError(
             f"{path.name} can hold code that runs",

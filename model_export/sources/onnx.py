@@ -18,10 +18,8 @@ def from_file(path: Path) -> Source:
     """Read a ``.onnx`` file, with the external data beside it.
 
     Raises:
-        SourceError: the file is absent, truncated, or its external data is absent or outside its folder.
+        SourceError: the file is truncated, or its external data is absent or outside its folder.
     """
-    if not path.is_file():
-        raise SourceError(f"there is no file {path}")
     refuse_huge(path.stat().st_size, path.name)
     try:
         refuse_huge(_outside_bytes(path), path.name)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from model_export.building import converting
 from model_export.building.converting import opened
 from model_export.caching.cache import Cache
-from model_export.data import sha256_of
-from model_export.sources import Source
+from model_export.data import Table, sha256_of
+from model_export.sources import Source, open_source, runs_code
 from model_export.sources.model import LARGEST_BYTES
-from tests.unit.export.models import two_layers
+from tests.unit.export.models import rows, two_layers
 
 
 @pytest.fixture
@@ -50,6 +51,24 @@ def test_with_a_cache_each_file_is_hashed_once_a_build(source: Path, tmp_path: P
         raise AssertionError("it was kept")
 
     assert opened(source, cache, {}, again).model == made().model
+
+
+def test_a_folder_that_was_copied_gives_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path / "cache")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        onnx.save(two_layers(), tmp_path / name / "model.onnx")
+        (tmp_path / name / "config.json").write_text('{"id2label": {"0": "a", "1": "b", "2": "c"}}')
+        monkeypatch.chdir(tmp_path / name)
+        data = Table({"x": rows(40)}, np.zeros(40, np.int64), "data.npz", "0" * 64)
+        assert opened(Path(), cache, {}, lambda data=data: open_source(Path(), data)).name == name
+
+
+def test_every_pickle_is_a_program() -> None:
+    for name in ("a.joblib", "a.pkl", "a.pt", "a.pth", "a.ckpt", "package.module:make"):
+        assert runs_code(name), name
+    for name in ("a.onnx", "a.ubj", "C:/models/a.onnx"):
+        assert not runs_code(name), name
 
 
 def test_without_a_cache_nothing_is_hashed(source: Path, hashed: list[str]) -> None:

@@ -17,9 +17,13 @@ from model_export.caching.recording import inputs_of, recorded, still_true
 
 MODULE = """
 import os
+from pathlib import Path
 import {helper}
 
 def make():
+    newest = max(Path("checkpoints").glob("*"), default=None)
+    if Path("override.json").exists():
+        return newest, Path("override.json").read_text()
     with open({data!r}) as file:
         return file.read(), os.environ.get("WEIGHTS_OF_MODEL", ""), {helper}.VALUE
 """
@@ -58,10 +62,12 @@ def test_modules_files_and_environment_are_inputs(program: Callable[[], object],
     assert still_true(inputs)
 
 
-@pytest.mark.parametrize("change", ["data", "module", "environment", "gone", "shadow"])
+@pytest.mark.parametrize("change", ["data", "module", "environment", "gone", "shadow", "newer", "override", "beside"])
 def test_what_changes_is_seen(
     program: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "1.txt").write_text("1")
     with recorded() as seen:
         program()
     inputs = inputs_of(seen)
@@ -74,6 +80,12 @@ def test_what_changes_is_seen(
         value = "of-the-environment-alone-7c1f"
         monkeypatch.setenv("WEIGHTS_OF_MODEL", value)
         assert value not in str(inputs)
+    elif change == "newer":
+        (tmp_path / "checkpoints" / "2.txt").write_text("2")
+    elif change == "override":
+        (tmp_path / "override.json").write_text("{}")
+    elif change == "beside":
+        (tmp_path / "elsewhere" / "weights.safetensors").write_text("w")
     elif change == "gone":
         (tmp_path / "elsewhere" / "data.bin").unlink()
     else:
