@@ -14,7 +14,7 @@ from edgeloop.package import PackageError
 from edgeloop.package.manifest import check_text
 from model_export.caching.cache import Cache
 from model_export.caching.keeping import kept_model
-from model_export.data import InputSpec, Table, bind, class_indices
+from model_export.data import InputSpec, Table, bind, class_indices, spread
 from model_export.errors import DataError
 from model_export.graphs import head as heads
 from model_export.graphs import roles as output_roles
@@ -69,6 +69,15 @@ class Prepared:
         return {name: array[rows] for name, array in self.rows.items()}, self.truth[rows]
 
 
+def require_rows(table: Table) -> None:
+    """Nothing, where there are enough rows; raises `DataError`."""
+    if table.rows < FEWEST_ROWS:
+        raise DataError(
+            f"{table.file} has {table.rows} rows; at least {FEWEST_ROWS} are needed",
+            "they calibrate int8, measure accuracy and say what normal looks like; several hundred are better",
+        )
+
+
 def prepare(
     source: Source,
     table: Table,
@@ -90,19 +99,14 @@ def prepare(
         UnsupportedModelError: the model is no classifier that edgeloop can watch.
         DataError: the data do not fit it.
     """
-    if table.rows < FEWEST_ROWS:
-        raise DataError(
-            f"{table.file} has {table.rows} rows; at least {FEWEST_ROWS} are needed",
-            "they calibrate int8, measure accuracy and say what normal looks like; several hundred are better",
-        )
     read = output_roles.without_unused(source.model, given)
     given = {name: role for name, role in given.items() if role != output_roles.UNUSED}
     specs = inputs_of(read)
     rows = bind(table, specs)
-    first = {name: array[:COMPARED_ROWS] for name, array in rows.items()}
-    parts = {"model": read, "rows": first}
-    model = kept_model(cache or Cache(None), "canonical", parts, lambda: canonical(read, first))
-    outputs = Probe(model).run({name: array[:ROLE_ROWS] for name, array in rows.items()})
+    few, some = spread(rows, COMPARED_ROWS), spread(rows, ROLE_ROWS)
+    parts = {"model": read, "rows": few}
+    model = kept_model(cache or Cache(None), "canonical", parts, lambda: canonical(read, few))
+    outputs = Probe(model).run(some)
     check_finite(outputs)
     roles = output_roles.assign(outputs, given)
     scores = next(name for name, role in roles.items() if role in ("probabilities", "logits"))
@@ -126,15 +130,9 @@ def prepare(
         head=found if isinstance(found, Head) else None,
         class_names=names,
         rows=rows,
-        truth=class_indices(table, names, _values(table, classes)),
+        truth=class_indices(table, names, classes),
         notes=tuple(notes),
     )
-
-
-def _values(table: Table, classes: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-    """What the labels in the data are looked up in; numbers are indices where the source's classes are texts."""
-    numbers = table.labels.dtype.kind not in "US"
-    return None if numbers and all(isinstance(value, str) for value in classes or ()) else classes
 
 
 def _class_names(labels: Sequence[str] | None, classes: tuple[Any, ...] | None, count: int) -> tuple[str, ...]:

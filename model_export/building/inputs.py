@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from edgeloop.package import Package
@@ -17,6 +16,7 @@ from model_export.data import Table, read_table
 from model_export.errors import RequestError
 from model_export.graphs.graph import Array
 from model_export.graphs.opsets import Limits, limits_of
+from model_export.prepare import require_rows
 from model_export.processing import Processing
 from model_export.reading.audited import open_audited
 from model_export.sources import Source
@@ -123,11 +123,12 @@ def read(request: Request, on_step: Callable[[str], None] = lambda text: None) -
     recipe, base = request.recipe(), None
     if request.like is not None:
         on_step("reading the package that it shall be like")
-        base = open_audited(Path(request.like))
+        base = open_audited(request.like)
         # Without a measured latency the same data give the same package, whenever and wherever it is built.
         recipe = replace(Recipe.of(base), reproducible=True)
     on_step("reading data")
     file = read_table(request.data, request.label_column)
+    require_rows(file)  # before anything is converted
     declared = processing.declared(request.source, request.processing, file, base)
     if request.fit_temperature and base is None:
         declared = _with_fit(declared)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from model_export.data.binding import bind
 from model_export.data.labels import class_indices
 from model_export.data.reading import DATASET_ONLY, HELD_OUT, LABEL_NAMES, SUFFIXES, WEIGHT, read_table
-from model_export.data.splitting import CALIBRATION_SHARE, VALIDATION_ROWS, parts_of, representative, split
+from model_export.data.splitting import CALIBRATION_SHARE, VALIDATION_ROWS, parts_of, representative, split, spread
 from model_export.data.table import Array, InputSpec, Table, sha256_of
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "representative",
     "sha256_of",
     "split",
+    "spread",
 ]

@@ -50,7 +50,12 @@ def read_arrow(path: Path) -> dict[str, Array]:
         table = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path.name} cannot be read: {error}") from error
-    return {name: _column(path.name, name, table.column(name)) for name in table.column_names}
+    names = table.column_names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{path.name} has two columns {twice[0]!r}", "give each column a name of its own")
+    if len(names) == 1 and (other := next((sign for sign in ";\t|" if sign in names[0]), None)):
+        raise DataError(f"{path.name} has {other!r} between its columns", "write it with commas")
+    return {name: _column(path.name, name, table.column(name)) for name in names}
 
 
 def _column(file: str, name: str, column: Any) -> Array:

@@ -18,25 +18,30 @@ def class_indices(table: Table, names: Sequence[str], values: Sequence[Any] | No
     Args:
         table: where the labels are.
         names: the K names of the classes.
-        values: what the estimator calls its classes (scikit-learn's ``classes_``), where it is known. Otherwise a
-        label is
-            an index 0…K-1 or one of the names.
+        values: what the estimator calls its classes (scikit-learn's ``classes_``), where it is known. Where they are no
+            numbers, a label is one of them, one of the names, or an index 0…K-1. Labels that are numbers and all names
+            as well are names: classes "1", "10", "2" are not in the order of numbers.
 
     Raises:
         DataError: a label is none of these.
     """
-    known: dict[Any, int] = {}
+    labels = [_plain(label) for label in table.labels]
+    named = {str(value): i for i, value in enumerate(values or ())} | {name: i for i, name in enumerate(names)}
+    known: dict[Any, int]
     if table.labels.dtype.kind in "US":
-        known = {str(value): i for i, value in enumerate(values)} if values is not None else {}
-        known |= {name: i for i, name in enumerate(names)}
+        known = named
+    elif values is not None and not all(isinstance(value, str) for value in values):
+        known = {_plain(value): i for i, value in enumerate(values)}
+    elif all(str(label) in named for label in labels):
+        known = {label: named[str(label)] for label in labels}
     else:
-        known = {_plain(value): i for i, value in enumerate(values if values is not None else range(len(names)))}
-    found = np.array([known.get(_plain(label), -1) for label in table.labels], dtype=np.int64)
+        known = {i: i for i in range(len(names))}
+    found = np.array([known.get(label, -1) for label in labels], dtype=np.int64)
     if (found < 0).any():
         row = int(np.argmax(found < 0))
         hint = "use the names given with --labels, or class indices from 0"
         raise DataError(
-            f"{table.file}: row {row} has the label {_plain(table.labels[row])!r}; the model's classes are "
+            f"{table.file}: row {row} has the label {labels[row]!r}; the model's classes are "
             f"{listed([str(key) for key in known])}",
             hint,
         )

@@ -19,14 +19,19 @@ def read_lines(path: Path) -> dict[str, Array]:
     """
     columns: dict[str, list[object]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not by splitlines(): JSON may hold U+2028 and other ends of lines as they are.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name} cannot be read: {error}") from error
-    for number, line in enumerate((line for line in lines if line.strip()), start=1):
+        raise DataError(f"{path.name} cannot be read: {error}", "write it in UTF-8") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path.name}, line {number}: this is not JSON: {error}") from error
+            raise DataError(
+                f"{path.name}, line {number}: this is not JSON: {error}", "write one object a line"
+            ) from error
         if not isinstance(row, dict) or (columns and set(row) != set(columns)):
             raise DataError(
                 f"{path.name}, line {number}: it has to be an object with {', '.join(columns) or 'some keys'}",

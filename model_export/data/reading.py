@@ -26,6 +26,7 @@ READERS = {
 }
 SUFFIXES = tuple(READERS)
 #: What a hub's dataset, a folder of Parquet files, has beside inputs and labels; the hub's reference says what each is.
+#: It is known by the first: elsewhere a weight is a column like any other.
 HELD_OUT, WEIGHT = "holdout", "weight"
 DATASET_ONLY = (HELD_OUT, WEIGHT, "device_group", "taken")
 
@@ -43,7 +44,7 @@ def read_table(path: Path, label_column: str | None = None) -> Table:
         MissingLibraryError: CSV or Parquet without pyarrow.
     """
     if path.is_dir():
-        return read_pictures(path) if holds_pictures(path) else _read_dataset(path)
+        return _read_pictures(path, label_column) if holds_pictures(path) else _read_dataset(path, label_column)
     if not path.is_file():
         raise DataError(f"there is no data file {path}")
     reader = READERS.get(path.suffix.lower())
@@ -70,7 +71,16 @@ def read_table(path: Path, label_column: str | None = None) -> Table:
     return Table(arrays, labels, path.name, sha256_of(path))
 
 
-def _read_dataset(folder: Path) -> Table:
+def _read_pictures(folder: Path, label_column: str | None) -> Table:
+    if label_column is not None:
+        raise DataError(
+            f"the pictures in {folder.name} have no column {label_column!r}",
+            "leave --label-column out: the label of a picture is the name of its folder",
+        )
+    return read_pictures(folder)
+
+
+def _read_dataset(folder: Path, label_column: str | None) -> Table:
     """The Parquet files of a folder, one after another in the order of their names."""
     files = sorted(folder.glob("*.parquet"))
     parts = [read_arrow(path) for path in files]
@@ -86,12 +96,13 @@ def _read_dataset(folder: Path) -> Table:
         arrays = {name: np.concatenate([part[name] for part in filled]) for name in parts[0]}
     except ValueError as error:
         raise DataError(f"the files in {folder} do not belong together: {error}") from error
-    labels = arrays.pop(_label_name(arrays, None, folder.name))
-    weight, held_out = arrays.get(WEIGHT), arrays.get(HELD_OUT)
-    rows = None if held_out is None else representative(np.flatnonzero(held_out), weight)
+    labels = arrays.pop(_label_name(arrays, label_column, folder.name))
+    held_out, rows = arrays.get(HELD_OUT), None
+    if held_out is not None:
+        rows = representative(np.flatnonzero(held_out), arrays.get(WEIGHT))
+        arrays = {name: array for name, array in arrays.items() if name not in DATASET_ONLY}
     listed = "".join(f"{path.name} {sha256_of(path)}\n" for path in files)
-    columns = {name: array for name, array in arrays.items() if name not in DATASET_ONLY}
-    return Table(columns, labels, folder.name, hashlib.sha256(listed.encode()).hexdigest(), rows)
+    return Table(arrays, labels, folder.name, hashlib.sha256(listed.encode()).hexdigest(), rows)
 
 
 def _label_name(arrays: Mapping[str, Array], wanted: str | None, file: str) -> str:

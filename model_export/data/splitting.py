@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,6 +41,13 @@ def split(labels: npt.NDArray[np.int64], calibration_share: float) -> tuple[Arra
     # Bresenham's line: row i is taken where the running share passes the next whole number.
     taken = np.floor((position + 1) * calibration_share) > np.floor(position * calibration_share)
     return np.flatnonzero(taken), np.flatnonzero(~taken)
+
+
+def spread(rows: Mapping[str, Array], most: int) -> dict[str, Array]:
+    """At most so many rows of each array, in their order, from all over it: a file may be sorted by class."""
+    count = len(next(iter(rows.values())))
+    chosen = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+    return {name: array[chosen] for name, array in rows.items()}
 
 
 def representative(rows: Array, weight: Array | None) -> Array:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from model_export.data import Table, bind
+from model_export.data import Table, bind, spread
 from model_export.errors import SourceError
 from model_export.graphs.canonical import inputs_of
 from model_export.graphs.graph import Array
 from model_export.graphs.probe import Probe
 from model_export.sources.model import Reference, Source
 
-#: First rows of the data that are compared.
+#: Rows of the data that are compared, at most.
 ROWS = 512
 #: A row agrees where no number of it differs by more than this share of the largest number in the output.
 TOLERANCE = 1e-3
@@ -98,7 +98,7 @@ def check(source: Source, table: Table) -> Parity | None:
 
 def rows_of(model: ModelProto, table: Table) -> dict[str, Array]:
     """The rows that are compared, by input; raises DataError where the data do not fit."""
-    return {name: array[:ROWS] for name, array in bind(table, inputs_of(model)).items()}
+    return spread(bind(table, inputs_of(model)), ROWS)
 
 
 def compare(model: ModelProto, reference: Reference, rows: Mapping[str, Array], how: str) -> Parity:
@@ -121,7 +121,8 @@ def _output(expected: Array, got: Array) -> OutputParity:
         got = got[:, 1]
     if expected.shape != got.shape:
         return OutputParity(None, None, 0.0, None)
-    if expected.dtype.kind not in "fiu" or got.dtype.kind not in "fiu":
+    # ONNX has no classes True and False: they are 1 and 0 there.
+    if expected.dtype.kind not in "fiub" or got.dtype.kind not in "fiub":
         equal = float((_texts(expected) == _texts(got)).mean())
         return OutputParity(None, None, equal, equal)
     one, other = expected.astype(np.float64), got.astype(np.float64)

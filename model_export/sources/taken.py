@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from model_export.data import Table
+from model_export.data.table import listed
 from model_export.errors import DataError, MissingLibraryError
 from model_export.graphs.graph import Array
 
@@ -71,7 +72,7 @@ def taken_by(estimator: Any, table: Table) -> Taken | None:
     """What an estimator takes, from how it was fitted and what the data hold; None: it is not fitted.
 
     Raises:
-        DataError: the data lack a column, or have more than one that could be its texts.
+        DataError: the data lack a column, have them in another order, or have more than one that could be its texts.
     """
     texts = frozenset(name for name, array in table.columns.items() if array.ndim == 1 and array.dtype.kind in "OU")
     width = getattr(estimator, "n_features_in_", None)
@@ -86,6 +87,12 @@ def taken_by(estimator: Any, table: Table) -> Taken | None:
             return Taken(width=int(width))  # names that nothing but a warning would miss
         raise DataError(f"{table.file} has no column {missing[0]!r}, which the estimator was fitted with")
     if not texts.intersection(columns) and not _by_name(estimator):
+        if tuple(table.columns) != columns:
+            raise DataError(
+                f"{table.file} has the columns {listed(table.columns)}; "
+                f"the estimator was fitted with {listed(columns)}",
+                "write the file with these columns alone, in this order: they become one row",
+            )
         return Taken(width=int(width))
     return Taken(columns, int(width), texts.intersection(columns), named=names is not None)
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from model_export.data import InputSpec, Table, bind
+from model_export.data import InputSpec, Table, bind, spread
 from model_export.errors import ExportError, MissingLibraryError, SourceError, UnsupportedModelError
 from model_export.graphs.graph import Array
 from model_export.sources import parity
@@ -117,7 +117,7 @@ def first_right(
     Raises:
         SourceError: there is none.
     """
-    rows, reasons = {name: array[: parity.ROWS] for name, array in arrays.items()}, list[str]()
+    rows, reasons = spread(arrays, parity.ROWS), list[str]()
     for how, make in ways:
         try:
             model = make()

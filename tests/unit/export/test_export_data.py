@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 from safetensors.numpy import save_file
 
-from model_export.data import InputSpec, Table, bind, class_indices, read_table, split
+from model_export.data import InputSpec, Table, bind, class_indices, read_table, split, spread
 from model_export.errors import DataError
 from tests.doubles import digits
 
@@ -74,6 +74,38 @@ def test_arrays_of_different_length_and_one_hot_labels_are_refused(tmp_path: Pat
     assert "one-hot" in caught.value.hint
 
 
+def test_a_csv_that_is_none_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("p,p,label\n1,2,0\n")
+    with pytest.raises(DataError, match="two columns 'p'"):
+        read_table(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("p;q;label\n1;2;0\n")
+    with pytest.raises(DataError, match="';' between") as caught:
+        read_table(tmp_path / "a.csv")
+    assert "commas" in caught.value.hint
+
+
+def test_json_lines_end_at_newlines_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\ufeff{"t": "one\u2028two", "y": 0}\r\n\n{"t": "three\x85", "y": 1}', "utf-8")
+    assert read_table(tmp_path / "a.jsonl").columns["t"].tolist() == ["one\u2028two", "three\x85"]
+    (tmp_path / "a.jsonl").write_text('{"t": "one", "y": 0}\n\n{"t": \n')
+    with pytest.raises(DataError, match="line 3"):
+        read_table(tmp_path / "a.jsonl")
+
+
+def test_a_folder_of_parquet_keeps_its_columns_and_its_label(tmp_path: Path) -> None:
+    columns = {"height": [1.0, 2.0], "weight": [3.0, 4.0], "kind": [0, 1]}
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    found = read_table(tmp_path, "kind")
+    assert list(found.columns) == ["height", "weight"] and found.labels.tolist() == [0, 1] and found.held_out is None
+    parquet.write_table(pa.table(columns | {"holdout": [False, True]}), tmp_path / "a.parquet")
+    found = read_table(tmp_path, "kind")
+    assert list(found.columns) == ["height"] and found.held_out is not None and found.held_out.tolist() == [1]
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    (tmp_path / "pictures" / "cat" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no column 'kind'"):
+        read_table(tmp_path / "pictures", "kind")
+
+
 def test_empty_cells_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("p,label\n1,0\n,1\n")
     with pytest.raises(DataError, match="empty cells"):
@@ -123,6 +155,20 @@ def test_labels_may_be_indices_names_or_the_estimators_values() -> None:
     assert class_indices(table([7, 3], x=[0, 0]), ["3", "7"], values=(3, 7)).tolist() == [1, 0]
     assert class_indices(table([True, False], x=[0, 0]), ["no", "yes"], values=(False, True)).tolist() == [1, 0]
     assert class_indices(table(["b", "a"], x=[0, 0]), ["a", "b"], values=("a", "b")).tolist() == [1, 0]
+    assert class_indices(table([1, 0], x=[0, 0]), ["a", "b"], values=("a", "b")).tolist() == [1, 0]
+
+
+def test_numbers_that_are_names_are_no_indices() -> None:
+    classes = ("1", "10", "2")
+    assert class_indices(table([2, 1, 10, 1], x=[0] * 4), classes, values=classes).tolist() == [2, 0, 1, 0]
+    assert class_indices(table([2, 1, 10], x=[0] * 3), ["one", "ten", "two"], values=classes).tolist() == [2, 0, 1]
+    assert class_indices(table([0, 1, 2], x=[0] * 3), classes).tolist() == [0, 1, 2], "0 is no name"
+
+
+def test_rows_are_spread_over_a_file_that_may_be_sorted() -> None:
+    rows = {"x": np.arange(1000)}
+    assert spread(rows, 5)["x"].tolist() == [0, 249, 499, 749, 999]
+    assert spread(rows, 5000)["x"].tolist() == list(range(1000))
 
 
 @pytest.mark.parametrize("labels", [[0, 2], [0, -1], [0, 0.5], ["cat", "cow"], [0.0, np.nan]])

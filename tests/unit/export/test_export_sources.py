@@ -19,8 +19,8 @@ from sklearn.svm import LinearSVC
 from model_export.data import Table
 from model_export.errors import SourceError, UnsupportedModelError, UntrustedSourceError
 from model_export.graphs.probe import Probe
-from model_export.prepare import prepare
-from model_export.sources import open_source
+from model_export.prepare import prepare, require_rows
+from model_export.sources import open_source, parity
 from tests.doubles.digits import splits
 from tests.unit.export.models import two_layers
 
@@ -56,7 +56,9 @@ def test_sklearn_classifiers_predict_the_same_through_onnx(
 ) -> None:
     estimator.fit(X, labels)
     data = table(y=labels)
-    prepared = prepare(open_source(estimator, data), data, labels=None, given={})
+    source = open_source(estimator, data)
+    assert parity.check(source, data) is not None
+    prepared = prepare(source, data, labels=None, given={})
     assert prepared.class_names == tuple(str(c) for c in estimator.classes_)
     assert (prepared.head is not None) is head
     assert prepared.roles[prepared.scores] == scores
@@ -159,7 +161,7 @@ def test_too_few_rows_and_wrong_labels_are_refused() -> None:
     model = two_layers()
     small = Table({"x": np.zeros((10, 4), np.float32)}, np.zeros(10, np.int64), "d.npz", "")
     with pytest.raises(Exception, match="10 rows"):
-        prepare(open_source(model, small), small, labels=None, given={})
+        require_rows(small)
     data = Table({"x": np.random.default_rng(0).normal(size=(80, 4))}, np.arange(80) % 3, "d.npz", "")
     with pytest.raises(Exception, match="2 labels for a model of 3"):
         prepare(open_source(model, data), data, labels=["a", "b"], given={})

@@ -11,7 +11,7 @@ import pytest
 from edgeloop.package import Package
 from edgeloop.runtime import ModelSession
 from model_export import build
-from model_export.data import read_table
+from model_export.data import Table, read_table
 from model_export.errors import DataError
 from model_export.sources.taken import taken_by
 from tests.doubles import processed
@@ -83,6 +83,15 @@ def test_data_that_lack_a_column_say_so(people: Path, estimator: Any, tmp_path: 
     fitted.transformers = []
     unnamed = taken_by(fitted, read)
     assert unnamed is not None and (unnamed.names, unnamed.width) == ((), 2)
+
+
+def test_columns_in_another_order_than_they_were_fitted_in_are_no_row() -> None:
+    fitted = type("Fitted", (), {"n_features_in_": 2, "feature_names_in_": ["age", "size"], "steps": []})()
+    columns = {name: np.zeros(3) for name in ("size", "age")}
+    with pytest.raises(DataError, match="columns size, age; the estimator was fitted with age, size"):
+        taken_by(fitted, Table(columns, np.zeros(3), "people.csv", ""))
+    taken = taken_by(fitted, Table(dict(reversed(columns.items())), np.zeros(3), "people.csv", ""))
+    assert taken is not None and (taken.names, taken.width) == ((), 2)
 
 
 def test_a_vectorizer_of_texts_is_a_part_of_the_graph(tmp_path: Path) -> None:
