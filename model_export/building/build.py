@@ -38,8 +38,8 @@ Told = Callable[[str], None]
 
 def build(
     source: object,
-    destination: Path,
-    data: Path,
+    destination: str | Path,
+    data: str | Path,
     *,
     labels: Sequence[str] | None = None,
     label_column: str | None = None,
@@ -55,11 +55,11 @@ def build(
     validation_rows: int = VALIDATION_ROWS,
     reproducible: bool = False,
     input_kind: Kind | None = None,
-    processing: Path | None = None,
+    processing: str | Path | None = None,
     fit_temperature: bool = False,
     min_runtime: str | None = None,
     licences: Licences | None = None,
-    like: Path | None = None,
+    like: str | Path | None = None,
     lineage: Mapping[str, Any] | None = None,
     tune: TuneOptions | None = None,
     cache: Cache | None = None,
@@ -103,19 +103,18 @@ def build(
     Raises:
         ExportError: one of `model_export.errors`, by who is at fault.
     """
-    destination, data = Path(destination), Path(data)
     inputs = read(Request.of(locals()), on_step)
     cache, started = cache or Cache(None), time.time()
     on_step("converting the model")
     found = opened(source, cache, inputs.opening(), lambda: _converted(inputs, on_step))
     key = inputs.key(found)
-    if (before := finished.restore(cache, key, destination, on_step)) is not None:
+    if (before := finished.restore(cache, key, inputs.request.destination, on_step)) is not None:
         package, report = before
     else:
         package, report = _made(inputs, found, cache, on_step)
         finished.keep(cache, key, report)
     told = provenance.describe(package, inputs.asked(package), started, licences or Licences())
-    provenance.write(destination, told)
+    provenance.write(report.path, told)
     return report
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeloop.insights.forms import Kind
 from model_export.errors import DestinationError, RequestError
+from model_export.graphs.roles import ROLES
 from model_export.trust.provenance import Licences
 from model_export.tuning.search import TuneOptions
 from model_export.variants.likeness import Recipe
@@ -18,6 +19,8 @@ from model_export.variants.targets import PRECISIONS, target_of
 
 #: Options that do not change the package, or whose content is a part of its key already.
 _BESIDES = ("source", "destination", "data", "trust_source", "licences")
+#: What a person may give as a text from Python.
+_PATHS = ("destination", "data", "processing", "like")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 
 
@@ -58,21 +61,42 @@ class Request:
             DestinationError: there is something, or there is no folder to put it into.
             RequestError: an option has a value that is not known.
         """
-        request = cls(**{field.name: arguments[field.name] for field in fields(cls)})
+        given = {field.name: arguments[field.name] for field in fields(cls)}
+        request = cls(**given | {name: Path(given[name]) for name in _PATHS if given[name] is not None})
         _check_destination(request.destination)
-        unknown = [p for p in request.precision or () if p not in PRECISIONS]
-        if unknown or (request.precision is not None and not request.precision):
-            raise RequestError(
-                f"precision {', '.join(unknown) or '(none)'} is not known", f"use {', '.join(PRECISIONS)}"
-            )
-        if not request.targets:
-            raise RequestError("no target is named", "leave --target out for cpu")
-        for target in request.targets:
-            target_of(target)
+        request._check_lists()
+        request._check_numbers()
         for what, text in (("name", request.name), ("version", request.version)):
             if text is not None and not _NAME.fullmatch(text):
                 raise RequestError(f"{what} {text!r} is not usable", "use letters, digits and . _ + -, 64 at most")
         return request
+
+    def _check_lists(self) -> None:
+        for what in ("labels", "precision", "targets"):
+            if isinstance(getattr(self, what), str):
+                raise RequestError(f"{what} is one text, and has to be a list of them", f"{what}=[…]")
+        unknown = [p for p in self.precision or () if p not in PRECISIONS]
+        if unknown or (self.precision is not None and not self.precision):
+            raise RequestError(
+                f"precision {', '.join(unknown) or '(none)'} is not known", f"use {', '.join(PRECISIONS)}"
+            )
+        if not self.targets:
+            raise RequestError("no target is named", "leave --target out for cpu")
+        for target in self.targets:
+            target_of(target)
+        for output, role in (self.roles or {}).items():
+            if role not in ROLES:
+                raise RequestError(f"{role!r} of the output {output} is no role", f"use {', '.join(ROLES)}")
+
+    def _check_numbers(self) -> None:
+        if not 0 < self.calibration_share < 1:
+            raise RequestError(
+                f"a calibration share of {self.calibration_share:g} leaves no rows for one purpose", "from 0.05 to 0.9"
+            )
+        if not 0 <= self.max_loss <= 1:
+            raise RequestError(f"a loss of {self.max_loss:g} of accuracy is none", "from 0 to 1")
+        if self.validation_rows < 1:
+            raise RequestError(f"{self.validation_rows} validation rows measure nothing", "1 or more")
 
     def recipe(self) -> Recipe:
         """What the package's metadata tell of the request, so that a later build can follow it again."""

@@ -32,7 +32,7 @@ from model_export.graphs.graph import (
     shape_of,
 )
 from model_export.graphs.measure import check_finite
-from model_export.graphs.probe import Probe, alike
+from model_export.graphs.probe import Probe, alike, no_tensor
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 #: Operators of ONNX Runtime's own domain that a source may have: scikit-learn's vectorizers of texts need one.
@@ -132,11 +132,7 @@ def _check_outputs(model: ModelProto) -> None:
     for output in model.graph.output:
         if not output.type.HasField("tensor_type"):
             kind = str(output.type.WhichOneof("value")).removesuffix("_type").replace("_", " ")
-            raise UnsupportedModelError(
-                f"output {output.name} is a {kind}, no tensor",
-                "export the tensors themselves as outputs (of these, the map of a scikit-learn ZipMap alone is known); "
-                f"if nobody reads it, --role {output.name}=unused",
-            )
+            raise no_tensor(output.name, kind)
 
 
 def _free_batch(model: ModelProto) -> None:
@@ -165,8 +161,11 @@ def _free_batch(model: ModelProto) -> None:
 
 
 def _upgraded(model: ModelProto) -> ModelProto:
-    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), UPGRADE_TO)
-    if version >= OLDEST_OPSET:
+    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), None)
+    if version is None:
+        # Trees alone need no standard operators; what onnxruntime adds would be in the newest opset that it knows.
+        model.opset_import.append(helper.make_opsetid("", UPGRADE_TO))
+    if version is None or version >= OLDEST_OPSET:
         return model
     try:
         return version_converter.convert_version(model, UPGRADE_TO)
@@ -270,7 +269,7 @@ def _declare_outputs(model: ModelProto, expected: Mapping[str, Array], rows: Map
         if len(got) != count or not alike(got[:5], alone[output.name]):
             raise UnsupportedModelError(
                 f"output {output.name} is not computed row by row: a batch gives another result than its rows",
-                "export the model with a dynamic first dimension, in inference mode",
+                "export the model with a dynamic first dimension, in inference mode; or leave this output out",
             )
         # A label may have become an index on the way; `roles` decides what it means.
         if was.dtype.kind == got.dtype.kind == "f" and not alike(was, got[: len(was)]):

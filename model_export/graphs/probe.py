@@ -66,7 +66,14 @@ class Probe:
         stop = rows - rows % self.fixed_batch if self.fixed_batch else rows
         parts = [self._call({n: a[i : i + batch] for n, a in inputs.items()}) for i in range(0, stop, batch)]
         if not parts:
-            raise UnsupportedModelError(f"the model takes {self.fixed_batch} rows at a time, and there are {rows}")
+            raise UnsupportedModelError(
+                f"the model takes {self.fixed_batch or batch} rows at a time, and there are {rows}", "give more rows"
+            )
+        if flat := [name for name, array in parts[0].items() if not array.ndim]:
+            raise UnsupportedModelError(
+                f"output {flat[0]} is one value for all rows of a batch",
+                f"if nobody reads it, --role {flat[0]}=unused; else give it a first dimension for the batch",
+            )
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     def once(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -82,7 +89,7 @@ class Probe:
             results = self._session.run(None, dict(feed))
         except Exception as error:
             raise UnsupportedModelError(f"the model does not run on the data: {error}") from error
-        return {name: _as_array(result) for name, result in zip(self.outputs, results, strict=True)}
+        return {name: _as_array(name, result) for name, result in zip(self.outputs, results, strict=True)}
 
 
 def timed(models: Sequence[ModelProto], inputs: Mapping[str, Array]) -> list[Timing]:
@@ -120,11 +127,23 @@ def _opened(model: ModelProto, options: Any) -> Any:
         raise UnsupportedModelError(f"onnxruntime {ort.__version__} cannot load the model: {error}") from error
 
 
-def _as_array(result: Any) -> Array:
-    """ZipMap gives a list of {class: probability}; everything else is an array."""
+def _as_array(name: str, result: Any) -> Array:
+    """ZipMap gives a list of {class: probability}; everything else that is used is an array."""
     if isinstance(result, list) and result and isinstance(result[0], dict):
         return np.array([list(row.values()) for row in result], dtype=np.float32)
+    if not isinstance(result, np.ndarray | np.generic):
+        kind = "sequence" if isinstance(result, list) else type(result).__name__
+        raise no_tensor(name, kind)
     return np.asarray(result)
+
+
+def no_tensor(name: str, kind: str) -> UnsupportedModelError:
+    """The error for an output that is something else."""
+    return UnsupportedModelError(
+        f"output {name} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}, no tensor",
+        "export the tensors themselves as outputs (of these, the map of a scikit-learn ZipMap alone is known); "
+        f"if nobody reads it, --role {name}=unused",
+    )
 
 
 def alike(one: Array, other: Array, rtol: float = 1e-3) -> bool:

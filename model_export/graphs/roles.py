@@ -38,6 +38,10 @@ def assign(outputs: Mapping[str, Array], given: Mapping[str, str]) -> dict[str, 
         roles[scores] = role
     elif not _is_matrix(outputs[scores]):
         raise UnsupportedModelError(f"output {scores} is not [N, classes] of floating point", "choose another --role")
+    elif given[scores] == "probabilities" and not _are_shares(outputs[scores]):
+        raise UnsupportedModelError(
+            f"output {scores} has numbers that are no probabilities", f"--role {scores}=logits, if larger is likelier"
+        )
     best = outputs[scores].argmax(axis=1)
     for name, array in outputs.items():
         if name not in roles:
@@ -74,8 +78,11 @@ def _scores(outputs: Mapping[str, Array]) -> tuple[str, str]:
 
 
 def _is_distribution(array: Array) -> bool:
-    inside = bool((array >= -1e-4).all() and (array <= 1 + 1e-4).all())
-    return inside and bool(np.allclose(array.sum(axis=1), 1.0, atol=1e-3))
+    return _are_shares(array) and bool(np.allclose(array.sum(axis=1), 1.0, atol=1e-3))
+
+
+def _are_shares(array: Array) -> bool:
+    return bool((array >= -1e-4).all() and (array <= 1 + 1e-4).all())
 
 
 def _names_the_best(array: Array, best: Array) -> bool:
@@ -88,7 +95,8 @@ def _names_the_best(array: Array, best: Array) -> bool:
     for value, index in pairs:
         if said.setdefault(value, index) != index:
             return False
-    return len({index for _, index in pairs}) == len(pairs)
+    # One value for one class says nothing.
+    return len(pairs) > 1 and len({index for _, index in pairs}) == len(pairs)
 
 
 def declared_classes(model: ModelProto, count: int) -> tuple[Any, ...] | None:

@@ -155,8 +155,19 @@ def _(folder: Path) -> Any:
 
 @case("a sequence as output", "output scores is a sequence, no tensor")
 def _(folder: Path) -> Any:
-    made = scores_and(helper.make_node("SequenceConstruct", ["c", "c"], ["scores"]))
+    made = scores_and(helper.make_node("SequenceConstruct", ["c", "x"], ["scores"]))
     made.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("scores", FLOAT, ["N", 3]))
+    return plain(made)
+
+
+@case("an output without a dimension for the batch", "output mean is one value")
+def _(folder: Path) -> Any:
+    nodes = [
+        helper.make_node("Softmax", ["c"], ["scores"]),
+        helper.make_node("ReduceMean", ["c"], ["mean"], keepdims=0),
+    ]
+    made = scores_and(*nodes)
+    made.graph.output.append(value("mean", FLOAT, []))
     return plain(made)
 
 

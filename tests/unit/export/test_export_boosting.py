@@ -14,6 +14,7 @@ lightgbm = pytest.importorskip("lightgbm", reason="an optional extra: pip instal
 from sklearn.pipeline import make_pipeline  # noqa: E402  after importorskip
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
+from model_export import build  # noqa: E402
 from model_export.data import Table  # noqa: E402
 from model_export.errors import SourceError, UnsupportedModelError  # noqa: E402
 from model_export.graphs.probe import Probe  # noqa: E402
@@ -66,6 +67,13 @@ def test_a_booster_of_xgboost_from_its_own_file_needs_no_trust(tmp_path: Path, d
     told = booster.predict(xgboost.DMatrix(X))
     expected = told.argmax(axis=1) if told.ndim == 2 else told > 0.5
     assert (checked(source, data) == expected).mean() > 0.99
+
+
+def test_a_booster_becomes_a_package(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=X, label=TWO.labels)
+    booster_of_xgboost(TWO, objective="binary:logistic").save_model(tmp_path / "trees.ubj")
+    report = build(tmp_path / "trees.ubj", tmp_path / "package", tmp_path / "data.npz", reproducible=True)
+    assert report.metrics["cpu-fp32"].accuracy > 0.8
 
 
 def test_a_booster_of_lightgbm_from_its_own_file_and_from_memory(tmp_path: Path) -> None:

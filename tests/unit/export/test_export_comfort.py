@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from model_export import build, cli
 from model_export.building.planning import plan
 from model_export.caching.cache import Cache
 from model_export.commands.steps import BUILD, Steps
-from model_export.errors import DataError, DestinationError
+from model_export.errors import DataError, DestinationError, RequestError
 from tests.unit.export.models import rows, two_layers
 
 
@@ -74,8 +75,40 @@ def test_a_plan_refuses_what_the_build_would_refuse_and_runs_no_factory(folder: 
         plan(str(folder / "net.onnx"), folder, folder / "data.npz")
     with pytest.raises(DataError, match="no data file"):
         plan(str(folder / "net.onnx"), folder / "x", folder / "none.npz")
-    told = plan("no_such_module:make", folder / "x", folder / "data.npz")
-    assert told.source == "no_such_module:make, which would be imported and called"
+    told = plan("no_such.module:make", folder / "x", folder / "data.npz")
+    assert told.source == "no_such.module:make, which would be imported and called"
+    assert plan("none.onnx", folder / "x", folder / "data.npz").source == "none.onnx, which is not there"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"labels": "abc"},
+        {"targets": "cpu"},
+        {"precision": "int8"},
+        {"roles": {"scores": "nonsense"}},
+        {"calibration_share": 1.0},
+        {"calibration_share": 0.0},
+        {"max_loss": -0.1},
+        {"validation_rows": 0},
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_from_python_is_refused_before_work_begins(folder: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        plan(str(folder / "net.onnx"), folder / "x", folder / "data.npz", **options)
+    assert caught.value.hint
+
+
+def test_paths_may_be_texts_from_python(folder: Path) -> None:
+    (folder / "after.toml").write_text("[output]\ntemperature = 2.0\n")
+    options = {"processing": str(folder / "after.toml"), "precision": ("fp32",), "reproducible": True}
+    built = build(str(folder / "net.onnx"), str(folder / "texts"), str(folder / "data.npz"), **options)
+    assert built.path == folder / "texts"
+    planned = plan(
+        str(folder / "net.onnx"), str(folder / "alike"), str(folder / "data.npz"), like=str(folder / "texts")
+    )
+    assert planned.variants == ("cpu-fp32",)
 
 
 def test_a_dry_run_on_the_command_line(folder: Path) -> None:

@@ -29,6 +29,7 @@ BEST = SCORES.argmax(axis=1)
         ({"l": np.array(["a", "b", "c"])[BEST], "p": PROBABILITIES}, {"l": "label", "p": "probabilities"}),
         ({"l": 1 - (BEST > 0), "p": PROBABILITIES}, {"l": "other", "p": "probabilities"}),
         ({"embedding": SCORES[:, :2], "logits": SCORES}, {"embedding": "other", "logits": "logits"}),
+        ({"version": BEST[BEST == 1] + 2, "z": SCORES[BEST == 1]}, {"version": "other", "z": "logits"}),
     ],
 )
 def test_roles_follow_from_the_values(outputs: dict[str, Any], roles: dict[str, str]) -> None:
@@ -56,6 +57,8 @@ def test_the_person_decides_between_several_candidates() -> None:
         assign(outputs, {})
     assert "--role a=logits" in caught.value.hint
     assert assign(outputs, {"b": "logits"}) == {"b": "logits", "a": "other"}
+    with pytest.raises(UnsupportedModelError, match="no probabilities"):
+        assign(outputs, {"b": "probabilities"})
     with pytest.raises(UnsupportedModelError, match="no output is named c"):
         assign(outputs, {"c": "logits"})
 
