@@ -17,6 +17,7 @@ from model_export.errors import InvalidPackageError
 from model_export.notebook import table_of
 from model_export.reading.audited import open_audited
 from model_export.reading.loading import graph_of, probabilities, sessions_of
+from model_export.variants.likeness import KEY
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def compare(
         outputs=outputs,
         not_run=reason,
         metrics=_changed(before.meta.metrics, after.meta.metrics),
-        recipe=_changed(before.meta.extra.get("recipe", {}), after.meta.extra.get("recipe", {})),
+        recipe=_changed(before.meta.extra.get(KEY, {}), after.meta.extra.get(KEY, {})),
         labels=None if labels[0] == labels[1] else labels,
         update=update(before, after),
         updates={name: update(before, after, [name]) for name in after.variants},

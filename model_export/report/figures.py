@@ -28,6 +28,7 @@ from model_export.report.scores import Bin, PerClass
 from model_export.report.tensors import Sizes, sizes
 from model_export.trust import provenance
 from model_export.tuning.tune import path_of as tuning_path
+from model_export.variants.likeness import KEY
 
 Array = npt.NDArray[Any]
 
@@ -143,6 +144,53 @@ def report(root: Path, *, on_step: Callable[[str], None] = lambda text: None) ->
     search = read_search(tuning_path(Path(root)))
     inputs, truth = _validation(package)
     sized = sizes(package)
+    ran = _run(package, inputs, on_step)
+    reference = _reference(package, list(ran.outputs))
+    labels = _labels(package, ran.outputs[reference].shape[1])
+    plain, variants = graph_of(package, reference), []
+    for name, spec in package.variants.items():
+        size = sized.graphs[name] + sum(tensor.bytes for tensor in sized.tensors if name in tensor.variants)
+        variant = VariantFigures(name, spec.precision, spec.ep, size, reason=ran.reasons.get(name, ""))
+        if not variant.reason:
+            on_step(f"layers of {name}")
+            errors = () if name == reference else layers.compared(plain, graph_of(package, name), inputs)
+            variant = replace(variant, latency=ran.latencies[name], layers=errors)
+            variant = _judged(variant, ran.outputs[name], ran.outputs[reference], truth, labels)
+        variants.append(variant)
+    found = Report(
+        name=package.name,
+        version=package.version,
+        digest=package.digest,
+        task=package.meta.task,
+        labels=labels,
+        inputs=tuple(asdict(spec) for spec in package.meta.inputs),
+        outputs=tuple(asdict(spec) for spec in package.meta.outputs),
+        head=package.meta.head is not None,
+        rows=len(truth),
+        reference=reference,
+        best=min(ran.latencies, key=lambda name: ran.latencies[name].median),
+        variants=tuple(variants),
+        points=search.points if search is not None else marked([_point(v) for v in variants if not v.reason]),
+        search=search,
+        sizes=sized,
+        lineage=dict(package.meta.lineage),
+        recipe=dict(package.meta.extra.get(KEY, {})),
+        documents=_documents(Path(root), package.digest),
+        machine=_machine(),
+    )
+    return replace(found, observations=observations(found))
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """Probabilities [N, K] and times of the variants that ran here, and why the others did not."""
+
+    outputs: Mapping[str, Array]
+    latencies: Mapping[str, Latency]
+    reasons: Mapping[str, str]
+
+
+def _run(package: Package, inputs: Mapping[str, Array], on_step: Callable[[str], None]) -> _Ran:
     sessions, reasons = sessions_of(package, package.variants)
     if not sessions:
         raise GoldenMismatchError(
@@ -151,64 +199,20 @@ def report(root: Path, *, on_step: Callable[[str], None] = lambda text: None) ->
     try:
         outputs = {}
         for name, session in sessions.items():
-            on_step(f"{name} on {len(truth)} validation rows")
+            on_step(f"{name} on {len(next(iter(inputs.values())))} validation rows")
             outputs[name] = probabilities(session, inputs)
         on_step("latency of all variants in turn")
         first = {name: array[:1] for name, array in inputs.items()}
         calls = [(lambda s=session: s.run(first)) for session in sessions.values()]
-        timed = dict(zip(sessions, clock.measured(calls, [s.threads for s in sessions.values()]), strict=True))
+        timed = clock.measured(calls, [session.threads for session in sessions.values()])
     except InferenceError as error:
-        raise GoldenMismatchError(f"the package does not run on its own validation set: {error}") from error
+        raise GoldenMismatchError(
+            f"the package does not run on its own validation set: {error}", "build it again, and verify it"
+        ) from error
     finally:
         for session in sessions.values():
             session.close()
-    reference = _reference(package, list(sessions))
-    plain = graph_of(package, reference)
-    variants = []
-    for name, spec in package.variants.items():
-        size = sized.graphs[name] + sum(tensor.bytes for tensor in sized.tensors if name in tensor.variants)
-        if name in reasons:
-            variants.append(VariantFigures(name, spec.precision, spec.ep, size, reason=reasons[name]))
-            continue
-        on_step(f"layers of {name}")
-        errors = () if name == reference else layers.compared(plain, graph_of(package, name), inputs)
-        variants.append(
-            _figures(
-                name,
-                spec.precision,
-                spec.ep,
-                size,
-                outputs[name],
-                outputs[reference],
-                truth,
-                package,
-                timed[name],
-                errors,
-            )
-        )
-    points = search.points if search is not None else marked([_point(v) for v in variants if v.accuracy is not None])
-    found = Report(
-        name=package.name,
-        version=package.version,
-        digest=package.digest,
-        task=package.meta.task,
-        labels=_labels(package, outputs[reference].shape[1]),
-        inputs=tuple(asdict(spec) for spec in package.meta.inputs),
-        outputs=tuple(asdict(spec) for spec in package.meta.outputs),
-        head=package.meta.head is not None,
-        rows=len(truth),
-        reference=reference,
-        best=min(timed, key=lambda name: timed[name].median),
-        variants=tuple(variants),
-        points=points,
-        search=search,
-        sizes=sized,
-        lineage=dict(package.meta.lineage),
-        recipe=dict(package.meta.extra.get("recipe", {})),
-        documents=_documents(Path(root), package.digest),
-        machine=_machine(),
-    )
-    return replace(found, observations=observations(found))
+    return _Ran(outputs, dict(zip(sessions, timed, strict=True)), reasons)
 
 
 def _validation(package: Package) -> tuple[dict[str, Array], scores.Labels]:
@@ -224,37 +228,28 @@ def _validation(package: Package) -> tuple[dict[str, Array], scores.Labels]:
     return dict(found[0]), found[1]
 
 
-def _figures(
-    name: str,
-    precision: str,
-    provider: str,
-    size: int,
+def _judged(
+    variant: VariantFigures,
     found: scores.Array,
     reference: scores.Array,
     truth: scores.Labels,
-    package: Package,
-    latency: Latency,
-    errors: tuple[LayerError, ...],
+    labels: tuple[str, ...],
 ) -> VariantFigures:
+    """A variant with what its probabilities [N, K] are worth, beside the reference's."""
     said = found.argmax(axis=1)
     matrix = scores.confusion(said, truth, found.shape[1])
     accuracy = float((said == truth).mean())
     bins, ece = scores.reliability(found, truth)
-    return VariantFigures(
-        name=name,
-        precision=precision,
-        provider=provider,
-        size_bytes=size,
+    return replace(
+        variant,
         accuracy=accuracy,
         interval=scores.wilson(accuracy, len(truth)),
         agreement=float((said == reference.argmax(axis=1)).mean()),
         difference=float(np.abs(found - reference).max()),
-        latency=latency,
-        per_class=scores.per_class(matrix, _labels(package, found.shape[1])),
+        per_class=scores.per_class(matrix, labels),
         confusion=tuple(tuple(int(n) for n in row) for row in matrix),
         bins=bins,
         ece=ece,
-        layers=errors,
     )
 
 

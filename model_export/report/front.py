@@ -88,7 +88,7 @@ class Search:
 
 
 def read_search(path: Path) -> Search | None:
-    """The search that belongs to a package, or None where there was none.
+    """The search that belongs to a package, or None where there was none, or nothing that could be searched here.
 
     Raises:
         RequestError: the file is there, and cannot be read.
@@ -109,12 +109,13 @@ def read_search(path: Path) -> Search | None:
             _point(trial, trial.get("recipe") in recipes if recipes is not None else _name(trial) in named)
             for trial in trials[:MOST_POINTS]
         ]
-        return Search(
+        found = Search(
             objective=str(told.get("objective", "")),
             accuracy_drop=None if drop is None else float(drop),
             points=tuple(point for point in points if point is not None),
             sensitivity=tuple(dict(item) for item in told.get("sensitivity", ()) if "node" in item),
         )
+        return found if found.points else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(
             f"{path.name} cannot be read as the result of a search: {type(error).__name__}: {error}",
