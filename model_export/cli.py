@@ -20,7 +20,18 @@ from model_export.commands import keys as keys_cli
 from model_export.commands import report as report_cli
 from model_export.commands import sensitivity as sensitivity_cli
 from model_export.commands import trial as trial_cli
-from model_export.commands.console import HubCaCert, HubToken, Json, out, print_json, progress, reporting, say, size
+from model_export.commands.console import (
+    HubCaCert,
+    HubToken,
+    Json,
+    hub_at,
+    out,
+    print_json,
+    progress,
+    reporting,
+    say,
+    size,
+)
 from model_export.errors import RequestError
 
 if TYPE_CHECKING:
@@ -97,7 +108,7 @@ def verify(
             vouched = None
             if provenance or key:
                 step("provenance")
-                vouched = _vouched(package, key or [], trust, _hub(hub, token, ca_cert) if hub else None)
+                vouched = _vouched(package, key or [], trust, hub_at(hub, token, ca_cert) if hub else None)
                 if package.startswith("sha256:"):
                     print_json(vouched) if as_json else say(_told(vouched))
                     return
@@ -132,7 +143,7 @@ def publish(
         from model_export.reading.audited import open_audited
         from model_export.trust.provenance import find
 
-        with progress() as step, _hub(hub, token, ca_cert) as opened_hub:
+        with progress() as step, hub_at(hub, token, ca_cert) as opened_hub:
             signer = _release_signer(opened_hub, key or [], trust)
             step("auditing")
             opened = open_audited(package)
@@ -172,12 +183,6 @@ def _release_signer(hub: Hub, keys: list[Path], trust: Path | None) -> ReleaseSi
     from model_export.trust.signing import ReleaseSigner
 
     return ReleaseSigner(hub, TrustFolder(trust), [open_signer(path) for path in keys])
-
-
-def _hub(address: str, token: str, ca_cert: str) -> Hub:
-    from model_export.hub import Hub
-
-    return Hub(address, token=token, ca_cert=Path(ca_cert) if ca_cert else None)
 
 
 def _vouched(place: str, files: list[Path], trust: Path | None, hub: Hub | None) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def plan(source: object, destination: str | Path, data: str | Path, **options: A
     inputs = read(request)
     found = kept(source, cache, inputs.opening())
     key = None if found is None else inputs.key(found)
-    there = key is not None and cache.get(finished.STEP, key) is not None
+    there = key is not None and cache.read(finished.STEP, key) is not None
     steps = {
         "opening the source": "to do" if found is None else "cached",
         "the package": "known when the source is open" if found is None else "cached" if there else "to do",

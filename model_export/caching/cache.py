@@ -12,10 +12,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,21 +73,6 @@ class Cache:
         if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
             raise RequestError(f"{self.folder} is no folder, so nothing can be cached there", "--cache FOLDER")
 
-    def get(self, step: str, key: str) -> Path | None:
-        """The file of an entry, whole; None where there is none.
-
-        Another build may take the file away as soon as it is the one used longest ago: open it at once, or `read` it.
-        """
-        for path in self._files(step, key):
-            try:
-                with path.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError:
-                continue
-            if _whole(path, found):
-                return path
-        return None
-
     def read(self, step: str, key: str) -> bytes | None:
         """The bytes of an entry, or None."""
         for path in self._files(step, key):
@@ -101,15 +84,28 @@ class Cache:
                 return data
         return None
 
-    def put(self, step: str, key: str, path: Path) -> None:
-        """Keep a copy of a file under a key; the last one that was put counts."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._enter(step, key, digest, lambda new: shutil.copyfile(path, new))
-
     def write(self, step: str, key: str, data: bytes) -> None:
         """Keep bytes under a key; the last ones count."""
-        self._enter(step, key, hashlib.sha256(data).hexdigest(), lambda new: new.write_bytes(data))
+        place = self._place(step, key)
+        if place is None or self.folder is None:
+            return
+        target = place / f"{key}.{hashlib.sha256(data).hexdigest()}"
+        new = place / f".{key[:16]}.{os.getpid()}.{os.urandom(4).hex()}"
+        try:
+            if not self.folder.exists():  # one that a person has made has the permissions that they chose
+                make_private_folder(self.folder)
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                new.write_bytes(data)
+                new.replace(target)
+            finally:
+                new.unlink(missing_ok=True)
+        except OSError:
+            return
+        for path in self._files(step, key):
+            if path != target:
+                path.unlink(missing_ok=True)
+        self._shrink(target)
 
     def _place(self, step: str, key: str) -> Path | None:
         if not _STEP.fullmatch(step) or not _KEY.fullmatch(key):
@@ -120,28 +116,6 @@ class Cache:
         """Files of an entry: one, or two for the moment in which another build replaces it."""
         place = self._place(step, key)
         return [] if place is None else sorted(place.glob(f"{key}.*"), key=_used, reverse=True)
-
-    def _enter(self, step: str, key: str, digest: str, fill: Callable[[Path], object]) -> None:
-        place = self._place(step, key)
-        if place is None or self.folder is None:
-            return
-        target = place / f"{key}.{digest}"
-        new = place / f".{key[:16]}.{os.getpid()}.{os.urandom(4).hex()}"
-        try:
-            if not self.folder.exists():  # one that a person has made has the permissions that they chose
-                make_private_folder(self.folder)
-            place.mkdir(parents=True, exist_ok=True)
-            try:
-                fill(new)
-                new.replace(target)
-            finally:
-                new.unlink(missing_ok=True)
-        except OSError:
-            return
-        for path in self._files(step, key):
-            if path != target:
-                path.unlink(missing_ok=True)
-        self._shrink(target)
 
     def _shrink(self, newest: Path) -> None:
         """Take away what was used longest ago, until the rest fits; the newest stays if it fits alone."""

@@ -16,6 +16,7 @@ from model_export.commands.console import (
     HubToken,
     Json,
     err,
+    hub_at,
     out,
     print_json,
     progress,
@@ -152,7 +153,7 @@ def build(
             return
         with progress(BUILD) as step, ExitStack() as stack:
             if on_device:
-                asked = stack.enter_context(_hub(hub, token, ca_cert))
+                asked = stack.enter_context(hub_at(hub, token, ca_cert))
                 options["tune"] = _on_device(options["tune"], asked, on_device, name, step)
             report = build_it(source, output, data, **options, on_step=step)
         if as_json:
@@ -174,14 +175,6 @@ def _tune_options(objective: Objective, accuracy_drop: float, trials: int, time_
     from model_export.tuning.search import TuneOptions
 
     return TuneOptions(objective, accuracy_drop, trials, time_limit)
-
-
-def _hub(address: str, token: str, ca_cert: str) -> Hub:
-    if not address:
-        raise RequestError("the hub that the device follows is not said", "--hub https://host:port")
-    from model_export.hub import Hub
-
-    return Hub(address, token=token, ca_cert=Path(ca_cert) if ca_cert else None)
 
 
 def _on_device(tune: TuneOptions, hub: Hub, device: str, name: str, step: Callable[[str], None]) -> TuneOptions:
@@ -295,9 +288,8 @@ def _roles(pairs: list[str]) -> dict[str, str]:
 
 def _oldest_runtime(address: str, channel: str, token: str, ca_cert: str) -> str:
     from model_export.graphs.opsets import oldest_in_fleet
-    from model_export.hub import Hub
 
     if not address or not channel:
         raise RequestError("whose devices are asked is not said", "give --hub URL and --channel NAME")
-    with Hub(address, token=token, ca_cert=Path(ca_cert) if ca_cert else None) as hub:
+    with hub_at(address, token, ca_cert) as hub:
         return oldest_in_fleet(hub, channel)

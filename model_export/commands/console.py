@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from model_export.commands.steps import Steps
-from model_export.errors import ExportError
+from model_export.errors import ExportError, RequestError
 from model_export.telling import err, out, print_json, tell_error
 
-__all__ = ["HubCaCert", "HubToken", "Json", "err", "out", "print_json", "progress", "reporting", "say", "size"]
+if TYPE_CHECKING:
+    from model_export.hub import Hub
+
+__all__ = [
+    "HubCaCert",
+    "HubToken",
+    "Json",
+    "err",
+    "hub_at",
+    "out",
+    "print_json",
+    "progress",
+    "reporting",
+    "say",
+    "size",
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as one JSON object on stdout.")]
 HubToken = Annotated[
@@ -24,6 +40,19 @@ HubCaCert = Annotated[
         "--ca-cert", envvar="MODEL_EXPORT_CA_CERT", help="Certificate (PEM) of the hub's own CA; else the system's CAs."
     ),
 ]
+
+
+def hub_at(address: str, token: str, ca_cert: str) -> Hub:
+    """The hub of a command's options.
+
+    Raises:
+        RequestError: no address is given, the CA's file cannot be read, or a token would cross a network in clear text.
+    """
+    from model_export.hub import Hub
+
+    if not address:
+        raise RequestError("the hub is not said", "--hub https://host:port")
+    return Hub(address, token=token, ca_cert=Path(ca_cert) if ca_cert else None)
 
 
 @contextmanager

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from model_export.commands.console import HubCaCert, HubToken, Json, err, out, print_json, reporting, say
+from model_export.commands.console import HubCaCert, HubToken, Json, err, hub_at, out, print_json, reporting, say
 from model_export.errors import KeyFileError, RequestError
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signer
 
-    from model_export.hub import Hub
     from model_export.trust.folder import RoleState, TrustFolder
     from model_export.trust.key_files import PublicKey
 
@@ -196,7 +195,7 @@ def pull(folder: Folder, hub: HubAddress, token: HubToken = "", ca_cert: HubCaCe
     with reporting(as_json):
         from model_export.trust import syncing
 
-        with _hub(hub, token, ca_cert) as opened_hub:
+        with hub_at(hub, token, ca_cert) as opened_hub:
             files = syncing.pull(opened_hub, _folder(folder))
         _report(as_json, {"files": files}, "\n".join(files) or "nothing is newer")
 
@@ -207,7 +206,7 @@ def push(folder: Folder, hub: HubAddress, token: HubToken = "", ca_cert: HubCaCe
     with reporting(as_json):
         from model_export.trust import syncing
 
-        with _hub(hub, token, ca_cert) as opened_hub:
+        with hub_at(hub, token, ca_cert) as opened_hub:
             files = syncing.push(opened_hub, _folder(folder))
         _report(as_json, {"files": files}, "\n".join(files) or "the hub has everything")
 
@@ -277,12 +276,6 @@ def _signers(paths: Sequence[Path] | None) -> list[Signer]:
     return [open_signer(path) for path in paths or ()]
 
 
-def _hub(address: str, token: str, ca_cert: str) -> Hub:
-    from model_export.hub import Hub
-
-    return Hub(address, token=token, ca_cert=Path(ca_cert) if ca_cert else None)
-
-
 def _online_keys(address: str, answer: Path | None, token: str, ca_cert: str) -> dict[str, Key]:
     """The hub's public keys, from the hub or from a file with its answer."""
     from model_export.trust.folder import untrusted
@@ -291,7 +284,7 @@ def _online_keys(address: str, answer: Path | None, token: str, ca_cert: str) ->
     if bool(address) == (answer is not None):
         raise RequestError("the hub's own keys are needed", "--hub URL, or --online FILE with its answer")
     if answer is None:
-        with _hub(address, token, ca_cert) as hub:
+        with hub_at(address, token, ca_cert) as hub:
             return dict(state_of(hub).online)
     from edgeloop.trust.state import TrustState
 

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from model_export.commands.console import HubCaCert, HubToken, Json, err, out, print_json, progress, reporting, size
+from model_export.commands.console import (
+    HubCaCert,
+    HubToken,
+    Json,
+    err,
+    hub_at,
+    out,
+    print_json,
+    progress,
+    reporting,
+    size,
+)
 
 if TYPE_CHECKING:
     from edgeloop.protocol import TrialReport
@@ -29,11 +40,10 @@ def trial(
 ) -> None:
     """Measure a package's variants on a device, when it is idle; nothing of the package serves there."""
     with reporting(as_json):
-        from model_export.hub import Hub
         from model_export.publishing.trial import measure_on_device
         from model_export.reading.audited import open_audited
 
-        with progress() as step, Hub(hub, token=token, ca_cert=Path(ca_cert) if ca_cert else None) as opened:
+        with progress() as step, hub_at(hub, token, ca_cert) as opened:
             step("auditing")
             report = measure_on_device(
                 open_audited(package),

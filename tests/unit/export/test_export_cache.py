@@ -26,12 +26,9 @@ def entries(folder: Path) -> list[Path]:
 
 def test_what_was_put_is_found_again_by_step_and_key(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
-    (tmp_path / "file").write_bytes(b"a graph")
-    cache.put("convert", key("a"), tmp_path / "file")
-    found = Cache(tmp_path / "cache").get("convert", key("a"))
-    assert found is not None and found.read_bytes() == b"a graph"
-    assert cache.read("convert", key("a")) == b"a graph"
-    assert cache.get("convert", key("b")) is None and cache.get("prepare", key("a")) is None
+    cache.write("convert", key("a"), b"a graph")
+    assert Cache(tmp_path / "cache").read("convert", key("a")) == b"a graph"
+    assert cache.read("convert", key("b")) is None and cache.read("prepare", key("a")) is None
 
 
 def test_the_last_one_that_was_put_counts(tmp_path: Path) -> None:
@@ -45,11 +42,10 @@ def test_the_last_one_that_was_put_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"a grapH", b"a graph and more"])
 def test_a_damaged_entry_is_none_and_goes(tmp_path: Path, damage: bytes) -> None:
     cache = Cache(tmp_path)
-    for read in (cache.read, cache.get):
-        cache.write("convert", key("a"), b"a graph")
-        entries(tmp_path)[0].write_bytes(damage)
-        assert read("convert", key("a")) is None
-        assert entries(tmp_path) == []
+    cache.write("convert", key("a"), b"a graph")
+    entries(tmp_path)[0].write_bytes(damage)
+    assert cache.read("convert", key("a")) is None
+    assert entries(tmp_path) == []
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
@@ -63,7 +59,7 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     left = [
         name
         for step, name in (("convert", "a"), ("convert", "b"), ("convert", "c"), ("prepare", "d"))
-        if cache.get(step, key(name)) is not None
+        if cache.read(step, key(name)) is not None
     ]
     assert left == ["a", "c", "d"]
     assert sum(path.stat().st_size for path in entries(tmp_path)) <= 30
@@ -117,7 +113,7 @@ def test_the_half_of_a_file_that_a_killed_build_left_is_taken_away_a_day_later(t
 def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
     cache = Cache(None)
     cache.write("convert", key("a"), b"a")
-    assert cache.get("convert", key("a")) is None and cache.read("convert", key("a")) is None
+    assert cache.read("convert", key("a")) is None
 
 
 def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
@@ -137,7 +133,7 @@ def test_the_folder_is_its_owners_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("step", "name"), [("../x", key("a")), ("convert", "../../etc"), ("convert", "")])
 def test_a_name_cannot_leave_the_folder(tmp_path: Path, step: str, name: str) -> None:
     with pytest.raises(ValueError, match="hex digits"):
-        Cache(tmp_path).get(step, name)
+        Cache(tmp_path).read(step, name)
 
 
 def test_the_default_is_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
