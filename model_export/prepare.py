@@ -116,6 +116,11 @@ def prepare(
     notes = [*source.notes, *_told_unused(source.model, read)]
     if table.rows < ENOUGH_ROWS:
         notes.append(f"{table.file} has only {table.rows} rows: its accuracy and its profile are rough")
+    if roles[scores] == "logits" and output_roles.are_shares(outputs[scores]):
+        notes.append(
+            f"output {scores} is between 0 and 1 and its rows do not sum to 1, as of a sigmoid for each class: it is "
+            "taken for logits, so the model seems unsure; export a softmax, or what goes into the sigmoids"
+        )
     notes += _settle_outputs(model, roles, outputs, scores)
     found = heads.expose(model, scores)
     if isinstance(found, Head):

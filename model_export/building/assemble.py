@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,10 @@ from edgeloop import __version__
 from edgeloop.package import Draft, DraftVariant, HeadSpec, OutputSpec, Package, PackageError, TensorSpec, write_package
 from edgeloop.package.picture import PictureSpec
 from edgeloop.runtime.datatypes import oip_name
+from model_export.appearing import appearing
 from model_export.building.profile import make_profile
 from model_export.data import Table
-from model_export.errors import DestinationError, GoldenMismatchError, UnsupportedModelError
+from model_export.errors import GoldenMismatchError, UnsupportedModelError
 from model_export.graphs.graph import Array, needs_of
 from model_export.graphs.measure import Metrics, accuracy
 from model_export.graphs.probe import Probe
@@ -90,21 +88,12 @@ def appear_proven(destination: Path, write: Callable[[Path], None], on_step: Cal
     Raises:
         DestinationError, GoldenMismatchError, InvalidPackageError: as of `write_proven`.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as folder:
-            staged = Path(folder) / "package"
-            write(staged)
-            failed = [c for c in check_variants(open_audited(staged), DEADLINE_S, on_step) if c.ok is False]
-            if failed:
-                reasons = "; ".join(f"{check.variant}: {check.reason}" for check in failed)
-                raise GoldenMismatchError(
-                    f"the package does not reproduce its own outputs: {reasons}", "--precision fp32"
-                )
-            _appear(staged, destination)
-    except OSError as error:
-        raise DestinationError(
-            f"{destination} cannot be written: {error.strerror or error}", "free space, or choose another folder"
-        ) from error
+    with appearing(destination) as staged:
+        write(staged)
+        failed = [c for c in check_variants(open_audited(staged), DEADLINE_S, on_step) if c.ok is False]
+        if failed:
+            reasons = "; ".join(f"{check.variant}: {check.reason}" for check in failed)
+            raise GoldenMismatchError(f"the package does not reproduce its own outputs: {reasons}", "--precision fp32")
     return Package.open(destination)
 
 
@@ -112,21 +101,9 @@ def _write(staged: Path, draft: Draft) -> None:
     try:
         write_package(staged, draft)
     except PackageError as error:
-        raise UnsupportedModelError(f"the model cannot be packaged: {error}") from error
-
-
-def _appear(staged: Path, destination: Path) -> None:
-    """Rename, without replacing what somebody else put there meanwhile."""
-    if destination.exists() or destination.is_symlink():
-        raise DestinationError(f"{destination} exists by now", "choose another folder")
-    staged.rename(destination)
-    # The name itself has to survive a power cut; not every file system lets a folder be synced.
-    with suppress(OSError):
-        handle = os.open(destination.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        raise UnsupportedModelError(
+            f"the model cannot be packaged: {error}", "export it again without what it names"
+        ) from error
 
 
 def _draft(parts: Parts) -> Draft:

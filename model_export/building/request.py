@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop.insights.forms import Kind
-from model_export.errors import DestinationError, RequestError
+from model_export.appearing import require_free
+from model_export.errors import RequestError
 from model_export.graphs.roles import ROLES
 from model_export.trust.provenance import Licences
 from model_export.tuning.search import TuneOptions
@@ -63,7 +64,7 @@ class Request:
         """
         given = {field.name: arguments[field.name] for field in fields(cls)}
         request = cls(**given | {name: Path(given[name]) for name in _PATHS if given[name] is not None})
-        _check_destination(request.destination)
+        require_free(request.destination)
         request._check_lists()
         request._check_numbers()
         for what, text in (("name", request.name), ("version", request.version)):
@@ -121,10 +122,3 @@ class Request:
 def safe_name(text: str) -> str:
     """A name that a package can have, like ``text``."""
     return re.sub(r"[^A-Za-z0-9_.+-]", "-", text).lstrip("-._+")[:64] or "model"
-
-
-def _check_destination(path: Path) -> None:
-    if path.exists() or path.is_symlink():
-        raise DestinationError(f"{path} exists already", "choose another folder, or remove it first")
-    if not path.parent.is_dir():
-        raise DestinationError(f"there is no folder {path.parent}", "make it first")

@@ -94,12 +94,17 @@ def _common(paths: list[tuple[str, ...]]) -> list[str]:
 
 
 def _installed() -> list[str]:
-    """``name-version`` of every library: its folder of metadata is named so, and listing folders takes milliseconds."""
+    """``name-version`` of every library: its folder of metadata is named so, and listing folders takes milliseconds.
+
+    Of one that came from no index, a repository or a folder, many states have the same version: pip notes which it is
+    in ``direct_url.json`` (PEP 610).
+    """
     found = set()
     for place in sys.path:
         folder = Path(place or ".")
-        if folder.is_dir():
-            found |= {path.name for pattern in ("*.dist-info", "*.egg-info") for path in folder.glob(pattern)}
+        for path in (*folder.glob("*.dist-info"), *folder.glob("*.egg-info")) if folder.is_dir() else ():
+            origin = path / "direct_url.json"
+            found.add(f"{path.name} {sha256_of(origin) if origin.is_file() else ''}")
     return sorted(found)
 
 

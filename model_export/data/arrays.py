@@ -21,7 +21,7 @@ def read_npz(path: Path) -> dict[str, Array]:
         if "allow_pickle" in str(error):
             hint = "save plain arrays of numbers; strings as dtype 'U', not 'O'"
             raise DataError(f"{path.name} holds pickled objects, which are never loaded", hint) from error
-        raise DataError(f"{path.name} cannot be read as .npz: {error}") from error
+        raise DataError(f"{path.name} cannot be read as .npz: {error}", "write it with numpy.savez") from error
     except (OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise DataError(f"{path.name} cannot be read as .npz: {error}", "write it with numpy.savez") from error
 
@@ -34,7 +34,7 @@ def read_safetensors(path: Path) -> dict[str, Array]:
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, KeyError) as error:
-        raise DataError(f"{path.name} cannot be read as safetensors: {error}") from error
+        raise DataError(f"{path.name} cannot be read as safetensors: {error}", "write it with save_file()") from error
 
 
 def read_arrow(path: Path) -> dict[str, Array]:
@@ -49,7 +49,7 @@ def read_arrow(path: Path) -> dict[str, Array]:
     try:
         table = csv.read_csv(path) if path.suffix.lower() == ".csv" else parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path.name} cannot be read: {error}") from error
+        raise DataError(f"{path.name} cannot be read: {error}", "check that it is whole, and a CSV in UTF-8") from error
     names = table.column_names
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{path.name} has two columns {twice[0]!r}", "give each column a name of its own")
@@ -68,9 +68,9 @@ def _column(file: str, name: str, column: Any) -> Array:
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise DataError(f"{file}: the lists in column {name!r} differ in length") from error
+        raise DataError(f"{file}: the lists in column {name!r} differ in length", "pad them to one length") from error
     if array.dtype == object:
         if not all(isinstance(value, str) for value in array.ravel()):
-            raise DataError(f"{file}: column {name!r} holds neither numbers nor strings")
+            raise DataError(f"{file}: column {name!r} holds neither numbers nor strings", "convert it, or drop it")
         array = array.astype(str)
     return array

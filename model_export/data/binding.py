@@ -48,16 +48,21 @@ def _fit(file: str, array: Array, spec: InputSpec) -> Array:
     if spec.dtype.kind == "O":
         return _shaped(file, _texts(file, array, spec), spec)
     if array.dtype.kind not in "fiub" or spec.dtype.kind not in "fiub":
-        raise DataError(f"{file}: {spec.name} is {array.dtype}, the model takes {spec.dtype}", "give numbers")
+        raise DataError(
+            f"{file}: {spec.name} is {array.dtype}, the model takes {spec.dtype}", "give float32 or integers"
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         raise DataError(f"{file}: {spec.name} has a number that is not finite, first in row {row}", "drop or mend it")
     if spec.dtype.kind in "iub" and not _holds(spec.dtype, array):
-        raise DataError(f"{file}: {spec.name} is {array.dtype}; its values do not fit the model's {spec.dtype}")
+        raise DataError(
+            f"{file}: {spec.name} is {array.dtype}; its values do not fit the model's {spec.dtype}",
+            "give whole numbers in its range",
+        )
     with np.errstate(over="ignore", invalid="ignore"):
         array = np.ascontiguousarray(array, dtype=spec.dtype)
     if spec.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"{file}: {spec.name} has numbers too large for the model's {spec.dtype}")
+        raise DataError(f"{file}: {spec.name} has numbers too large for the model's {spec.dtype}", "scale or drop them")
     return _shaped(file, array, spec)
 
 

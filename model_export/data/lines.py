@@ -49,7 +49,7 @@ def _column(file: str, name: str, values: list[object]) -> Array:
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise DataError(f"{file}: the lists of {name!r} differ in length") from error
+        raise DataError(f"{file}: the lists of {name!r} differ in length", "pad them to one length") from error
     if array.dtype.kind not in "fiub" or (str in kinds):
         raise DataError(f"{file}: {name!r} holds neither numbers alone nor texts alone", "fill or drop those rows")
     return array

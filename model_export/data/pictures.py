@@ -45,7 +45,9 @@ def read_pictures(folder: Path) -> Table:
         try:
             pictures[place] = path.read_bytes()
         except OSError as error:
-            raise DataError(f"{path.parent.name}/{path.name} cannot be read: {error.strerror}") from error
+            raise DataError(
+                f"{path.parent.name}/{path.name} cannot be read: {error.strerror}", "mend it or take it out"
+            ) from error
         digests.append(f"{path.parent.name}/{path.name} {hashlib.sha256(pictures[place]).hexdigest()}\n")
     labels = np.array([path.parent.name for path in files])
     return Table({COLUMN: pictures}, labels, folder.name, hashlib.sha256("".join(digests).encode()).hexdigest())

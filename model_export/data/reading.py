@@ -46,7 +46,7 @@ def read_table(path: Path, label_column: str | None = None) -> Table:
     if path.is_dir():
         return _read_pictures(path, label_column) if holds_pictures(path) else _read_dataset(path, label_column)
     if not path.is_file():
-        raise DataError(f"there is no data file {path}")
+        raise DataError(f"there is no data file {path}", "check the path given with --data")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path.name}: the format {path.suffix or '(none)'} is not known", f"use {', '.join(SUFFIXES)}")
@@ -67,7 +67,7 @@ def read_table(path: Path, label_column: str | None = None) -> Table:
             f"{path.name}: {len(labels)} labels, but {', '.join(uneven)} rows", "give every array one row each"
         )
     if not arrays:
-        raise DataError(f"{path.name}: there is nothing besides the labels {name!r}")
+        raise DataError(f"{path.name}: there is nothing besides the labels {name!r}", "put the model's inputs into it")
     return Table(arrays, labels, path.name, sha256_of(path))
 
 
@@ -95,7 +95,9 @@ def _read_dataset(folder: Path, label_column: str | None) -> Table:
     try:
         arrays = {name: np.concatenate([part[name] for part in filled]) for name in parts[0]}
     except ValueError as error:
-        raise DataError(f"the files in {folder} do not belong together: {error}") from error
+        raise DataError(
+            f"the files in {folder} do not belong together: {error}", "give the files of one dataset only"
+        ) from error
     labels = arrays.pop(_label_name(arrays, label_column, folder.name))
     held_out, rows = arrays.get(HELD_OUT), None
     if held_out is not None:

@@ -88,7 +88,9 @@ class Probe:
         try:
             results = self._session.run(None, dict(feed))
         except Exception as error:
-            raise UnsupportedModelError(f"the model does not run on the data: {error}") from error
+            raise UnsupportedModelError(
+                f"the model does not run on the data: {error}", "give rows as the model was trained with"
+            ) from error
         return {name: _as_array(name, result) for name, result in zip(self.outputs, results, strict=True)}
 
 

@@ -38,7 +38,7 @@ def assign(outputs: Mapping[str, Array], given: Mapping[str, str]) -> dict[str, 
         roles[scores] = role
     elif not _is_matrix(outputs[scores]):
         raise UnsupportedModelError(f"output {scores} is not [N, classes] of floating point", "choose another --role")
-    elif given[scores] == "probabilities" and not _are_shares(outputs[scores]):
+    elif given[scores] == "probabilities" and not are_shares(outputs[scores]):
         raise UnsupportedModelError(
             f"output {scores} has numbers that are no probabilities", f"--role {scores}=logits, if larger is likelier"
         )
@@ -78,10 +78,11 @@ def _scores(outputs: Mapping[str, Array]) -> tuple[str, str]:
 
 
 def _is_distribution(array: Array) -> bool:
-    return _are_shares(array) and bool(np.allclose(array.sum(axis=1), 1.0, atol=1e-3))
+    return are_shares(array) and bool(np.allclose(array.sum(axis=1), 1.0, atol=1e-3))
 
 
-def _are_shares(array: Array) -> bool:
+def are_shares(array: Array) -> bool:
+    """Whether all numbers are between 0 and 1."""
     return bool((array >= -1e-4).all() and (array <= 1 + 1e-4).all())
 
 

@@ -14,6 +14,12 @@ from model_export.processing.steps import ImageSteps, OutputSteps, Processing, T
 PICTURES, TEXTS, TOKENIZER = "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json"
 #: Tokens of a text where nothing says how long they are: a longer one costs time, and is said in a processing.toml.
 MAX_LENGTH = 128
+#: Part of a ``tokenizer.json`` → what it is where a tokenizer is BERT's.
+_BERT: Mapping[str, tuple[str, ...]] = {
+    "normalizer": ("BertNormalizer",),
+    "pre_tokenizer": ("BertPreTokenizer",),
+    "post_processor": ("TemplateProcessing", "BertProcessing"),
+}
 #: PIL's numbers.
 _RESAMPLE = {0: "nearest", 2: "linear", 3: "cubic"}
 _HINT = "say it in a processing.toml in that folder; docs/reference/model-export.md lists what it may say"
@@ -87,10 +93,8 @@ def _of_texts(folder: Path) -> Processing:
     told = _json(folder / TEXTS) if (folder / TEXTS).is_file() else {}
     fast = _json(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else {}
     normal = fast.get("normalizer") or {}
-    if fast and fast["model"].get("type", "WordPiece") != "WordPiece":
-        raise ValueError(f"its tokenizer is {fast['model']['type']}; WordPiece (BERT and its relatives) alone is known")
     if fast:
-        vocabulary = tuple(sorted(fast["model"]["vocab"], key=fast["model"]["vocab"].__getitem__))
+        vocabulary = _of_bert(fast)
     elif (folder / "vocab.txt").is_file():
         vocabulary = read_vocabulary(folder / "vocab.txt")
     else:
@@ -111,6 +115,26 @@ def _of_texts(folder: Path) -> Processing:
         **names,
     )
     return Processing(text=steps, output=OutputSteps(softmax=True), origin=TOKENIZER if fast else TEXTS)
+
+
+def _of_bert(fast: Mapping[str, Any]) -> tuple[str, ...]:
+    """The vocabulary of a ``tokenizer.json`` that does what BERT's does: the graph's tokenizer does nothing else."""
+    if fast["model"].get("type", "WordPiece") != "WordPiece":
+        raise ValueError(f"its tokenizer is {fast['model']['type']}; WordPiece (BERT and its relatives) alone is known")
+    for part, wanted in _BERT.items():
+        kind = (fast.get(part) or {}).get("type", "none")
+        if kind not in wanted:
+            raise ValueError(f"its {part} is {kind}; {' or '.join(wanted)} alone is known")
+    if not fast["normalizer"].get("handle_chinese_chars", True):
+        raise ValueError("its normalizer leaves Chinese characters together")
+    numbers = dict(fast["model"]["vocab"])
+    vocabulary = tuple(sorted(numbers, key=numbers.__getitem__))
+    if [numbers[token] for token in vocabulary] != list(range(len(vocabulary))):
+        raise ValueError("the numbers of its tokens have gaps")
+    added = [told["content"] for told in fast.get("added_tokens") or () if told["content"] not in numbers]
+    if added:
+        raise ValueError(f"the token {added[0]!r} was added to its vocabulary, and is no WordPiece")
+    return vocabulary
 
 
 def _token(told: Any) -> str:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime
-from onnx import ModelProto
 
 import edgeloop.runtime  # noqa: F401  turns onnxruntime's telemetry off before it is imported
 from edgeloop.package import OutputSpec, Package, TensorSpec
-from model_export.errors import DestinationError, RequestError
+from model_export.appearing import appearing, require_free
+from model_export.errors import RequestError
 from model_export.reading.loading import graph_of
 
 #: numpy's names of the datatypes of the Open Inference Protocol.
@@ -44,24 +43,15 @@ def convert(package: Package, destination: Path, form: str, variant: str | None 
     chosen = variant or next((name for name in names if name == "cpu-fp32"), names[0])
     if chosen not in names:
         raise RequestError(f"there is no variant {chosen}", f"use {', '.join(names)}")
-    if destination.exists() or destination.is_symlink():
-        raise DestinationError(f"{destination} exists already", "choose another folder, or remove it first")
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as folder:
-            staged = Path(folder) / "made"
-            staged.mkdir()
-            model = graph_of(package, chosen)
-            onnx.save(model, staged / "model.onnx")
-            FORMS[form](package, model, staged)
-            staged.rename(destination)
-    except OSError as error:
-        raise DestinationError(
-            f"{destination} cannot be written: {error.strerror or error}", "free space, or choose another folder"
-        ) from error
+    require_free(destination)
+    with appearing(destination) as staged:
+        staged.mkdir()
+        onnx.save(graph_of(package, chosen), staged / "model.onnx")
+        FORMS[form](package, staged)
     return chosen
 
 
-def _mlflow(package: Package, model: ModelProto, folder: Path) -> None:
+def _mlflow(package: Package, folder: Path) -> None:
     """MLflow's flavours onnx and python_function: `mlflow.onnx.load_model` and `mlflow models serve` take it.
 
     https://mlflow.org/docs/latest/ml/model/ describes the file; JSON is YAML as well.
@@ -102,7 +92,7 @@ def _tensor(spec: TensorSpec | OutputSpec) -> dict[str, Any]:
     return {"name": spec.name, "type": "tensor", "tensor-spec": {"dtype": dtype, "shape": list(spec.shape)}}
 
 
-def _huggingface(package: Package, model: ModelProto, folder: Path) -> None:
+def _huggingface(package: Package, folder: Path) -> None:
     """What optimum and transformers.js look for: ``config.json`` with the labels, and the graph."""
     names = dict(enumerate(package.meta.labels))
     pictures = any(len(spec.shape) == 4 for spec in package.meta.inputs)
@@ -117,7 +107,7 @@ def _huggingface(package: Package, model: ModelProto, folder: Path) -> None:
     _write(folder / "config.json", told)
 
 
-def _labels(package: Package, model: ModelProto, folder: Path) -> None:
+def _labels(package: Package, folder: Path) -> None:
     (folder / "labels.txt").write_text("\n".join(package.meta.labels) + "\n", encoding="utf-8")
 
 
@@ -135,7 +125,7 @@ def _write(path: Path, told: Mapping[str, Any]) -> None:
 
 
 #: What a package can be written as, by name.
-FORMS: Mapping[str, Callable[[Package, ModelProto, Path], None]] = {
+FORMS: Mapping[str, Callable[[Package, Path], None]] = {
     "mlflow": _mlflow,
     "huggingface": _huggingface,
     "onnx": _labels,

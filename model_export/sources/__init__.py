@@ -128,13 +128,18 @@ def _from_factory(text: str, table: Table, opset: int | None) -> Source:
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:
-        raise SourceError(f"{text} cannot be imported: {type(error).__name__}: {error}") from error
+        raise SourceError(
+            f"{text} cannot be imported: {type(error).__name__}: {error}",
+            "run it in the folder of the module, or install the module here",
+        ) from error
     file = getattr(sys.modules[module_name], "__file__", None)
     sha256 = sha256_of(Path(file)) if file else None
     try:
         model = found() if callable(found) and not _is_model(found) else found
     except Exception as error:
-        raise SourceError(f"{text}() failed: {type(error).__name__}: {error}") from error
+        raise SourceError(
+            f"{text}() failed: {type(error).__name__}: {error}", "it is called without arguments, in this folder"
+        ) from error
     return _from_object(model, table, opset, name=attribute.rpartition(".")[2], sha256=sha256, file=text)
 
 

@@ -174,7 +174,9 @@ def _classes(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     try:
         named = {int(index): str(name) for index, name in told.items()}
     except (AttributeError, ValueError) as error:
-        raise SourceError(f"{path.name}/{CONFIG}: id2label is no map of numbers to names") from error
+        raise SourceError(
+            f"{path.name}/{CONFIG}: id2label is no map of numbers to names", "save it by save_pretrained()"
+        ) from error
     if sorted(named) != list(range(len(named))) or len(named) < 2:
         raise UnsupportedModelError(
             f"{path.name} has {len(named)} class(es) in id2label", "edgeloop watches two classes and more"

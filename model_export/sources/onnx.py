@@ -67,7 +67,9 @@ def from_model(model: ModelProto, *, name: str, file: str) -> Source:
     except (onnx.checker.ValidationError, ValueError) as error:
         # Models with contrib operators fail the check for their domain only; `canonical` says that more clearly.
         if not any(node.domain not in ("", "ai.onnx.ml") for node in model.graph.node):
-            raise SourceError(f"{file or name} breaks the ONNX specification: {error}") from error
+            raise SourceError(
+                f"{file or name} breaks the ONNX specification: {error}", "export it again, with another exporter"
+            ) from error
     return Source("onnx", name, file, model, tools={"onnx": onnx.__version__})
 
 

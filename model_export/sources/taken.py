@@ -85,7 +85,10 @@ def taken_by(estimator: Any, table: Table) -> Taken | None:
     if missing := [name for name in columns if name not in table.columns]:
         if names is not None and not _by_name(estimator):
             return Taken(width=int(width))  # names that nothing but a warning would miss
-        raise DataError(f"{table.file} has no column {missing[0]!r}, which the estimator was fitted with")
+        raise DataError(
+            f"{table.file} has no column {missing[0]!r}, which the estimator was fitted with",
+            "write the file with the columns that it was fitted with, by their names",
+        )
     if not texts.intersection(columns) and not _by_name(estimator):
         if tuple(table.columns) != columns:
             raise DataError(

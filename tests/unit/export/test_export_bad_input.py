@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 
-from model_export import build
+import model_export
+from model_export import build, errors
 from model_export.errors import ExportError
 from model_export.exit_codes import ExitCode, exit_code_of
 from tests.unit.export.models import FLOAT, model, rows, two_layers, weight
@@ -241,6 +243,15 @@ def _(folder: Path) -> Any:
 def _(folder: Path) -> Any:
     (folder / "model.onnx").write_bytes(two_layers().SerializeToString()[:-40])
     return plain(folder / "model.onnx")
+
+
+def test_whoever_refuses_data_or_a_source_says_what_to_do() -> None:
+    folders = [Path(model_export.__file__).parent / name for name in ("data", "sources", "building", "processing")]
+    for path in [path for folder in folders for path in folder.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+                is_ours = issubclass(getattr(errors, node.exc.func.id, ValueError), ExportError)
+                assert not is_ours or len(node.exc.args) > 1, f"{path.name}:{node.lineno} has no hint"
 
 
 def test_the_table_and_the_cases_are_the_same() -> None:

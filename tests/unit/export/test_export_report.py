@@ -179,6 +179,8 @@ def test_a_search_beside_the_package_is_the_front(package: Path) -> None:
         assert "static" in shown and "dynamic" not in shown and "3 recipes" in shown
         page = render(report(package))
         assert "dynamic" in page and "<script" not in page
+        place.write_text(json.dumps(told | {"baseline": None, "trials": []}))
+        assert read_search(place) is None, "nothing could be searched here: the variants are shown"
         place.write_text("{")
         with pytest.raises(RequestError, match="cannot be read"):
             report(package)

@@ -123,6 +123,15 @@ def test_a_folder_of_pictures_that_cannot_be_guessed(tmp_path: Path, said: Any) 
     assert "processing.toml" in error.value.hint
 
 
+BERT: dict[str, Any] = {
+    "model": {"type": "WordPiece", "vocab": {token: number for number, token in enumerate(VOCABULARY)}},
+    "normalizer": {"type": "BertNormalizer", "lowercase": True, "strip_accents": None},
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "post_processor": {"type": "TemplateProcessing"},
+    "added_tokens": [{"content": "[CLS]"}],
+}
+
+
 def test_a_hugging_face_folder_of_texts(tmp_path: Path) -> None:
     lines = "\n".join(VOCABULARY) + "\n"
     slow = folder(tmp_path, vocab=lines, tokenizer_config={"do_lower_case": False, "model_max_length": 64})
@@ -131,10 +140,7 @@ def test_a_hugging_face_folder_of_texts(tmp_path: Path) -> None:
     assert (found.vocabulary, found.lowercase, found.strip_accents, found.max_length) == (VOCABULARY, False, False, 64)
     fast = folder(
         tmp_path,
-        tokenizer={
-            "model": {"type": "WordPiece", "vocab": {token: number for number, token in enumerate(VOCABULARY)}},
-            "normalizer": {"type": "BertNormalizer", "lowercase": True, "strip_accents": None},
-        },
+        tokenizer=BERT,
         tokenizer_config={"cls_token": {"content": "[CLS]"}, "model_max_length": 10**30},
     )
     found = from_folder(fast).text
@@ -151,6 +157,23 @@ def test_a_hugging_face_folder_of_texts(tmp_path: Path) -> None:
 def test_a_tokenizer_of_another_kind(tmp_path: Path, model: Any) -> None:
     with pytest.raises(RequestError, match="cannot be guessed"):
         from_folder(folder(tmp_path, tokenizer={"model": model}))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"normalizer": None}, "normalizer is none"),
+        ({"normalizer": {"type": "Lowercase"}}, "normalizer is Lowercase"),
+        ({"normalizer": {"type": "BertNormalizer", "handle_chinese_chars": False}}, "Chinese"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
+        ({"post_processor": None}, "post_processor is none"),
+        ({"added_tokens": [{"content": "<new>"}]}, "'<new>' was added"),
+        ({"model": {"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 2}}}, "gaps"),
+    ],
+)
+def test_a_tokenizer_that_is_not_quite_berts_is_not_guessed(tmp_path: Path, other: Any, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        from_folder(folder(tmp_path, tokenizer=BERT | other))
 
 
 def test_a_folder_is_asked_only_where_the_data_need_it(tmp_path: Path) -> None:
