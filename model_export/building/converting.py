@@ -137,7 +137,8 @@ def _packed(source: Source) -> bytes:
     """
     told = {spec.name: getattr(source, spec.name) for spec in fields(source) if spec.name not in _APART}
     model = source.model.SerializeToString(deterministic=True)
-    return pack({"source.json": json.dumps(told, sort_keys=True).encode(), "model.onnx": model})
+    # Not sorted: a manifest has tools and outputs in the order in which they are told here.
+    return pack({"source.json": json.dumps(told).encode(), "model.onnx": model})
 
 
 def _unpacked(data: bytes) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ def source(tmp_path: Path) -> Path:
 
 
 def made() -> Source:
-    return Source("onnx", "model", "model.onnx", two_layers())
+    tools = {"zeta": "1", "alpha": "2"}
+    return Source("onnx", "model", "model.onnx", two_layers(), tools=tools, parity={"rows": 1, "outputs": tools})
 
 
 def test_with_a_cache_each_file_is_hashed_once_a_build(source: Path, tmp_path: Path, hashed: list[str]) -> None:
@@ -50,7 +52,9 @@ def test_with_a_cache_each_file_is_hashed_once_a_build(source: Path, tmp_path: P
     def again() -> Source:
         raise AssertionError("it was kept")
 
-    assert opened(source, cache, {}, again).model == made().model
+    found = opened(source, cache, {}, again)
+    assert found.model == made().model
+    assert json.dumps([found.tools, found.parity]) == json.dumps([made().tools, made().parity]), "bytes of a manifest"
 
 
 def test_a_folder_that_was_copied_gives_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
