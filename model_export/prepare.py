@@ -113,14 +113,7 @@ def prepare(
     count = outputs[scores].shape[1]
     classes = source.classes or output_roles.declared_classes(source.model, count)
     names = _class_names(labels, classes, count)
-    notes = [*source.notes, *_told_unused(source.model, read)]
-    if table.rows < ENOUGH_ROWS:
-        notes.append(f"{table.file} has only {table.rows} rows: its accuracy and its profile are rough")
-    if roles[scores] == "logits" and output_roles.are_shares(outputs[scores]):
-        notes.append(
-            f"output {scores} is between 0 and 1 and its rows do not sum to 1, as of a sigmoid for each class: it is "
-            "taken for logits, so the model seems unsure; export a softmax, or what goes into the sigmoids"
-        )
+    notes = [*source.notes, *_told_unused(source.model, read), *_doubts(table, scores, roles[scores], outputs[scores])]
     notes += _settle_outputs(model, roles, outputs, scores)
     found = heads.expose(model, scores)
     if isinstance(found, Head):
@@ -138,6 +131,18 @@ def prepare(
         truth=class_indices(table, names, classes),
         notes=tuple(notes),
     )
+
+
+def _doubts(table: Table, scores: str, role: str, values: Array) -> list[str]:
+    notes = []
+    if table.rows < ENOUGH_ROWS:
+        notes.append(f"{table.file} has only {table.rows} rows: its accuracy and its profile are rough")
+    if role == "logits" and output_roles.are_shares(values):
+        notes.append(
+            f"output {scores} is between 0 and 1 and its rows do not sum to 1, as of a sigmoid for each class: it is "
+            "taken for logits, so the model seems unsure; export a softmax, or what goes into the sigmoids"
+        )
+    return notes
 
 
 def _class_names(labels: Sequence[str] | None, classes: tuple[Any, ...] | None, count: int) -> tuple[str, ...]:

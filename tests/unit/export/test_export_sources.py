@@ -168,3 +168,11 @@ def test_too_few_rows_and_wrong_labels_are_refused() -> None:
     with pytest.raises(Exception, match="not all different"):
         prepare(open_source(model, data), data, labels=["a", "b", "a"], given={})
     assert prepare(open_source(model, data), data, labels=["a", "b", "c"], given={}).class_names == ("a", "b", "c")
+
+
+def test_sigmoids_of_several_classes_are_told_of() -> None:
+    data = Table({"x": np.random.default_rng(0).normal(size=(80, 4))}, np.arange(80) % 3, "d.npz", "")
+    notes = prepare(open_source(two_layers(last="Sigmoid"), data), data, labels=None, given={}).notes
+    assert any("taken for logits" in note for note in notes)
+    notes = prepare(open_source(two_layers(), data), data, labels=None, given={}).notes
+    assert not any("taken for logits" in note for note in notes)
