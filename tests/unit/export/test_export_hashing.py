@@ -12,6 +12,7 @@ import pytest
 from model_export.building import converting
 from model_export.building.converting import opened
 from model_export.caching.cache import Cache
+from model_export.caching.content_keys import tools
 from model_export.data import Table, sha256_of
 from model_export.sources import Source, open_source, runs_code
 from model_export.sources.model import LARGEST_BYTES
@@ -66,6 +67,16 @@ def test_a_folder_that_was_copied_gives_its_own_name(tmp_path: Path, monkeypatch
         monkeypatch.chdir(tmp_path / name)
         data = Table({"x": rows(40)}, np.zeros(40, np.int64), "data.npz", "0" * 64)
         assert opened(Path(), cache, {}, lambda data=data: open_source(Path(), data)).name == name
+
+
+def test_a_library_from_a_repository_counts_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "some_library-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    seen = set()
+    for commit in ("one", "two"):
+        (tmp_path / "some_library-1.0.dist-info" / "direct_url.json").write_text(commit)
+        seen.add(tools.__wrapped__()["libraries"])
+    assert len(seen) == 2
 
 
 def test_every_pickle_is_a_program() -> None:
