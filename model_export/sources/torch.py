@@ -97,6 +97,11 @@ def from_module(module: Any, table: Table, *, name: str, file: str, opset: int |
             "give the data in the shape that forward() takes",
         ) from error
     outputs = _output_names(result)
+    if flat := [name for name, tensor in zip(outputs, _tensors(result), strict=True) if not tensor.dim()]:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} gives one value for all rows of a batch as {flat[0]}",
+            "leave it out of what forward() returns, or give it a first dimension for the batch",
+        )
     reference = reference_of(module, names, outputs)
     ways: list[Way] = [
         ("torch.export", lambda: by_torch_export(module, examples, names, outputs, opset)),

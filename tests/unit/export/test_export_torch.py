@@ -52,6 +52,11 @@ class Branching(torch.nn.Module):
         return self.head(x)
 
 
+class WithMean(torch.nn.Module):
+    def forward(self, image: Any) -> Any:
+        return image.flatten(1), image.mean()
+
+
 class NoInput(torch.nn.Module):
     def forward(self, *images: Any) -> Any:
         return images[0]
@@ -81,6 +86,8 @@ def test_data_of_the_wrong_shape_and_a_forward_without_names_are_refused() -> No
     flat = Table({"image": X.reshape(-1, 64)}, DATA.labels, "flat.npz", "")
     with pytest.raises(SourceError, match=r"flat\.npz"):
         open_source(Net(), flat)
+    with pytest.raises(UnsupportedModelError, match="one value for all rows of a batch as output_1"):
+        open_source(WithMean(), DATA)
     with pytest.raises(UnsupportedModelError, match="names no input"):
         open_source(NoInput(), DATA)
 
