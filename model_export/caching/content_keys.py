@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import edgeloop
+import model_export
 from edgeloop.runtime.fingerprint import take
 from model_export.data import sha256_of
+
+#: Folders of edgeloop's own code, all of which a step may run.
+OWN_CODE = tuple(Path(str(package.__file__)).parent for package in (edgeloop, model_export))
 
 
 def key_of(step: str, **parts: Any) -> str:
@@ -42,9 +46,8 @@ def key_of(step: str, **parts: Any) -> str:
 @cache
 def tools() -> Mapping[str, str]:
     """What every step depends on: edgeloop's own code, Python, the installed libraries, the machine."""
-    roots = [Path(file).parent for file in (edgeloop.__file__, __file__) if file]
     return {
-        "code": files_key(sorted(path for root in roots for path in root.rglob("*.py"))),
+        "code": files_key(sorted(path for root in OWN_CODE for path in root.rglob("*.py"))),
         "python": sys.version,
         "libraries": _text_key(_installed()),
         "machine": f"{platform.platform()} {take({}).machine}",

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import edgeloop
+from model_export.caching.content_keys import OWN_CODE
 from model_export.data import sha256_of
 
 #: Events after which nobody can say what the result depends on.
@@ -189,7 +189,7 @@ def _tools() -> tuple[str, ...]:
     """The folders of the tools. Asking takes milliseconds: once for all files, for PyTorch alone imports 2,000."""
     paths = sysconfig.get_paths()
     folders = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")]
-    folders += [str(Path(file).parent) for file in (edgeloop.__file__, __file__) if file]
+    folders += [str(folder) for folder in OWN_CODE]
     folders += [place for place in sys.path if place.endswith(("site-packages", "dist-packages"))]
     return (*(_absolute(folder) + os.sep for folder in folders), "/proc/", "/sys/", "/dev/", "/etc/")
 

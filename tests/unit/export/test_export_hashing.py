@@ -9,13 +9,16 @@ import numpy as np
 import onnx
 import pytest
 
+from edgeloop import package
+from model_export import graphs
 from model_export.building import converting
 from model_export.building.converting import opened
 from model_export.caching.cache import Cache
-from model_export.caching.content_keys import tools
+from model_export.caching.content_keys import OWN_CODE, tools
 from model_export.data import Table, sha256_of
 from model_export.sources import Source, open_source, runs_code
 from model_export.sources.model import LARGEST_BYTES
+from model_export.variants import made as made_variants
 from tests.unit.export.models import rows, two_layers
 
 
@@ -77,6 +80,12 @@ def test_a_library_from_a_repository_counts_by_its_commit(tmp_path: Path, monkey
         (tmp_path / "some_library-1.0.dist-info" / "direct_url.json").write_text(commit)
         seen.add(tools.__wrapped__()["libraries"])
     assert len(seen) == 2
+
+
+def test_the_code_of_every_step_is_a_part_of_every_key() -> None:
+    covered = {path.resolve() for folder in OWN_CODE for path in folder.rglob("*.py")}
+    for module in (converting, graphs, made_variants, package):
+        assert Path(str(module.__file__)).resolve() in covered, module.__name__
 
 
 def test_every_pickle_is_a_program() -> None:
