@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import edgeloop
-import model_export
 from edgeloop.runtime.fingerprint import take
 from model_export.data import sha256_of
 
 #: Folders of edgeloop's own code, all of which a step may run.
-OWN_CODE = tuple(Path(str(package.__file__)).parent for package in (edgeloop, model_export))
+OWN_CODE = (Path(str(edgeloop.__file__)).parent, Path(__file__).parents[1])
 
 
 def key_of(step: str, **parts: Any) -> str:
