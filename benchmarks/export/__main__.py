@@ -30,10 +30,11 @@ BUDGET, NOISE = 0.01, 1.05
 ROUNDS, QUICK_ROUNDS = 15, 5
 PEER_LIMIT_S = 1200.0
 TORCH = ("optimum-onnx==0.1.0", "transformers<4.58", "torch==2.13.0", "onnxruntime==1.32.0", "onnx<1.24")
-#: Peer → what its environment has; None: this one.
-PEERS: dict[str, tuple[str, tuple[str, ...] | None]] = {
-    "onnxruntime quantize_dynamic": ("ort_dynamic", None),
-    "onnxruntime quantize_static": ("ort_static", None),
+ORT = ("onnxruntime==1.32.0", "onnx<1.24", "sympy")
+#: Peer → its program, and what its environment has.
+PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "onnxruntime quantize_dynamic": ("ort_dynamic", ORT),
+    "onnxruntime quantize_static": ("ort_static", ORT),
     "optimum": ("optimum_default", TORCH),
     "Olive": ("olive_auto", ("olive-ai==0.13.0", "onnxruntime==1.32.0", "requests", "datasets", "torch==2.13.0")),
     "Neural Compressor": ("compressor_static", ("neural-compressor==3.10", "torch==2.13.0", "onnxruntime==1.32.0")),
@@ -75,11 +76,11 @@ def compared(material: Material, rounds: int) -> list[Candidate]:
     return candidates
 
 
-def made(peer: str, program: str, needs: Sequence[str] | None, material: Material, folder: Path) -> Candidate:
+def made(peer: str, program: str, needs: Sequence[str], material: Material, folder: Path) -> Candidate:
     """A peer's model, or why there is none."""
     output = folder / f"{program}.onnx"
     try:
-        python = Path(sys.executable) if needs is None else environment(program.partition("_")[0], needs)
+        python = environment(program.partition("_")[0], needs)
     except InstallError as error:
         return Candidate(peer, error=f"does not install: {error}")
     began = time.monotonic()
