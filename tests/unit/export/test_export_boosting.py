@@ -5,6 +5,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("onnxmltools", reason="an optional extra: pip install 'edgeloop[boosting]'")
@@ -74,6 +75,10 @@ def test_a_booster_becomes_a_package(tmp_path: Path) -> None:
     booster_of_xgboost(TWO, objective="binary:logistic").save_model(tmp_path / "trees.ubj")
     report = build(tmp_path / "trees.ubj", tmp_path / "package", tmp_path / "data.npz", reproducible=True)
     assert report.metrics["cpu-fp32"].accuracy > 0.8
+    (file,) = (tmp_path / "package").rglob("*.onnx")
+    assert [node.op_type for node in onnx.load(file).graph.node] == ["TreeEnsembleClassifier"], (
+        "it says the index itself"
+    )
 
 
 def test_a_booster_of_lightgbm_from_its_own_file_and_from_memory(tmp_path: Path) -> None:
