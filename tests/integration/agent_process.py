@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from tests.integration.brokers import free_port
-from tests.integration.hub_process import wait_for
+from tests.integration.hub_process import START_EVERY_S, wait_for
 
 FLEET = "test"
 
@@ -70,7 +70,7 @@ class AgentProcess:
             except httpx.TransportError:
                 return False
 
-        wait_for(answers, 60, f"{path} of the agent\n{self.log}")
+        wait_for(answers, 60, f"{path} of the agent\n{self.log}", START_EVERY_S)
         return self
 
     def status(self) -> dict[str, Any]:

@@ -25,13 +25,22 @@ from tests.integration.brokers import free_port
 FLEET = "test"
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str | Callable[[], str] = "it") -> Any:
+#: Between two looks whether a program that starts is ready, which it stays: looks take the processor that it needs.
+START_EVERY_S = 0.1
+
+
+def wait_for(
+    condition: Callable[[], Any],
+    timeout_s: float = 30.0,
+    what: str | Callable[[], str] = "it",
+    every_s: float = 0.02,
+) -> Any:
     """The first true value of ``condition``; ``what`` is called when it did not come, so that a log is a whole one."""
     until = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() >= until:
             raise AssertionError(f"waited {timeout_s} s for {what if isinstance(what, str) else what()}")
-        time.sleep(0.02)
+        time.sleep(every_s)
     return value
 
 
@@ -81,7 +90,7 @@ class HubProcess:
             except httpx.TransportError:
                 return False
 
-        wait_for(ready, 60, f"the hub to be ready\n{self.log}")
+        wait_for(ready, 60, f"the hub to be ready\n{self.log}", START_EVERY_S)
         return self
 
     def kill(self) -> None:
