@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from onnx import ModelProto
 
-from model_export.errors import QuantizationError
+from model_export.errors import MissingLibraryError, QuantizationError
 from model_export.variants.quantize import cleaned, left_in_float, quiet, split_gemms
 from model_export.variants.recipes import Int4Options
 
@@ -21,11 +21,15 @@ def to_int4(model: ModelProto, options: Int4Options, excluded: Collection[str] =
 
     Raises:
         QuantizationError: onnxruntime's quantizer failed, or there is no layer that it takes.
+        MissingLibraryError: what that quantizer imports is not there.
     """
     split = split_gemms(model)
     kept = left_in_float(split).union(excluded)
     with quiet():
-        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+        try:
+            from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+        except ImportError as error:
+            raise MissingLibraryError(f"int4 needs {error.name}", "pip install 'edgeloop[export]'") from error
 
         quantizer = MatMulNBitsQuantizer(
             split,
