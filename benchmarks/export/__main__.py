@@ -97,12 +97,16 @@ def made(peer: str, program: str, needs: Sequence[str], material: Material, fold
         return Candidate(peer, error=f"ran for more than {PEER_LIMIT_S:.0f} s")
     seconds = time.monotonic() - began
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        return Candidate(peer, seconds, error=said[-1][:200] if said else f"ended with {done.returncode}")
+        return Candidate(peer, seconds, error=_last_line(done.stderr, done.returncode))
     try:
         return judging.of_file(peer, output, seconds)
     except Exception as error:  # onnxruntime's have no common root
         return Candidate(peer, seconds, error=f"onnxruntime does not load it: {str(error).splitlines()[0][:160]}")
+
+
+def _last_line(text: str, status: int) -> str:
+    said = [line for line in text.splitlines() if line.strip()]
+    return said[-1][:200] if said else f"ended with {status}"
 
 
 def ours(material: Material, folder: Path) -> Candidate:
@@ -114,7 +118,8 @@ def ours(material: Material, folder: Path) -> Candidate:
     done = subprocess.run([*command, "--no-cache", "--json"], capture_output=True, text=True, check=False)
     seconds = time.monotonic() - began
     if done.returncode:
-        return Candidate("edgeloop", seconds, error=json.loads(done.stdout)["error"])
+        said = json.loads(done.stdout)["error"] if done.stdout else _last_line(done.stderr, done.returncode)
+        return Candidate("edgeloop", seconds, error=said)
     kept = sources.CACHE / "packages" / material.name
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(package, kept)
