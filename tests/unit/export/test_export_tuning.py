@@ -162,7 +162,7 @@ def test_options_of_a_search_without_one_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "says"), [([], "hub that the device follows"), (["--hub", "http://127.0.0.1:1"], "--name NAME")]
+    ("more", "says"), [([], "the hub is not said"), (["--hub", "http://127.0.0.1:1"], "--name NAME")]
 )
 def test_a_device_is_asked_through_a_hub_for_a_model_that_it_knows(folder: Path, more: list[str], says: str) -> None:
     arguments = ["build", "model.onnx", "-o", str(folder / "no"), "--data", str(folder / "data.npz"), "--tune"]

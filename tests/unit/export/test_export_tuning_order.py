@@ -17,8 +17,8 @@ from model_export.graphs.opsets import limits_of, too_new
 from model_export.prepare import prepare
 from model_export.sources import open_source
 from model_export.tuning.bench import Bench
-from model_export.tuning.search import TuneOptions, search
-from model_export.tuning.space import Space
+from model_export.tuning.search import STALE, TuneOptions, search
+from model_export.tuning.space import EXCLUDED, Space
 from model_export.tuning.trials import Objective, Trial
 from model_export.variants.made import Variant
 from model_export.variants.maker import Maker
@@ -101,6 +101,22 @@ def test_the_best_of_many_has_to_be_the_best_beside_the_others_too(
     found = search(transformer, TARGETS["cpu"], np.arange(32, ROWS), options)
     assert found.chosen == steady
     assert [(trial.recipe, trial.ratio) for trial in found.trials] == [(lucky, 0.8), (steady, 0.6)]
+
+
+def test_a_search_ends_when_suggestions_are_no_gain(transformer: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna", reason="pip install 'edgeloop[tune]'")
+
+    def compare(
+        self: Bench, base: Variant, candidates: Sequence[Variant], budget_s: float, hopeless: float = 0.0
+    ) -> list[Compared]:
+        return [_compared(1.0), *(_compared(0.9) for _ in candidates)]
+
+    monkeypatch.setattr(Bench, "compare", compare)
+    options = TuneOptions(accuracy_drop=0.5, trials=100, time_limit_s=240)
+    found = search(transformer, TARGETS["cpu"], np.arange(32, ROWS), options)
+    # What is tried first may grow once nodes are blamed, and what was tried before counts as no gain either.
+    first = len(Space.of(transformer, TARGETS["cpu"]).first()) + len(EXCLUDED)
+    assert len(found.trials) <= first + STALE
 
 
 def test_a_search_for_an_older_runtime_makes_nothing_that_it_does_not_read(
