@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edgeloop.whole_files import sync_folder
 from model_export.errors import DestinationError
 
 
@@ -38,18 +38,9 @@ def appearing(destination: Path) -> Iterator[Path]:
             yield staged
             require_free(destination)
             staged.rename(destination)
-            _sync(destination.parent)
+            with suppress(OSError):  # not every file system lets a folder be synced
+                sync_folder(destination.parent)
     except OSError as error:
         raise DestinationError(
             f"{destination} cannot be written: {error.strerror or error}", "free space, or choose another folder"
         ) from error
-
-
-def _sync(folder: Path) -> None:
-    """A name has to survive a power cut; not every file system lets a folder be synced."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

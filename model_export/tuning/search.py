@@ -43,9 +43,8 @@ LOOKS = 5
 SHORTLIST = 12
 #: Nodes whose accuracy left in float is measured, and the share of the time that it may take.
 BLAMED, BLAME_SHARE = 8, 0.25
-#: So many suggestions in a row that were tried before: the space is searched through.
-REPEATED = 12
-#: So many suggestions in a row that are no clear gain: more of them seldom are, and a person waits.
+#: So many suggestions in a row that are no clear gain, as those that were tried before are: more of them seldom
+#: are one, and a person waits.
 STALE = 10
 
 
@@ -186,17 +185,15 @@ class _Search:
         starts = space.first()
         for start in starts:
             study.enqueue_trial(start)
-        best, repeated, stale = 1.0, 0, 0
-        while self._going_on() and repeated < REPEATED and stale < STALE:
+        best, stale = 1.0, 0
+        while self._going_on() and stale < STALE:
             asked = study.ask()
             recipe = space.suggested(asked)
             # fp32 as it is, which a space with smaller inputs holds too, is what everything is compared with.
             known = self.baseline if recipe == self.base.recipe else self.trials.get(recipe)
             value = self._value(known or self._tried(recipe))
             study.tell(asked, value)
-            is_start = asked.number < len(starts)
-            repeated = repeated + 1 if known and not is_start else 0
-            stale = 0 if is_start or value < best * (1 - CLEARLY) else stale + 1
+            stale = 0 if asked.number < len(starts) or value < best * (1 - CLEARLY) else stale + 1
             best = min(best, value)
         if time.monotonic() >= self.end:
             self.notes.append(f"the search for {self.target.name} ended after {self.options.time_limit_s:.0f} s")
