@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -178,10 +180,12 @@ def context_entries(path: Path) -> dict[str, str]:
 
 
 def plain_layout(package: Package, spec: VariantSpec, folder: Path) -> Path:
-    """Put graph and tensors side by side, by hard links, else by copies; returns the graph's path.
+    """Put graph and tensors side by side; returns the graph's path.
 
     Tensors lie in an asset that variants share. ONNX Runtime itself finds them there since 1.29; older ones, and
-    providers that read the files themselves, look beside the graph.
+    providers that read the files themselves, look beside the graph. An agent's release, whose files are names of its
+    blobs, gets one more name for each; a file with one name is a person's own, whose package has to stay a package:
+    a second name makes the audit refuse it, so it is copied.
     """
     place = folder / PLAIN_FOLDER
     place.mkdir(parents=True, exist_ok=True)
@@ -194,12 +198,11 @@ def plain_layout(package: Package, spec: VariantSpec, folder: Path) -> Path:
         if target.exists() and source.samefile(target):
             continue
         target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:
-            import shutil
-
-            shutil.copyfile(source, target)
+        if source.stat().st_nlink > 1:
+            with suppress(OSError):
+                os.link(source, target)
+                continue
+        shutil.copyfile(source, target)
     return place / model.name
 
 

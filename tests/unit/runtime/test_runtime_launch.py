@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,7 +164,10 @@ def test_graph_and_tensors_side_by_side(tmp_path: Path, tiny: Package) -> None:
     assert names == {"model.onnx", *spec.tensors}
     assert spec.weights_uri is not None
     tensor = tiny.asset(spec.weights_uri) / spec.tensors[0]
-    assert (model.parent / tensor.name).samefile(tensor), "nothing is copied where it can be linked"
+    assert not (model.parent / tensor.name).samefile(tensor), "a package with hard links would be none any more"
+    os.link(tensor, tmp_path / "blob")
+    plain_layout(tiny, spec, tmp_path)
+    assert (model.parent / tensor.name).samefile(tensor), "of an agent's release nothing is copied"
     (model.parent / tensor.name).unlink()
     (model.parent / tensor.name).write_bytes(b"of an earlier release")
     plain_layout(tiny, spec, tmp_path)
