@@ -1,6 +1,6 @@
 """The table of evidence on whatever machine this is: every variant on every provider that is there, checked and timed.
 
-    python -m benchmarks.providers [--policy fast] [--package DIR]… [--cache DIR] [--json FILE]
+    python -m benchmarks.providers [--policy fast] [--package DIR]… [--switches N] [--cache DIR] [--json FILE]
     python -m benchmarks.providers --write DIR
 
 Without ``--package`` it writes two itself: the MLP 64 → 128 → 10 and a MobileNetV2 224 × 224, each as ``cpu-fp32`` and
@@ -8,17 +8,22 @@ Without ``--package`` it writes two itself: the MLP 64 → 128 → 10 and a Mobi
 packages (1.31 and before), ``--write`` on another machine makes them for ``--package`` on this one. It needs numpy,
 onnx, onnxruntime or another of its wheels, safetensors and cbor2, and nothing else of the project.
 
-The bound: the second start finds the table of the first one and times nothing, and its golden cases still hold.
+The bound: the second start finds the table of the first one and times nothing, and its golden cases still hold. With
+``--switches`` what runs is loaded anew that many times, as updates do, while the one before still answers: memory of
+this process and of an NVIDIA GPU, once the first tenth of them has settled it, must not grow by more than a twentieth.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +34,23 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.kit import mlp
 from benchmarks.models import mobilenet_v2
 from edgeloop.package import Draft, DraftVariant, OutputSpec, Package, TensorSpec, write_package
-from edgeloop.runtime import Choice, ModelLoadError, Rules, Selector, available_providers, runtime_version
+from edgeloop.runtime import (
+    Choice,
+    ModelLoadError,
+    Rules,
+    Selector,
+    available_providers,
+    check_golden,
+    runtime_version,
+)
+from edgeloop.runtime.memory import resident_bytes, trim_memory
 from edgeloop.runtime.ort import ort
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 #: A first build of an engine took minutes where it was seen; all else is bounded by the budget.
 DEADLINE_S = 240.0
+#: Of memory, over as many switches as one likes.
+MOST_GROWTH = 1.05
 
 
 def main() -> int:
@@ -64,6 +80,9 @@ def main() -> int:
             same = again.table == choice.table  # to the last digit: nothing was timed
             print(f"start that measures {first_s:.1f} s, start with the table {second_s:.2f} s{'' if same else '  ✗'}")
             held &= same
+            if options.switches:
+                again, steady = _switched(Selector(cache, rules), package, again, options.switches)
+                held &= steady
             documents.append({"package": package.name, "first_s": first_s, "second_s": second_s, "rows": _rows(choice)})
             choice.best.close()
             again.best.close()
@@ -76,6 +95,34 @@ def _start(cache: Path, rules: Rules, package: Package) -> tuple[float, Choice]:
     start = time.monotonic()
     choice = Selector(cache, rules).select(package, progress=lambda line: print(f"  … {line}", flush=True))
     return time.monotonic() - start, choice
+
+
+def _switched(selector: Selector, package: Package, choice: Choice, times: int) -> tuple[Choice, bool]:
+    """Load what runs so many times; the last one, and whether memory stayed what it was."""
+    settled: dict[str, int] = {}
+    for number in range(1, times + 1):
+        fresh = selector.select(package)
+        check_golden(choice.best, package)
+        choice.best.close()
+        choice = fresh
+        if number == -(-times // 10):
+            settled = _memory()
+    after = _memory()
+    for place, before in settled.items():
+        print(f"{times} switches: {place} {before / 1e6:.1f} → {after[place] / 1e6:.1f} MB")
+    return choice, all(after[place] <= MOST_GROWTH * before for place, before in settled.items())
+
+
+def _memory() -> dict[str, int]:
+    """Bytes in use: of this process, and of all NVIDIA GPUs by whomever."""
+    gc.collect()
+    trim_memory()
+    found = {"this process": resident_bytes() or 0}
+    with suppress(OSError, subprocess.SubprocessError):
+        query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+        found["GPU"] = sum(map(int, lines)) << 20
+    return found
 
 
 def show(choice: Choice) -> None:
@@ -167,6 +214,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--policy", choices=("quiet", "balanced", "fast"), default="fast")
     parser.add_argument("--budget", type=float, default=2.0, help="seconds for timing a package's candidates")
     parser.add_argument("--deadline", type=float, default=DEADLINE_S, help="seconds in which a provider has to load")
+    parser.add_argument("--switches", type=int, default=0, help="times that what runs is loaded anew, as updates do")
     parser.add_argument("--cache", type=Path, help="folder in which tables and compiled models stay")
     parser.add_argument("--json", type=Path, help="file for the tables")
     parser.add_argument("--quick", action="store_true", help="as `make bench` asks: half a second for timing")
