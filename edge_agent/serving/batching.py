@@ -25,6 +25,11 @@ LEAST_GAIN, LEAST_HOPE = 1.2, 1.1
 #: timed and may take longer: CUDA looks for the fastest kernels then, which took a second on an H200.
 MEASURE_S, PREPARE_S = 0.5, 10.0
 RUN_DEADLINE_S = 30.0
+#: A size that was run before, and takes so many times as long and so many seconds more after another one, has been
+#: forgotten: CUDA's convolutions plan anew then, 1 to 4 s instead of 1.4 ms (MobileNetV2, onnxruntime 1.31, an H200).
+FORGOTTEN, FORGOTTEN_S = 5.0, 0.02
+#: Where all runs have one size, a single row may take so many times as long in it.
+LONGER = 1.5
 #: Rows of a batch may differ from rows alone by rounding; kernels choose other summation orders for other sizes.
 SAME_ABSOLUTE, SAME_RELATIVE = 1e-3, 1e-2
 
@@ -52,14 +57,18 @@ class Evidence:
         run_ns: least nanoseconds of one run, by its rows.
         why_not: why there are no batches, or "".
         prepares: the provider prepares itself for each size at its first run, so only measured sizes are good ones.
+        block: rows of every run, where the provider prepares itself anew whenever the size changes; 0: any.
     """
 
     run_ns: Mapping[int, int]
     why_not: str = ""
     prepares: bool = False
+    block: int = 0
 
     def best_rows(self, rules: BatchRules) -> int:
         """The largest batch that is worth it; 1 when none is."""
+        if self.block:
+            return self.block
         worth = self._worth()
         if not worth:
             return 1
@@ -69,7 +78,7 @@ class Evidence:
 
     def sizes(self) -> tuple[int, ...]:
         """The sizes that a batch may have; () for any."""
-        return (1, *self._worth()) if self.prepares else ()
+        return (1, *self._worth()) if self.prepares and not self.block else ()
 
     def _worth(self) -> list[int]:
         one = self.run_ns.get(1, 0)
@@ -81,7 +90,7 @@ def measure(session: ModelSession, golden: Mapping[str, Array], max_rows: int) -
     """Time one row and batches, and compare the rows of a batch with rows alone.
 
     Args:
-        session: whose runs are measured; it is warm afterwards.
+        session: whose runs are measured; it is warm afterwards, and its runs have one size where that is found best.
         golden: inputs by name, [N, …].
         max_rows: largest batch of interest.
 
@@ -91,7 +100,7 @@ def measure(session: ModelSession, golden: Mapping[str, Array], max_rows: int) -
     alone = {name: values[:1] for name, values in golden.items()}
     one = _least_ns(session, alone, runs=7)
     found = {1: one}
-    if max_rows <= 1:
+    if max_rows <= 1 and session.provider == CPU:
         return Evidence(found, "batches are switched off")
     shapes = {spec.name: spec.shape for spec in session.inputs} | {spec.name: spec.shape for spec in session.outputs}
     if fixed := [name for name, shape in shapes.items() if not shape or shape[0] != -1]:
@@ -102,6 +111,7 @@ def measure(session: ModelSession, golden: Mapping[str, Array], max_rows: int) -
     try:
         if difference := _rows_differ(session, golden, min(cases, 8)):
             return Evidence(found, difference)
+        forgets = session.provider != CPU and _forgets(session, golden, one)
         begun, rows, gained = time.monotonic(), 2, True
         while rows <= max_rows and gained and sum(size * ns for size, ns in found.items()) < MEASURE_S * 1e9:
             # Cases come again where there are too few of them: what a run takes does not depend on what is in it.
@@ -109,13 +119,17 @@ def measure(session: ModelSession, golden: Mapping[str, Array], max_rows: int) -
             found[rows] = _least_ns(session, batch, runs=3)
             # Twice as many rows for nearly twice the time, twice in a row: larger ones gain nothing either.
             gained = rows == 2 or one * rows >= LEAST_HOPE * found[rows]
-            rows *= 2
+            rows *= 4 if forgets else 2
             if time.monotonic() - begun > PREPARE_S:
                 break
+        block = max(rows for rows, ns in found.items() if ns <= LONGER * one) if forgets else 0
+        if block:
+            session.run_in_blocks(block)
         session.shrink(alone)
     except InferenceError as error:
         return Evidence({1: one}, f"a batch cannot be run: {error}")
-    return Evidence(found, prepares=session.provider != CPU)
+    why_not = "batches are switched off" if max_rows <= 1 else ""
+    return Evidence(found, why_not, prepares=session.provider != CPU, block=block)
 
 
 def largest_of(
@@ -141,6 +155,17 @@ def largest_of(
         allowed = [number for number in range(1, count + 1) if sums[number - 1] in sizes]
         return allowed[-1] if allowed else 1
     return count
+
+
+def _forgets(session: ModelSession, golden: Mapping[str, Array], one_ns: int) -> bool:
+    """Whether a size that was prepared has to be prepared again once another one has run."""
+    times = []
+    for rows in (2, 1, 2, 1):
+        start = time.perf_counter_ns()
+        session.run({name: values[:rows] for name, values in golden.items()}, None, RUN_DEADLINE_S)
+        times.append(time.perf_counter_ns() - start)
+    # Whatever else the device does makes one of them longer, and hardly both.
+    return min(times[1::2]) > FORGOTTEN * one_ns + FORGOTTEN_S * 1e9
 
 
 def _rows_differ(session: ModelSession, golden: Mapping[str, Array], rows: int) -> str:

@@ -30,7 +30,7 @@ from edgeloop.runtime.launch import (
 )
 from edgeloop.runtime.options import CpuOptions
 from edgeloop.runtime.ort import ort
-from edgeloop.runtime.placement import ask_for_placement
+from edgeloop.runtime.placement import ASKED, LEAVES_SHAPES, ask_for_placement, left_to_the_cpu
 from edgeloop.runtime.policy import session_options
 from edgeloop.runtime.providers import CPU, CUDA, TENSORRT
 
@@ -73,14 +73,20 @@ def _session(
     ask_for_placement(options)
     register(needs, options)
     session_entries(entries, options)
-    if launch.provider != CPU and not launch.allow_cpu_fallback:
+    strict = launch.provider != CPU and not launch.allow_cpu_fallback
+    looked_at = strict and ASKED and launch.provider in LEAVES_SHAPES
+    if strict and not looked_at:
         session_entries({"session.disable_cpu_ep_fallback": "1"}, options)
     try:
         # Without enable_fallback=0 a provider that fails, now or in a later run, is replaced by the CPU without a word.
-        return ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
+        session = ort.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no common root
         kind = ProviderError if launch.provider != CPU else ModelLoadError
         raise kind(f"{spec.name} on {launch.provider}: {first_line(error)}") from error
+    if looked_at and (left := left_to_the_cpu(session)):
+        told = ", ".join(left[:3]) + f" and {len(left) - 3} more" * (len(left) > 3)
+        raise ProviderError(f"{spec.name} on {launch.provider}: the CPU would run {told}; allow_cpu_fallback allows it")
+    return session
 
 
 def _load_cuda() -> None:

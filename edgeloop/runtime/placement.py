@@ -9,14 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop.runtime.ort import ort
+from edgeloop.runtime.providers import CPU, CUDA, TENSORRT
 
 #: Since 1.24 a session can be asked.
-_ASKED = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+ASKED = hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+#: Providers that leave a graph's computing of its own shapes to the CPU on purpose, since shapes are read there
+#: (``GetCpuPreferredNodes`` in ONNX Runtime's ``fallback_cpu_capability.cc``): a transformer whose lengths may vary has
+#: some in every layer. They take all of these operators for anything else.
+LEAVES_SHAPES = (CUDA, TENSORRT)
+# fmt: off
+OF_SHAPES = frozenset((
+    "Shape", "Size", "Constant", "ConstantOfShape", "Range", "Gather", "GatherND", "Slice", "Concat", "Split",
+    "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Expand", "Tile", "Identity", "Cast", "Add", "Sub", "Mul", "Div",
+    "Mod", "Neg", "Abs", "Min", "Max", "Floor", "Ceil", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+    "Not", "And", "Or", "Where", "NonZero", "ReduceProd", "ReduceMin", "ReduceMax", "ReduceSum", "ScatterND",
+))
+# fmt: on
 
 
 def ask_for_placement(options: Any) -> None:
     """Set the session up so that `placement_of` can be answered."""
-    if _ASKED:
+    if ASKED:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     else:
         import tempfile
@@ -32,12 +45,19 @@ def placement_of(session: Any, feed: Callable[[], Mapping[str, Any]]) -> dict[st
         session: an ``onnxruntime.InferenceSession``.
         feed: makes inputs for one run, for wheels that have to be watched rather than asked.
     """
-    if not _ASKED:
+    if not ASKED:
         return _profiled(session, feed)
     found: Counter[str] = Counter()
     for part in session.get_provider_graph_assignment_info():
         found[part.ep_name] += len(part.get_nodes())
     return dict(found)
+
+
+def left_to_the_cpu(session: Any) -> list[str]:
+    """Nodes of the CPU that compute more than shapes, each as its operator and name."""
+    parts = [part for part in session.get_provider_graph_assignment_info() if part.ep_name == CPU]
+    nodes = [node for part in parts for node in part.get_nodes() if node.op_type not in OF_SHAPES]
+    return [f"{node.op_type} {node.name}".strip() for node in nodes]
 
 
 def _profiled(session: Any, feed: Callable[[], Mapping[str, Any]]) -> dict[str, int]:

@@ -52,7 +52,7 @@ class ModelSession:
         self._run = session._sess.run
         self._one_row = all(value.shape[:1] == [1] for value in session.get_inputs()) and _free_rows(package)
         if self._one_row:  # NPUs take fixed shapes alone
-            self._run = _one_by_one(session._sess.run)
+            self.run_in_blocks(1)
         self._names = [value.name for value in session.get_outputs()]
         self.placement = placement_of(session, lambda: zeros_for(session))
         roles = {output.name: output.role for output in package.meta.outputs}
@@ -155,6 +155,14 @@ class ModelSession:
                 guard.renew()
         return found
 
+    def run_in_blocks(self, rows: int) -> None:
+        """Let every run have so many rows: fewer are filled up, of which the caller sees nothing, and more go in turn.
+
+        For a graph that takes no other number, and for a provider that prepares itself anew whenever it changes. The
+        rows of the model must not depend on one another.
+        """
+        self._run = _in_blocks(self._session._sess.run, rows)
+
     def _shape(self, value: Any) -> tuple[int, ...]:
         shape = tuple(length if isinstance(length, int) else -1 for length in value.shape)
         return (-1, *shape[1:]) if self._one_row and shape else shape
@@ -213,17 +221,28 @@ def _free_rows(package: Package) -> bool:
     return all(spec.shape[:1] == (-1,) for spec in package.meta.inputs)
 
 
-def _one_by_one(run: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
-    """Runs of a graph that takes one row, for callers with several."""
+def _in_blocks(run: Callable[..., list[Array]], size: int) -> Callable[..., list[Array]]:
+    """Runs of one number of rows, for callers with any."""
 
     def each(names: Sequence[str], inputs: Mapping[str, Array], options: Any) -> list[Array]:
         rows = len(next(iter(inputs.values())))
-        if rows == 1:
+        if rows == size:
             return run(names, inputs, options)
-        found = [run(names, {n: a[i : i + 1] for n, a in inputs.items()}, options) for i in range(rows)]
-        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        found = [
+            run(names, {name: _block(array, start, size) for name, array in inputs.items()}, options)
+            for start in range(0, rows, size)
+        ]
+        if len(found) == 1:
+            return [array[:rows] for array in found[0]]
+        return [np.concatenate(parts)[:rows] for parts in zip(*found, strict=True)]
 
     return each
+
+
+def _block(array: Array, start: int, size: int) -> Array:
+    """Rows of one run; where there are too few, the first of them comes again."""
+    part = array[start : start + size]
+    return part if len(part) == size else np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
 
 
 def _closed(*_: object) -> list[Array]:

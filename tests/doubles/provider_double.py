@@ -1,8 +1,8 @@
 """A provider that misbehaves, for tests: the real onnxruntime, and one more provider in it.
 
 It computes with the CPU, and does what the environment variable ``DOUBLE`` says: ``fine``, ``slow``, ``late``,
-``nan``, ``wrong``, ``refuse``, ``hang``, ``crash``, or ``hang here`` and ``crash here``: in any process but the one
-that only tries it.
+``nan``, ``wrong``, ``refuse``, ``leave`` (layers to the CPU), ``hang``, ``crash``, or ``hang here`` and ``crash here``:
+in any process but the one that only tries it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from collections.abc import Callable
 from typing import Any
 
 PROVIDER = "CUDAExecutionProvider"
+#: Operators that it leaves to the CPU, where it leaves any.
+LEFT = ("Gemm", "FusedGemm", "Softmax")
 #: Providers and session options of every session of this process, as they came.
 SEEN: list[tuple[list[Any], dict[str, str]]] = []
 
 
 class Part:
-    """A part of a graph, which ran on the CPU and says otherwise."""
+    """Some nodes, which ran on the CPU and say otherwise."""
 
-    def __init__(self, part: Any) -> None:
-        self._part, self.ep_name = part, PROVIDER
+    def __init__(self, nodes: list[Any], ep_name: str = PROVIDER) -> None:
+        self._nodes, self.ep_name = nodes, ep_name
 
-    def get_nodes(self) -> Any:
-        return self._part.get_nodes()
+    def get_nodes(self) -> list[Any]:
+        return self._nodes
 
 
 class Native:
@@ -71,7 +73,13 @@ def install(ort: Any, change: Callable[[Any, str, Any], None] = setattr) -> None
 
         def get_provider_graph_assignment_info(self) -> Any:
             parts = super().get_provider_graph_assignment_info()
-            return [Part(part) for part in parts] if self.doubled else parts
+            if not self.doubled:
+                return parts
+            nodes = [node for part in parts for node in part.get_nodes()]
+            left = LEFT if os.environ.get("DOUBLE") == "leave" else ()
+            own = [node for node in nodes if node.op_type not in left]
+            others = [node for node in nodes if node.op_type in left]
+            return [Part(own), Part(others, "CPUExecutionProvider")] if others else [Part(own)]
 
     class Options(real_options):  # type: ignore[misc, valid-type]  # as above
         def __init__(self) -> None:

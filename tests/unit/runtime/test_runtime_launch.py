@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeloop.package import Draft, DraftVariant, OutputSpec, Package, TensorSpec, write_package
-from edgeloop.runtime import ModelSession, read_options
+from edgeloop.runtime import ModelSession, ProviderError, read_options
 from edgeloop.runtime.compiled import Compiled
 from edgeloop.runtime.launch import Launch, ProviderList, compiles_context, plain_layout, provider_list, wants_files
+from edgeloop.runtime.ort import ort
+from edgeloop.runtime.placement import ask_for_placement, left_to_the_cpu, placement_of
 from edgeloop.runtime.policy import Policy
 from tests.doubles import provider_double
 from tests.doubles.packages import answers, make_model
@@ -183,5 +186,39 @@ def test_what_a_session_is_really_given(tiny: Package, doubled: Callable[[str], 
     (given, entries), *_ = provider_double.SEEN
     expected = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
     assert given == [(CUDA, {**expected, "gpu_mem_limit": "5"})]
-    assert entries["session.disable_cpu_ep_fallback"] == "1"
+    # Which nodes the CPU runs is looked at afterwards: those that compute shapes may.
+    assert "session.disable_cpu_ep_fallback" not in entries
     assert entries["session.intra_op.allow_spinning"] == "1" and entries["session.set_denormal_as_zero"] == "1"
+
+
+def test_a_provider_may_leave_shapes_to_the_cpu_and_nothing_else(tiny: Package, doubled: Callable[[str], None]) -> None:
+    doubled("leave")
+    with pytest.raises(ProviderError, match=r"the CPU would run \w*Gemm .*allow_cpu_fallback"):
+        ModelSession.load(tiny, "cpu-fp32", CUDA)
+    session = ModelSession.load(tiny, "cpu-fp32", CUDA, allow_cpu_fallback=True)
+    assert session.placement[CPU] == 3 and session.placement[CUDA] == 2
+
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], name="shape"),
+        helper.make_node("Gather", ["shape", "first"], ["rows"], name="gather", axis=0),
+        helper.make_node("Concat", ["rows", "rest"], ["target"], name="concat", axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["flat"], name="reshape"),
+        helper.make_node("MatMul", ["flat", "weight"], ["y"], name="product"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "shapes",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [
+            numpy_helper.from_array(np.array([0]), "first"),
+            numpy_helper.from_array(np.array([6]), "rest"),
+            numpy_helper.from_array(np.ones((6, 4), np.float32), "weight"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    options = ort.SessionOptions()
+    ask_for_placement(options)
+    found = ort.InferenceSession(model.SerializeToString(), options, providers=[CPU])
+    assert placement_of(found, dict)[CPU] > 1
+    assert left_to_the_cpu(found) == ["MatMul product"]

@@ -14,7 +14,7 @@ from edgeloop.runtime.placement import placement_in_profile
 
 def test_asked_and_watched_say_the_same(tiny: Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = ModelSession.load(tiny, "cpu-fp32", threads=1)
-    monkeypatch.setattr(placement, "_ASKED", False)
+    monkeypatch.setattr(placement, "ASKED", False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     watched = ModelSession.load(tiny, "cpu-fp32", threads=1)
     assert list(asked.placement) == list(watched.placement) == [CPU]

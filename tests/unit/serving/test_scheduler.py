@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -245,6 +246,38 @@ def test_the_first_run_of_a_size_is_not_what_it_takes(first: Package) -> None:
     assert evidence.prepares
     assert set(evidence.run_ns) == {1, 2, 4, 8}
     assert max(evidence.run_ns.values()) < 200_000_000
+
+
+@pytest.mark.parametrize("max_rows", [1, 8])
+def test_a_provider_that_forgets_the_sizes_before_gets_one_size_for_all_runs(first: Package, max_rows: int) -> None:
+    release = loaded(first)
+    session = release.session
+    golden = {"x": np.arange(20 * 64, dtype=np.float32).reshape(20, 64) / 1e4}
+    expected = session.run(golden)
+    seen = [0]
+    # As CUDA's convolutions: whenever the size changes, whatever was run before, all is planned anew.
+    really = session._session._sess.run
+
+    class Forgetful:
+        def run(self, names: Any, inputs: Any, options: Any) -> list[Any]:
+            if seen[-1] != len(inputs["x"]):
+                seen.append(len(inputs["x"]))
+                time.sleep(0.05)
+            time.sleep(0.002)  # as good as alike for one row and eight
+            return list(really(names, inputs, options))
+
+    session._session = SimpleNamespace(_sess=Forgetful())
+    session._run, session.provider = session._session._sess.run, "CUDAExecutionProvider"
+    evidence = measure(session, golden, max_rows)
+    assert evidence.block == max_rows == evidence.best_rows(BatchRules(max_rows))
+    assert evidence.sizes() == () and bool(evidence.why_not) == (max_rows == 1)
+    del seen[:-1]
+    assert seen == [max_rows], "it is warm for the size that all runs have"
+    for rows in (1, 3, 8, 9, 20):
+        found = session.run({"x": golden["x"][:rows]})
+        assert all(np.allclose(a, b[:rows], atol=1e-6) for a, b in zip(found, expected, strict=True))
+    assert seen == [max_rows]
+    session.close()
 
 
 def test_larger_batches_are_not_tried_where_small_ones_bring_nothing(first: Package) -> None:
