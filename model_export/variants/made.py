@@ -90,8 +90,10 @@ def default_recipe(target: Target, precision: Precision, int8: Int8Options | Non
             # QNN takes scales per tensor from every version on.
             per_channel=not target.fixed_shapes,
             symmetric=target.symmetric and scheme != "s8s8",
-            reduce_range=False,
+            reduce_range=None,
         )
+    if options.reduce_range is None:
+        options = replace(options, reduce_range=target.overflows(options.scheme))
     return VariantRecipe(
         precision,
         target.name,
@@ -174,7 +176,20 @@ def make_variants(
     unmeasured = [variant.name for variant in kept if not runs_here(variant.recipe)]
     if unmeasured:
         notes.append(f"latency of {', '.join(unmeasured)} is not measured: this machine has no such target")
+    notes += [_overflowing(variant) for variant in kept if _may_overflow(variant.recipe)]
     return Made(tuple(kept), (*notes, *apart, *slow), by_clock=len(kept) < len(agreeing))
+
+
+def _may_overflow(recipe: VariantRecipe) -> bool:
+    int8 = recipe.int8
+    return int8 is not None and not int8.reduce_range and target_of(recipe.target).overflows(int8.scheme)
+
+
+def _overflowing(variant: Variant) -> str:
+    return (
+        f"{variant.name} has weights of 8 bits: x86 processors with and without VNNI may compute it differently, and "
+        "those that do refuse it; use --reduce-range, or --target cpu-vnni for those that have it"
+    )
 
 
 def measured(maker: Maker, recipe: VariantRecipe, rows: Mapping[str, Array], truth: npt.NDArray[np.int64]) -> Variant:

@@ -145,7 +145,7 @@ def to_int8(
         quantizer = QDQQuantizer(
             update_opset_version(inferred(model), weights, activations),
             options.per_channel,
-            options.reduce_range,
+            bool(options.reduce_range),
             weights,
             activations,
             ranges,
@@ -212,7 +212,7 @@ def _dynamic(model: ModelProto, options: Int8Options, excluded: Collection[str])
             target,
             op_types_to_quantize=[*DYNAMIC, *LOOKUPS] if options.embeddings else list(DYNAMIC),
             per_channel=options.per_channel,
-            reduce_range=options.reduce_range,
+            reduce_range=bool(options.reduce_range),
             weight_type=_KINDS[options.scheme[2:]],
             nodes_to_exclude=sorted(kept),
         )

@@ -31,7 +31,8 @@ class Int8Options:
         scheme: activations uint8 and weights int8 (``u8s8``, fast on x86 with VNNI and on Arm), both int8 (``s8s8``),
             or both uint8 (``u8u8``, which cannot overflow on x86 without VNNI).
         calibration: how the range of an activation follows from what was seen.
-        reduce_range: weights of 7 bits, for x86 without VNNI, whose 16-bit sums overflow otherwise.
+        reduce_range: weights of 7 bits, for x86 without VNNI, whose 16-bit sums overflow otherwise; None: for targets
+            with such processors.
         per_channel: a scale for each output channel of a weight, instead of one for all.
         symmetric: ranges of activations around zero; ``s8s8`` always has them.
         dynamic: ranges of activations found anew at every run, without calibration; for linear layers alone.
@@ -40,7 +41,7 @@ class Int8Options:
 
     scheme: Scheme = "u8s8"
     calibration: Calibration = "minmax"
-    reduce_range: bool = False
+    reduce_range: bool | None = None
     per_channel: bool = True
     symmetric: bool = False
     dynamic: bool = False
@@ -50,7 +51,7 @@ class Int8Options:
         """One line for lineage."""
         told = [f"dynamic {self.scheme}"] if self.dynamic else [f"static QDQ {self.scheme}", self.calibration]
         told.append("per channel" if self.per_channel else "per tensor")
-        told += ["symmetric"] * (self.symmetric and self.scheme != "s8s8") + ["7 bits"] * self.reduce_range
+        told += ["symmetric"] * (self.symmetric and self.scheme != "s8s8") + ["7 bits"] * bool(self.reduce_range)
         told += ["with embeddings"] * self.embeddings
         return ", ".join(told)
 
@@ -69,7 +70,7 @@ class Int8Options:
         return cls(
             scheme=one_of(SCHEMES)(told["scheme"]),
             calibration=one_of(CALIBRATIONS)(told["calibration"]),
-            reduce_range=bool(told["reduce_range"]),
+            reduce_range=None if told["reduce_range"] is None else bool(told["reduce_range"]),
             per_channel=bool(told.get("per_channel", True)),
             symmetric=bool(told.get("symmetric", False)),
             dynamic=bool(told.get("dynamic", False)),

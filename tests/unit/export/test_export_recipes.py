@@ -172,6 +172,33 @@ def test_embeddings_become_int8_where_they_are_asked_for(embeddings: bool, trans
     assert [tensor.data_type for tensor in tables] == [TensorProto.UINT8 if embeddings else TensorProto.FLOAT]
 
 
+@pytest.mark.parametrize("scheme", ["u8s8", "s8s8"])
+def test_int8_for_any_cpu_is_what_the_graph_says_on_this_one(scheme: Any, images: Maker) -> None:
+    recipe = default_recipe(TARGETS["cpu"], "int8", Int8Options(scheme))
+    assert recipe.int8 is not None and recipe.int8.reduce_range and "7 bits" in recipe.describe()
+    graph, rows, scores = images.graph(recipe), images.prepared.rows, images.prepared.scores
+    here, said = (Probe(graph, exact=exact).run(rows)[scores] for exact in (False, True))
+    # With weights of 8 bits a sum of 16 bits overflows on x86 without VNNI; other kernels differ by roundings alone.
+    np.testing.assert_allclose(here, said, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "narrow"),
+    [
+        ("cpu", Int8Options("u8u8"), False),
+        ("cpu", Int8Options("u8s8", reduce_range=False), False),
+        ("cpu-vnni", None, False),
+        ("cpu-vnni", Int8Options(reduce_range=True), False),
+        ("cpu-arm64", None, False),
+        ("openvino", None, False),
+        ("cpu", None, True),
+    ],
+)
+def test_weights_have_7_bits_where_sums_may_have_16(target: str, given: Any, narrow: bool) -> None:
+    recipe = default_recipe(TARGETS[target], "int8", given)
+    assert recipe.int8 is not None and recipe.int8.reduce_range is narrow
+
+
 def test_a_conv_net_takes_smaller_images_and_no_int4(images: Maker) -> None:
     small = images.graph(VariantRecipe("fp32", input_scale=0.75))
     assert small.graph.node[0].op_type == "Resize"
