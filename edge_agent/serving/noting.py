@@ -91,6 +91,8 @@ class Noting:
         match error:
             case DeadlineExceeded():
                 raised: BaseException = DeadlinePassed(f"{slot.model} was not done in time: {error}")
+                if slot.hurried(error.after_s, rows):
+                    return raised, False, 0
             case Stopped():
                 return Busy(str(error)), False, 0
             case NotFinite():

@@ -16,7 +16,15 @@ class InferenceError(Exception):
 
 
 class DeadlineExceeded(InferenceError):
-    """A run took longer than it was allowed to and was stopped."""
+    """A run took longer than it was allowed to and was stopped.
+
+    Attributes:
+        after_s: seconds that it was allowed.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(f"stopped after {after_s:g} s")
+        self.after_s = after_s
 
 
 class Stopped(InferenceError):

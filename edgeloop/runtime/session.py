@@ -144,8 +144,8 @@ class ModelSession:
                 # The alarm of the run before came late, in the moment between the two.
                 guard.renew()
                 return self.run(inputs, outputs, deadline_s)
-            if guard.late:
-                raise DeadlineExceeded(f"stopped after {deadline_s:g} s") from error
+            if guard.late and deadline_s is not None:
+                raise DeadlineExceeded(deadline_s) from error
             if guard.used:
                 raise Stopped("nobody waits for this run any more") from error
             raise InferenceError(first_line(error)) from error

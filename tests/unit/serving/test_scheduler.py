@@ -382,7 +382,9 @@ def test_an_endless_run_is_stopped(first: Package, monkeypatch: pytest.MonkeyPat
     plane = DataPlane(None, id_prefix="p", rules=ServingRules(deadline_s=0.1))
     release = loaded(first)
     plane.switch(release)
-    run = release.session._run
+    served = plane._models.main
+    assert served is not None
+    slot, run = served.slot, release.session._run
 
     def endless(outputs: Any, inputs: Any, options: Any) -> Any:
         while not options.terminate:
@@ -394,6 +396,14 @@ def test_an_endless_run_is_stopped(first: Package, monkeypatch: pytest.MonkeyPat
     assert isinstance(answer, Future)
     with pytest.raises(DeadlinePassed, match="digits was not done in time"):
         answer.result(10)
+    assert slot.counters().errors == 1
+    # A client that gives less time than the model takes would otherwise send a good release back.
+    slot.row_ns = 1_000_000_000
+    hurried = plane.infer(call(0.1, timeout_s=0.02))
+    assert isinstance(hurried, Future)
+    with pytest.raises(DeadlinePassed):
+        hurried.result(10)
+    assert slot.counters().errors == 1
     monkeypatch.setattr(release.session, "_run", run)
     again = plane.infer(call(0.1))
     assert isinstance(again, Future)
