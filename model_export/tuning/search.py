@@ -28,7 +28,7 @@ from model_export.tuning.remembering import Remembered
 from model_export.tuning.sensitivity import Sensitivity, computing, node_errors, with_accuracy
 from model_export.tuning.space import Space
 from model_export.tuning.trials import Objective, Trial, with_front
-from model_export.variants.made import Variant, default_recipe, one_reference, runs_here
+from model_export.variants.made import Variant, computes_fp16, default_recipe, one_reference, runs_here
 from model_export.variants.maker import Maker
 from model_export.variants.recipes import VariantRecipe
 from model_export.variants.targets import Target
@@ -164,6 +164,8 @@ class _Search:
         if not space.kinds:
             self.notes.append(f"nothing to tune for {self.target.name}: {_why_nothing(self.maker)}")
             return Tuned(None, self.baseline, (), (), tuple(self.notes))
+        if self.options.objective != "size" and not computes_fp16(self.target):
+            space = replace(space, kinds=tuple(kind for kind in space.kinds if kind != "fp16"))
         for start in space.usual():
             if self._going_on():
                 self._tried(space.recipe(start))
@@ -241,20 +243,23 @@ class _Search:
 
     def _measured(self, recipe: VariantRecipe) -> Trial:
         model = self.maker.graph(recipe)
-        some = slice(None, None, FIRST_LOOK)
-        look = self._variant(recipe, model, {n: a[some] for n, a in self.rows.items()}, self.truth[some])
-        early = loss_of(self.right[some], self._right(look.outputs, self.truth[some]))
+        probe = Probe(model, exact=not runs_here(recipe))
+        some = np.arange(len(self.truth)) % FIRST_LOOK == 0
+        first = _finite(probe.run({name: array[some] for name, array in self.rows.items()}))
+        early = loss_of(self.right[some], self._right(first, self.truth[some]))
         if early.least > self.options.accuracy_drop:
             return Trial(
                 recipe,
-                accuracy=look.metrics.accuracy,
+                accuracy=accuracy(first[self.maker.prepared.scores], self.truth[some]),
                 loss=early.value,
                 bound=early.bound,
                 size_bytes=size_of(model),
                 why=f"it loses {early.value:.3f} of accuracy on the first {early.rows} rows",
             )
-        variant = self._variant(recipe, model, self.rows, self.truth)
-        loss = loss_of(self.right, self._right(variant.outputs, self.truth))
+        others = _finite(probe.run({name: array[~some] for name, array in self.rows.items()}))
+        outputs = {name: _put_together(some, first[name], others[name]) for name in first}
+        variant = self._judged(recipe, model, outputs, self.truth)
+        loss = loss_of(self.right, self._right(outputs, self.truth))
         trial = Trial(
             recipe,
             accuracy=variant.metrics.accuracy,
@@ -442,14 +447,29 @@ class _Search:
         self, recipe: VariantRecipe, model: ModelProto, rows: Mapping[str, Array], truth: npt.NDArray[np.int64]
     ) -> Variant:
         outputs = Probe(model, exact=not runs_here(recipe)).run(rows)
-        bad = non_finite(outputs)
-        if bad:
-            raise UnsupportedModelError(f"output {bad[0]} has numbers that are not finite")
+        return self._judged(recipe, model, _finite(outputs), truth)
+
+    def _judged(
+        self, recipe: VariantRecipe, model: ModelProto, outputs: dict[str, Array], truth: npt.NDArray[np.int64]
+    ) -> Variant:
         metrics = Metrics(accuracy(outputs[self.maker.prepared.scores], truth), size_of(model), None)
         return Variant(recipe, model, outputs, metrics)
 
     def _right(self, outputs: Mapping[str, Array], truth: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         return np.asarray(outputs[self.maker.prepared.scores].argmax(axis=1) == truth)
+
+
+def _finite(outputs: dict[str, Array]) -> dict[str, Array]:
+    if bad := non_finite(outputs):
+        raise UnsupportedModelError(f"output {bad[0]} has numbers that are not finite")
+    return outputs
+
+
+def _put_together(mask: npt.NDArray[np.bool_], inside: Array, outside: Array) -> Array:
+    """The rows of a mask and the others, in their order."""
+    whole = np.empty((len(mask), *inside.shape[1:]), inside.dtype)
+    whole[mask], whole[~mask] = inside, outside
+    return whole
 
 
 def _why_nothing(maker: Maker) -> str:

@@ -279,6 +279,11 @@ def _sentence(error: ExportError) -> str:
     return f"{error}; {error.hint}" if error.hint else str(error)
 
 
+def computes_fp16(target: Target) -> bool:
+    """Whether fp16 is computed as such: ONNX Runtime's CPU does on Arm alone, and turns it into fp32 elsewhere."""
+    return target.ep != CPU or platform.machine().lower() in ("arm64", "aarch64")
+
+
 def has_vnni() -> bool:
     """Whether an x86 processor multiplies bytes with sums of 32 bits."""
     try:
