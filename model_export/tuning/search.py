@@ -42,6 +42,10 @@ CLEARLY = CLOSE
 HOPELESS = 1.1
 #: The best are timed against one another for so many times as long as one trial.
 PLAY_OFF = 2
+#: One that was timed apart, and cost so many times what the best did, cannot be better than it beside it.
+APART = 1.25
+#: Fused operators make nothing faster by more than this.
+FUSING = 1.5
 #: Candidates that may try to confirm. Each further look at the same rows makes a lucky one likelier.
 LOOKS = 5
 #: Candidates that another machine is asked to time.
@@ -50,7 +54,7 @@ SHORTLIST = 12
 BLAMED, BLAME_SHARE = 8, 0.25
 #: So many suggestions in a row that are no clear gain, as those that were tried before are: more of them seldom
 #: are one, and a person waits.
-STALE = 10
+STALE = 6
 
 
 @dataclass(frozen=True)
@@ -160,18 +164,19 @@ class _Search:
 
     def run(self) -> Tuned:
         space = Space.of(self.maker, self.target)
+        clocked = self.options.objective != "size" and self.options.elsewhere is None  # here, and it decides
+        if clocked and not computes_fp16(self.target):
+            space = space.without("fp16")
         sensitivity: list[Sensitivity] = []
         if not space.kinds:
             self.notes.append(f"nothing to tune for {self.target.name}: {_why_nothing(self.maker)}")
             return Tuned(None, self.baseline, (), (), tuple(self.notes))
-        if self.options.objective != "size" and not computes_fp16(self.target):
-            space = replace(space, kinds=tuple(kind for kind in space.kinds if kind != "fp16"))
         for start in space.usual():
             if self._going_on():
                 self._tried(space.recipe(start))
         if "int8" in space.kinds and self._static_is_too_slow(space):
             self.notes.append(f"static int8 would be slower than what is right already on {self.target.name}")
-            space = replace(space, kinds=tuple(kind for kind in space.kinds if kind != "int8"))
+            space = space.without("int8")
         if "int8" in space.kinds:
             sensitivity = self._sensitivity()
             weighted = computing(sensitivity, self.maker.prepared.model)
@@ -294,7 +299,7 @@ class _Search:
         Calibration, scheme and nodes in float move its latency little; whether operators are fused moves it more.
         """
         best = self._best()
-        if self.options.objective != "latency" or best >= 1:
+        if self.options.objective != "latency" or self.options.elsewhere is not None or best >= 1:
             return False
         for fused in (False, True) if space.fusable else (False,):
             recipe = replace(default_recipe(self.target, "int8"), fused=fused)
@@ -306,6 +311,8 @@ class _Search:
             _, told = self.bench.compare(self.base, [variant], self.options.timing_s, best)
             if told.timing is None or told.timing.low <= best:
                 return False
+            if told.timing.low > best * FUSING:
+                break
         return True
 
     def _remember_baseline(self, trial: Trial, memory_bytes: int | None) -> None:
@@ -388,12 +395,13 @@ class _Search:
 
     def _played_off(self, best: list[Trial]) -> list[Trial]:
         """The best, timed once more and all in turn: the first of many that were timed apart is partly the luckiest."""
-        if self.options.objective == "size" or self.options.elsewhere is not None or len(best) < 2:
+        close = [trial for trial in best if self._cost(trial) <= self._cost(best[0]) * APART]
+        if self.options.objective == "size" or self.options.elsewhere is not None or len(close) < 2:
             return best
-        self.on_step(f"timing the best {len(best)} against one another")
-        variants = [self._variant(t.recipe, self.maker.graph(t.recipe), self.rows, self.truth) for t in best]
+        self.on_step(f"timing the best {len(close)} against one another")
+        variants = [self._variant(t.recipe, self.maker.graph(t.recipe), self.rows, self.truth) for t in close]
         first, *others = self.bench.compare(self.base, variants, self.options.timing_s * PLAY_OFF)
-        for trial, told in zip(best, others, strict=True):
+        for trial, told in zip(close, others, strict=True):
             self.trials[trial.recipe] = trial.timed(first, told)
         again = {trial.recipe for trial in best}
         return [trial for trial in self._ranked() if trial.recipe in again]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from model_export.errors import UnsupportedModelError
@@ -62,6 +62,10 @@ class Space:
             "fp32": "fp32" in target.computes and (fusable or len(scales) > 1),
         }
         return cls(target, tuple(kind for kind, may in wanted.items() if may), fusable, scales, tuple(blamed))
+
+    def without(self, kind: str) -> Space:
+        """The space with one kind less."""
+        return replace(self, kinds=tuple(other for other in self.kinds if other != kind))
 
     def usual(self) -> list[dict[str, Any]]:
         """What other tools make by default, as near as our recipes come: who has measured these chooses nothing slower.
