@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from model_export.building.build_report import BuildReport
     from model_export.caching.cache import Cache
     from model_export.trust.provenance import Licences
-    from model_export.tuning.search import TuneOptions
+    from model_export.tuning.options import TuneOptions
     from model_export.variants.recipes import Int8Options
 else:
     # Most commands build nothing: keys and publishing do without ONNX and its runtime.

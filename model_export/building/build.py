@@ -28,7 +28,7 @@ from model_export.sources.capping import capped
 from model_export.trust import provenance
 from model_export.trust.provenance import Licences
 from model_export.tuning import tune as tuning
-from model_export.tuning.search import TuneOptions
+from model_export.tuning.options import TuneOptions
 from model_export.variants.likeness import Kept, Recipe
 from model_export.variants.made import MAX_LOSS, Made, make_variants
 from model_export.variants.recipes import Int8Options

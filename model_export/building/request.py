@@ -13,7 +13,7 @@ from model_export.appearing import require_free
 from model_export.errors import RequestError
 from model_export.graphs.roles import ROLES
 from model_export.trust.provenance import Licences
-from model_export.tuning.search import TuneOptions
+from model_export.tuning.options import TuneOptions
 from model_export.variants.likeness import Recipe
 from model_export.variants.recipes import Int8Options, one_of
 from model_export.variants.targets import PRECISIONS, target_of

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from model_export.building.planning import Plan
     from model_export.hub import Hub
-    from model_export.tuning.search import TuneOptions
+    from model_export.tuning.options import TuneOptions
     from model_export.tuning.trials import Objective
 
 
@@ -174,7 +174,7 @@ def build(
 
 
 def _tune_options(objective: Objective, accuracy_drop: float, trials: int, time_limit: float) -> TuneOptions:
-    from model_export.tuning.search import TuneOptions
+    from model_export.tuning.options import TuneOptions
 
     return TuneOptions(objective, accuracy_drop, trials, time_limit)
 

@@ -14,7 +14,8 @@ from model_export.errors import DestinationError
 from model_export.graphs.graph import Array
 from model_export.graphs.opsets import Limits
 from model_export.prepare import Prepared
-from model_export.tuning.search import Tuned, TuneOptions, search
+from model_export.tuning.options import TuneOptions
+from model_export.tuning.search import Tuned, search
 from model_export.variants.made import default_recipe, runs_here
 from model_export.variants.maker import Maker
 from model_export.variants.recipes import Int8Options, VariantRecipe

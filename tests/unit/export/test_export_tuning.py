@@ -20,7 +20,7 @@ from model_export.caching.cache import Cache
 from model_export.tuning.bench import Bench
 from model_export.tuning.elsewhere import Figure
 from model_export.tuning.judging import halves, loss_of, rows_needed
-from model_export.tuning.search import TuneOptions
+from model_export.tuning.options import TuneOptions
 from model_export.tuning.trials import Trial, with_front
 from model_export.variants.likeness import Recipe
 from model_export.variants.recipes import Int8Options, VariantRecipe

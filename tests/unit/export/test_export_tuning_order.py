@@ -17,7 +17,8 @@ from model_export.graphs.opsets import limits_of, too_new
 from model_export.prepare import prepare
 from model_export.sources import open_source
 from model_export.tuning.bench import Bench
-from model_export.tuning.search import STALE, TuneOptions, search
+from model_export.tuning.options import TuneOptions
+from model_export.tuning.search import STALE, search
 from model_export.tuning.space import EXCLUDED, Space
 from model_export.tuning.trials import Objective, Trial
 from model_export.variants.made import Variant
