@@ -34,6 +34,7 @@ class Target:
         symmetric: whether activations of int8 have to be quantized around zero.
         contrib: whether it runs fused operators of ``com.microsoft``.
         fixed_shapes: whether it takes graphs of fixed shapes alone: one row then, and none that varies otherwise.
+        narrow_sums: whether some of its processors add up products of bytes in 16 bits, as x86 without VNNI does.
         options: that its variants set, by precision; "" for every one.
     """
 
