@@ -79,7 +79,7 @@ class Evidence:
 
     def sizes(self) -> tuple[int, ...]:
         """The sizes that a batch may have; () for any."""
-        return (1, *self._worth()) if self.prepares and not self.block else ()
+        return (1, *self._worth()) if self.prepares else ()
 
     def _worth(self) -> list[int]:
         one = self.run_ns.get(1, 0)
@@ -101,8 +101,9 @@ def measure(session: ModelSession, golden: Mapping[str, Array], max_rows: int) -
     alone = {name: values[:1] for name, values in golden.items()}
     one = _least_ns(session, alone, runs=7)
     found = {1: one}
-    if max_rows <= 1 and session.provider == CPU:
-        return Evidence(found, "batches are switched off")
+    off = "batches are switched off" if max_rows <= 1 else ""
+    if off and session.provider == CPU:
+        return Evidence(found, off)
     shapes = {spec.name: spec.shape for spec in session.inputs} | {spec.name: spec.shape for spec in session.outputs}
     if fixed := [name for name, shape in shapes.items() if not shape or shape[0] != -1]:
         return Evidence(found, f"the first dimension of {fixed[0]} is fixed")
@@ -129,8 +130,7 @@ def measure(session: ModelSession, golden: Mapping[str, Array], max_rows: int) -
         session.shrink(alone)
     except InferenceError as error:
         return Evidence({1: one}, f"a batch cannot be run: {error}")
-    why_not = "batches are switched off" if max_rows <= 1 else ""
-    return Evidence(found, why_not, prepares=session.provider != CPU, block=block)
+    return Evidence(found, off, prepares=session.provider != CPU and not block, block=block)
 
 
 def largest_of(
