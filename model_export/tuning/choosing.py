@@ -21,8 +21,6 @@ from model_export.variants.recipes import VariantRecipe
 CLEARLY = CLOSE
 #: The best are timed against one another for so many times as long as one trial.
 PLAY_OFF = 2
-#: One that was timed apart, and cost so many times what the best did, cannot be better than it beside it.
-APART = 1.25
 #: Candidates that may try to confirm. Each further look at the same rows makes a lucky one likelier.
 LOOKS = 5
 #: Candidates that another machine is asked to time.
@@ -72,13 +70,12 @@ class Choice:
     def _played_off(self, best: list[Trial]) -> list[Trial]:
         """The best, timed once more and all in turn: the first of many that were timed apart is partly the luckiest."""
         tries, options = self.tries, self.tries.options
-        close = [trial for trial in best if tries.cost(trial) <= tries.cost(best[0]) * APART]
-        if options.objective == "size" or options.elsewhere is not None or len(close) < 2:
+        if options.objective == "size" or options.elsewhere is not None or len(best) < 2:
             return best
-        tries.on_step(f"timing the best {len(close)} against one another")
-        variants = [tries.variant(trial.recipe) for trial in close]
+        tries.on_step(f"timing the best {len(best)} against one another")
+        variants = [tries.variant(trial.recipe) for trial in best]
         first, *others = tries.bench.compare(tries.base, variants, options.timing_s * PLAY_OFF)
-        for trial, told in zip(close, others, strict=True):
+        for trial, told in zip(best, others, strict=True):
             tries.trials[trial.recipe] = trial.timed(first, told)
         again = {trial.recipe for trial in best}
         return [trial for trial in self._ranked() if trial.recipe in again]

@@ -167,12 +167,11 @@ class _Search:
         recipe = default_recipe(tries.target, "int8")
         tries.on_step("measuring what int8 does to each node")
         try:
-            model = tries.maker.graph(recipe)
-            found = node_errors(tries.maker.prepared.model, model, tries.rows)
+            whole = tries.variant(recipe)
+            found = node_errors(tries.maker.prepared.model, whole.model, tries.rows)
         except (QuantizationError, UnsupportedModelError) as error:
             self.notes.append(f"no sensitivity of nodes: {error}")
             return []
-        whole = tries.variant(recipe)
         loss = loss_of(tries.right, tries.right_of(whole.outputs, tries.truth))
         if loss.bound <= options.accuracy_drop:
             return found  # nobody is to blame
